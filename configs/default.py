@@ -1,0 +1,44 @@
+"""Every field of a config, its unit and its default; a task's config changes some of them."""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def get_config() -> ConfigDict:
+    """The defaults; each task's config starts from them."""
+    return ConfigDict(
+        {
+            "task": "reuters",  # reuters | reuters_clean | imdb
+            "seed": 0,  # of initial values, order and dropout
+            "data": {
+                "source": "auto",  # auto | real | synthetic
+                "data_dir": placeholder(str),  # prepared datasets; unset: TFDS' own
+                "manual_dir": placeholder(str),  # archives; unset: $FLAXRNN_MANUAL_DIR, TFDS' own
+                "num_words": 1_000,  # vocabulary size, special ids included
+                "maxlen": 100,  # tokens; of a longer text the last ones stay
+                "padding": "post",  # post: masked | pre: read as if it were text, as in Keras
+                "validation": "train",  # train: the last part of it | test: the chapter's habit
+                "validation_fraction": 0.1,  # of the training texts, where validation = train
+            },
+            "model": {
+                "embedding_size": 100,
+                "dropout": 0.0,  # share of embedding entries dropped in training
+                "conv_filters": 0,  # 0: no convolution, no max pooling after it
+                "conv_width": 5,  # tokens
+                "conv_pool": 4,  # convolution outputs a recurrent step
+                "cell": "lstm",  # simple | lstm | gru
+                "hidden_size": 100,  # of each direction
+                "layers": 1,
+                "bidirectional": False,
+                "pooling": "last",  # last | max | mean | attention
+            },
+            "train": {
+                "batch_size": 20,  # texts
+                "eval_batch_size": 250,  # texts
+                "learning_rate": 1e-3,  # of Adam
+                "epochs": 200,  # at most
+                "patience": 5,  # epochs without a lower validation loss before training stops
+                "restore_best": True,  # end with the weights of the lowest validation loss
+            },
+        }
+    )

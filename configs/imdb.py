@@ -1,0 +1,35 @@
+"""IMDB sentiment, 2 classes: Embedding → Dropout → Conv1D → MaxPooling1D → LSTM → Dense.
+
+    python train.py --config configs/imdb.py          the default: padding masked
+    python train.py --config configs/imdb.py:keras    the chapter's protocol, to the letter
+    python train.py --config configs/imdb.py:demo     the embedded corpus, 100 tokens, 3 epochs
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The config of a variant: "" (default), "keras" or "demo"."""
+    config = default.get_config()
+    config.task = "imdb"
+    config.data.num_words = 5_000
+    config.data.maxlen = 500
+    config.data.validation_fraction = 0.25
+    config.model.dropout = 0.5
+    config.model.conv_filters = 64
+    config.model.hidden_size = 55
+    config.train.batch_size = 40
+    config.train.epochs = 100
+    config.train.patience = 3
+    if variant == "keras":
+        config.data.padding = "pre"
+        config.train.restore_best = False
+    elif variant == "demo":
+        config.data.source = "synthetic"
+        config.data.maxlen = 100
+        config.train.epochs = 3
+    elif variant:
+        raise ValueError(f"variant {variant!r} is not one of keras, demo")
+    return config

@@ -1,0 +1,28 @@
+"""flaxrnn: recurrent text classifiers on JAX and Flax.
+
+    flaxrnn.load_data("imdb", num_words=5000, maxlen=500)   the corpora, as Keras users know them
+    flaxrnn.train(config, workdir)                          the result of a run
+    flaxrnn.load(workdir).predict(texts)                    labels and probabilities
+    flaxrnn.recurrence.LSTM(100)                            the layers, as linen modules
+"""
+
+import importlib
+from typing import Any
+
+_LAZY = {  # name → module and attribute; imported when first used, JAX and TFDS take seconds
+    "load_data": ("flaxrnn.data", "load_data"),
+    "train": ("flaxrnn.loop", "train_and_evaluate"),
+    "load": ("flaxrnn.predict", "load"),
+}
+_MODULES = ("models", "recurrence")
+
+__all__ = [*_LAZY, *_MODULES]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"flaxrnn.{name}")
+    if name in _LAZY:
+        module, attribute = _LAZY[name]
+        return getattr(importlib.import_module(module), attribute)
+    raise AttributeError(f"module 'flaxrnn' has no attribute {name!r}")

@@ -1,0 +1,144 @@
+"""Checks a config: every field is known, of its type and possible.
+
+`FIELDS` and `configs/default.py` list the same fields; a test holds them together.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from flaxrnn.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Field:
+    """What a field may hold."""
+
+    type: type
+    allowed: str  # ends the sentence "must be …"
+    possible: Callable[[Any], bool]
+    optional: bool = False
+
+
+def _one_of(*values: str) -> Field:
+    return Field(str, f"one of {', '.join(values)}", lambda v: v in values)
+
+
+def _int(least: int) -> Field:
+    return Field(int, f"a whole number of at least {least}", lambda v: v >= least)
+
+
+_FOLDER = Field(str, "the path of a folder", lambda v: bool(v), optional=True)
+_BOOL = Field(bool, "True or False", lambda v: True)
+
+FIELDS = {
+    "task": _one_of("reuters", "reuters_clean", "imdb"),
+    "seed": _int(0),
+    "data.source": _one_of("auto", "real", "synthetic"),
+    "data.data_dir": _FOLDER,
+    "data.manual_dir": _FOLDER,
+    "data.num_words": _int(4),
+    "data.maxlen": _int(1),
+    "data.padding": _one_of("post", "pre"),
+    "data.validation": _one_of("train", "test"),
+    "data.validation_fraction": Field(
+        float, "a number above 0 and below 1", lambda v: 0 < v < 1
+    ),
+    "model.embedding_size": _int(1),
+    "model.dropout": Field(float, "a number from 0 to below 1", lambda v: 0 <= v < 1),
+    "model.conv_filters": _int(0),
+    "model.conv_width": _int(1),
+    "model.conv_pool": _int(1),
+    "model.cell": _one_of("simple", "lstm", "gru"),
+    "model.hidden_size": _int(1),
+    "model.layers": _int(1),
+    "model.bidirectional": _BOOL,
+    "model.pooling": _one_of("last", "max", "mean", "attention"),
+    "train.batch_size": _int(1),
+    "train.eval_batch_size": _int(1),
+    "train.learning_rate": Field(float, "a number above 0", lambda v: 0 < v < float("inf")),
+    "train.epochs": _int(1),
+    "train.patience": _int(1),
+    "train.restore_best": _BOOL,
+}
+
+
+def check(config: ConfigDict) -> None:
+    """Checks every field.
+
+    Raises:
+        ConfigError: A field is unknown, missing, of the wrong type or impossible.
+    """
+    values = flatten(config)
+    for name in values:
+        _check_known(name)
+    for name, field in FIELDS.items():
+        if name not in values:
+            raise ConfigError(f"{name}: missing; it must be {field.allowed}")
+        value = values[name]
+        if value is None and field.optional:
+            continue
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        typed = type(value) is field.type or (field.type is float and whole)
+        if not typed or not field.possible(value):
+            raise ConfigError(f"{name}: {value!r} must be {field.allowed}")
+
+
+def flatten(config: ConfigDict) -> dict[str, Any]:
+    """Field name with dots → value."""
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            flat.update({f"{key}.{name}": inner for name, inner in flatten(value).items()})
+        else:
+            flat[key] = value
+    return flat
+
+
+def _check_known(name: str) -> None:
+    if name in FIELDS:
+        return
+    last_parts = {known.rpartition(".")[2]: known for known in FIELDS}
+    near = difflib.get_close_matches(name, FIELDS, n=1, cutoff=0.5) or [
+        last_parts[part]
+        for part in difflib.get_close_matches(name.rpartition(".")[2], last_parts, n=1)
+    ]
+    hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(FIELDS)}"
+    raise ConfigError(f"{name}: there is no such field{hint}")
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses the command line, with `--config` defined by `config_flags`.
+
+    Raises:
+        ConfigError: A flag or override is unknown or ill-typed, or the config file is no config.
+    """
+    for arg in argv[1:]:
+        if override := re.match(r"--?config\.([\w.]+)", arg):
+            _check_known(override[1])
+    try:
+        rest = flags.FLAGS(argv)
+        config = flags.FLAGS.config
+    except flags.Error as error:
+        raise ConfigError(" ".join(str(error).removeprefix("flag ").split())) from None
+    except SystemExit:
+        raise
+    except BaseException as error:
+        path = Path(config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0])
+        if not path.is_file():
+            raise ConfigError(f"--config: there is no file {path}") from None
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(f"--config: {path} gives no config: {reason}") from None
+    if config is None:
+        raise ConfigError("--config: missing; name a file, like --config configs/imdb.py")
+    if len(rest) > 1:
+        raise ConfigError(f"{rest[1]}: not understood; flags begin with --")
+    return rest

@@ -1,0 +1,186 @@
+"""The corpora: one TFDS builder each, and where they come from.
+
+A task's real corpus is looked for as a prepared dataset, as an archive in the manual directory,
+then on the web; `source="auto"` falls back to the embedded synthetic twin.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import os
+import shutil
+import sys
+import threading
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import filelock
+import tensorflow_datasets as tfds
+from tqdm import tqdm
+
+from flaxrnn.datasets import imdb_sentiment, reuters_topics, synthetic
+from flaxrnn.errors import DataError
+
+MANUAL_DIR_VARIABLE = "FLAXRNN_MANUAL_DIR"
+_CONNECT_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a task reads: its real corpus, the archive that holds it, and the embedded twin."""
+
+    builder: type[tfds.core.GeneratorBasedBuilder]
+    variant: str | None  # builder config
+    archive: str
+    url: str
+    twin: type[tfds.core.GeneratorBasedBuilder]
+    vocabulary_splits: tuple[str, ...]  # whose words are counted
+
+
+TASKS = {
+    "reuters": Task(
+        reuters_topics.ReutersTopics,
+        "keras",
+        reuters_topics.ARCHIVE,
+        reuters_topics.URL,
+        synthetic.SyntheticReutersTopics,
+        vocabulary_splits=("train", "test"),  # as in Keras
+    ),
+    "reuters_clean": Task(
+        reuters_topics.ReutersTopics,
+        "clean",
+        reuters_topics.ARCHIVE,
+        reuters_topics.URL,
+        synthetic.SyntheticReutersTopics,
+        vocabulary_splits=("train",),
+    ),
+    "imdb": Task(
+        imdb_sentiment.ImdbSentiment,
+        None,
+        imdb_sentiment.ARCHIVE,
+        imdb_sentiment.URL,
+        synthetic.SyntheticImdbSentiment,
+        vocabulary_splits=("train",),
+    ),
+}
+SOURCES = ("auto", "real", "synthetic")
+
+
+def prepare(
+    task: Task, source: str, data_dir: str | None = None, manual_dir: str | None = None
+) -> tfds.core.DatasetBuilder:
+    """Returns a prepared builder of the task's corpus.
+
+    Args:
+        task: One of `TASKS`.
+        source: "auto", "real" or "synthetic"; only "auto" may fall back to the twin.
+        data_dir: Where prepared datasets are kept; default: TFDS' own.
+        manual_dir: Where archives lie; default: `FLAXRNN_MANUAL_DIR`, else TFDS' own.
+
+    Raises:
+        DataError: The archive is damaged, or `source="real"` and there is none.
+    """
+    root = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+    downloads = root / "downloads" / "manual"
+    manual = Path(manual_dir or os.environ.get(MANUAL_DIR_VARIABLE) or downloads).expanduser()
+    if source != "synthetic":
+        real = functools.partial(_builder, task.builder, root, task.variant)
+        if _is_prepared(real()):
+            return real()
+        if (manual / task.archive).is_file():
+            return _prepared(real, manual)
+        if _reachable(task.url):
+            _download(task.url, downloads / task.archive)
+            return _prepared(real, downloads)
+        if source == "real":
+            raise DataError(
+                f"data.source=real: no {task.archive} in {manual} and {task.url} cannot be reached;"
+                f" put the archive there, or name its folder with data.manual_dir or"
+                f" {MANUAL_DIR_VARIABLE}"
+            )
+    return _prepared(functools.partial(_builder, task.twin, root), manual_dir=None)
+
+
+def is_synthetic(builder: tfds.core.DatasetBuilder) -> bool:
+    """Whether the builder is an embedded twin."""
+    return any(isinstance(builder, task.twin) for task in TASKS.values())
+
+
+def _builder(
+    cls: type[tfds.core.GeneratorBasedBuilder], root: Path, variant: str | None = None
+) -> tfds.core.DatasetBuilder:
+    try:
+        return cls(data_dir=root, config=variant, file_format="array_record")
+    except OSError as error:
+        raise DataError(f"data.data_dir: {root} cannot be used ({error})") from None
+
+
+def _is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
+    return builder.data_path.exists() and builder.is_prepared()
+
+
+def _prepared(
+    make_builder: Callable[[], tfds.core.DatasetBuilder], manual_dir: Path | None
+) -> tfds.core.DatasetBuilder:
+    """Prepares a dataset unless it is; of several processes one does it, the others wait."""
+    builder = make_builder()
+    if _is_prepared(builder):
+        return builder
+    folder = builder.data_path.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(folder / ".lock"):
+            builder = make_builder()
+            if _is_prepared(builder):  # another process was first
+                return builder
+            for leftover in folder.glob("incomplete.*"):
+                shutil.rmtree(leftover)  # of a process that was killed, else it had the lock
+            print(f"Preparing {builder.info.full_name} (once) …", file=sys.stderr)
+            if not sys.stderr.isatty():
+                tfds.disable_progress_bar()
+            with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces unknown sizes
+                builder.download_and_prepare(
+                    download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
+                )
+    except OSError as error:
+        raise DataError(f"{builder.info.full_name} cannot be prepared: {error}") from None
+    return builder
+
+
+def _reachable(url: str) -> bool:
+    """Whether the server answers in time; a name look-up can hang for longer, so not in this thread."""
+    answered = threading.Event()
+
+    def ask() -> None:
+        try:
+            urllib.request.urlopen(url, timeout=_CONNECT_SECONDS).close()
+        except OSError:
+            return
+        answered.set()
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(_CONNECT_SECONDS)
+    return answered.is_set()
+
+
+def _download(url: str, path: Path) -> None:
+    """Fetches `url` to `path`, which exists only once it is complete."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with urllib.request.urlopen(url, timeout=60) as response, part.open("wb") as file:
+            size = int(response.headers.get("Content-Length", 0)) or None
+            with tqdm.wrapattr(response, "read", total=size, desc=path.name, disable=None) as body:
+                shutil.copyfileobj(body, file)
+            if size and file.tell() != size:
+                raise OSError(f"connection closed after {file.tell():,} of {size:,} bytes")
+        part.replace(path)
+    except OSError as error:
+        raise DataError(f"{url}: download failed ({error}); try again, or put the archive into {path.parent}") from None
+    finally:
+        part.unlink(missing_ok=True)

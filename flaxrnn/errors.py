@@ -1,0 +1,25 @@
+"""The errors a user can mend: each message is one line that names what failed and what to do."""
+
+
+class FlaxrnnError(Exception):
+    """Base of all errors that the command line shows as one line, without a traceback."""
+
+    exit_code = 2
+
+
+class ConfigError(FlaxrnnError, ValueError):
+    """A config field is unknown, of the wrong type or has an impossible value."""
+
+
+class DataError(FlaxrnnError):
+    """A corpus or text cannot be had, read or used."""
+
+
+class WorkdirError(FlaxrnnError):
+    """A working directory cannot be written, read or continued."""
+
+
+class DivergedError(FlaxrnnError):
+    """The training loss is not finite any more."""
+
+    exit_code = 1

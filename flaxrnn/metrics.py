@@ -1,0 +1,70 @@
+"""Per-example losses, and sums over examples that are divided once, at the end.
+
+Logits [B, 1] are those of a sigmoid over two classes, [B, C] those of a softmax.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+Sums = dict[str, Any]  # of arrays or floats
+
+
+def losses(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Cross-entropy of each example in nats, [B]."""
+    if logits.shape[-1] == 1:
+        return optax.sigmoid_binary_cross_entropy(logits[:, 0], labels)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
+def predictions(logits: jax.Array) -> jax.Array:
+    """The likeliest class of each example, int32 [B]."""
+    if logits.shape[-1] == 1:
+        return (logits[:, 0] > 0).astype(jnp.int32)
+    return logits.argmax(axis=-1).astype(jnp.int32)
+
+
+def probabilities(logits: jax.Array) -> jax.Array:
+    """Class probabilities, [B, C], also for two classes."""
+    if logits.shape[-1] == 1:
+        positive = jax.nn.sigmoid(logits)
+        return jnp.concatenate([1 - positive, positive], axis=-1)
+    return jax.nn.softmax(logits)
+
+
+def sums(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> Sums:
+    """Weighted sums over a batch: loss (nats), hits and weight (examples)."""
+    return {
+        "loss": weights @ losses(logits, labels),
+        "hits": weights @ (predictions(logits) == labels),
+        "weight": weights.sum(),
+    }
+
+
+def confusion(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
+    """Examples by true and predicted class, [C, C]."""
+    classes = max(2, logits.shape[-1])
+    return jnp.zeros((classes, classes)).at[labels, predictions(logits)].add(weights)
+
+
+def means(total: Sums) -> dict[str, float]:
+    """Divides sums added up over batches: mean loss (nats) and accuracy in [0, 1]."""
+    return {
+        "loss": float(total["loss"] / total["weight"]),
+        "accuracy": float(total["hits"] / total["weight"]),
+    }
+
+
+def macro_f1(confusion: np.ndarray) -> float:
+    """Unweighted mean of the F1 of every class that is true or predicted somewhere.
+
+    The mean that scikit-learn's `f1_score(average="macro")` takes.
+    """
+    hits = np.diag(confusion)
+    seen = confusion.sum(axis=0) + confusion.sum(axis=1)
+    return float(np.mean(2 * hits[seen > 0] / seen[seen > 0]))

@@ -1,0 +1,201 @@
+"""The text classifier: embedding, optional convolution, recurrent layers, pooling, softmax.
+
+Shapes: B batch, T time (tokens), E embedding, F filters, H hidden features, C classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from flaxrnn import recurrence, text
+
+POOLINGS = ("last", "max", "mean", "attention")
+
+
+def _uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+    """Keras' initial embedding."""
+    return jax.random.uniform(key, shape, dtype, -0.05, 0.05)
+
+
+class Conv1D(nn.Module):
+    """Convolution over time without padding, then ReLU.
+
+    Attributes:
+        filters: F.
+        width: Tokens that one output sees.
+    """
+
+    filters: int
+    width: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """[B, T, E] and int [B] → [B, T − width + 1, F] and the lengths that remain."""
+        conv = nn.Conv(
+            self.filters,
+            (self.width,),
+            padding="VALID",
+            kernel_init=nn.initializers.glorot_uniform(),
+        )
+        nn.share_scope(self, conv)
+        return nn.relu(conv(x)), lengths - self.width + 1
+
+
+class MaxPool1D(nn.Module):
+    """Maximum over windows of `size` steps that do not overlap; an incomplete last one is dropped."""
+
+    size: int
+
+    def __call__(self, x: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """[B, T, F] and int [B] → [B, T // size, F] and the lengths that remain."""
+        B, T, F = x.shape
+        windows = x[:, : T // self.size * self.size].reshape(B, T // self.size, self.size, F)
+        return windows.max(axis=2), lengths // self.size
+
+
+class Pool(nn.Module):
+    """One vector a text from the recurrent outputs: their last, maximum, mean or attention.
+
+    Attention is that of Yang et al. (2016) over words: softmax of v · tanh(W h + b).
+    """
+
+    kind: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array, lengths: jax.Array, last: jax.Array) -> jax.Array:
+        """Outputs [B, T, H], lengths [B] and the last output [B, H] → [B, H]."""
+        if self.kind == "last":
+            return last
+        inside = (jnp.arange(x.shape[1]) < lengths[:, None])[:, :, None]
+        if self.kind == "max":
+            return jnp.where(inside, x, -jnp.inf).max(axis=1)
+        if self.kind == "mean":
+            return jnp.where(inside, x, 0).sum(axis=1) / lengths[:, None]
+        scores = nn.Dense(1, use_bias=False, name="score")(
+            jnp.tanh(nn.Dense(x.shape[-1], name="attend")(x))
+        )
+        return (nn.softmax(scores, axis=1, where=inside) * x).sum(axis=1)
+
+
+class TextClassifier(nn.Module):
+    """Token ids → logits; the two models of the mission are settings of it.
+
+    Attributes:
+        num_words: Size of the vocabulary.
+        outputs: Logits a text: C, or 1 for two classes.
+        embedding_size: E.
+        dropout: Share of embedding entries dropped in training.
+        conv_filters: F; 0: no convolution and no max pooling after it.
+        conv_width: Tokens that one convolution output sees.
+        conv_pool: Convolution outputs that one step of the recurrence sees.
+        cell: A key of `recurrence.LAYERS`.
+        hidden_size: H, of each direction.
+        layers: Recurrent layers.
+        bidirectional: Read each text in both directions.
+        pooling: One of `POOLINGS`.
+    """
+
+    num_words: int
+    outputs: int
+    embedding_size: int
+    dropout: float
+    conv_filters: int
+    conv_width: int
+    conv_pool: int
+    cell: str
+    hidden_size: int
+    layers: int
+    bidirectional: bool
+    pooling: str
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array, lengths: jax.Array, train: bool = False) -> jax.Array:
+        """Classifies a batch.
+
+        Args:
+            tokens: Ids, int [B, T], padded on the right.
+            lengths: Tokens that count, int [B], at least 1. With a convolution, a text too short
+                for one pooling window is read with padding up to one.
+            train: Apply dropout; needs the "dropout" random stream.
+
+        Returns:
+            Logits, float32 [B, outputs].
+        """
+        if self.conv_filters:
+            shortest = self.conv_width + self.conv_pool - 1
+            lengths = jnp.maximum(lengths, shortest)
+            missing = max(0, shortest - tokens.shape[1])
+            tokens = jnp.pad(tokens, ((0, 0), (0, missing)), constant_values=text.PAD)
+        embed = nn.Embed(self.num_words, self.embedding_size, embedding_init=_uniform, name="embed")
+        x = embed(tokens)
+        if self.dropout:
+            x = nn.Dropout(self.dropout, deterministic=not train, name="dropout")(x)
+        if self.conv_filters:
+            x, lengths = Conv1D(self.conv_filters, self.conv_width, name="conv")(x, lengths)
+            x, lengths = MaxPool1D(self.conv_pool, name="max_pool")(x, lengths)
+        layer = recurrence.LAYERS[self.cell]
+        for i in range(self.layers):
+            name = f"{self.cell}_{i}"
+            if self.bidirectional:
+                run: nn.Module = recurrence.Bidirectional(layer, self.hidden_size, name=name)
+            else:
+                run = layer(self.hidden_size, name=name)
+            x, carry = run(x, lengths)
+        x = Pool(self.pooling, name="pool")(x, lengths, carry[-1])
+        return nn.Dense(
+            self.outputs, kernel_init=nn.initializers.glorot_uniform(), name="dense"
+        )(x)
+
+
+def build(settings: Mapping[str, Any], num_words: int, classes: int) -> TextClassifier:
+    """The classifier of a config's model group: one logit for two classes, else one a class."""
+    return TextClassifier(num_words=num_words, outputs=1 if classes == 2 else classes, **settings)
+
+
+def param_shapes(model: TextClassifier) -> Any:
+    """The tree of parameters, as `jax.ShapeDtypeStruct`s."""
+    one = jnp.ones((1, 1), jnp.int32)
+    return jax.eval_shape(model.init, jax.random.key(0), one, one[0])["params"]
+
+
+def summary(model: TextClassifier, batch_size: int, maxlen: int) -> str:
+    """A table like Keras' `model.summary()`: layers, output shapes, parameters, total."""
+    rows: list[tuple[str, str, int]] = []
+
+    def record(next_call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        out = next_call(*args, **kwargs)
+        module = context.module
+        if isinstance(module.parent, TextClassifier) and context.method_name == "__call__":
+            shape = (out[0] if isinstance(out, tuple) else out).shape
+            params = jax.tree.leaves(module.variables.get("params", {}))
+            rows.append(
+                (
+                    f"{module.name} ({type(module).__name__})",
+                    str((None, *shape[1:])),
+                    sum(math.prod(p.shape) for p in params),
+                )
+            )
+        return out
+
+    shapes = jax.ShapeDtypeStruct((batch_size, maxlen), jnp.int32)
+    lengths = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
+    with nn.intercept_methods(record):
+        jax.eval_shape(model.init, jax.random.key(0), shapes, lengths)
+    header = ("Layer (type)", "Output shape", "Parameters")
+    cells = [header, *((name, shape, f"{count:,}") for name, shape, count in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [
+        f"{name:<{widths[0]}}  {shape:<{widths[1]}}  {count:>{widths[2]}}"
+        for name, shape, count in cells
+    ]
+    rule = "─" * len(lines[0])
+    total = sum(count for _, _, count in rows)
+    return "\n".join(
+        [rule, lines[0], rule, *lines[1:], rule, f"Total parameters: {total:,} ({total * 4 / 2**20:.2f} MiB)"]
+    )

@@ -1,0 +1,80 @@
+"""A trained workdir → labels for raw text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from flaxrnn import checkpoint, data, metrics, models, text
+from flaxrnn.errors import DataError, WorkdirError
+
+
+class Classifier:
+    """A trained classifier with its vocabulary and label names."""
+
+    def __init__(
+        self,
+        model: models.TextClassifier,
+        params: Any,
+        vocabulary: text.Vocabulary,
+        label_names: list[str],
+        settings: ConfigDict,
+    ):
+        """Keeps the parts; `settings` is the config of the run."""
+        self.label_names = label_names
+        self._vocabulary = vocabulary
+        self._params = params
+        self._settings = settings
+        self._logits = jax.jit(lambda p, b: model.apply({"params": p}, b["tokens"], b["lengths"]))
+
+    def predict(self, texts: list[str]) -> tuple[list[str], np.ndarray]:
+        """Classifies raw texts.
+
+        Returns:
+            The likeliest label of each, and the probabilities of all labels, float32 [N, C].
+
+        Raises:
+            DataError: A text has not a single word.
+        """
+        rows = []
+        for i, raw in enumerate(texts):
+            if not (words := text.tokenize(raw)):
+                raise DataError(f"text {i} is empty: not a single word in {raw[:40]!r}")
+            rows.append(np.array(self._vocabulary.encode(words), np.int32))
+        if not rows:
+            return [], np.zeros((0, len(self.label_names)), np.float32)
+        offsets = np.cumsum([0, *map(len, rows)])
+        maxlen = self._settings.data.maxlen
+        split = data.Split(np.concatenate(rows), offsets, np.zeros(len(rows), np.int32))
+        batches = data.batches(
+            split.clip(self._settings.data.num_words, maxlen),
+            self._settings.train.eval_batch_size,
+            maxlen,
+            self._settings.data.padding,
+        )
+        logits = np.concatenate([self._logits(self._params, batch) for batch in batches])
+        probabilities = np.asarray(metrics.probabilities(logits[: len(rows)]))
+        return [self.label_names[i] for i in probabilities.argmax(axis=1)], probabilities
+
+
+def load(workdir: str | Path) -> Classifier:
+    """The classifier that a run left in its workdir.
+
+    Raises:
+        WorkdirError: The workdir holds no trained model.
+    """
+    workdir = Path(workdir)
+    try:
+        settings = ConfigDict(json.loads((workdir / "config.json").read_text("utf-8")))
+        label_names = json.loads((workdir / "labels.json").read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise WorkdirError(f"{workdir}: no trained model here ({error})") from None
+    vocabulary = text.Vocabulary.load(workdir / "vocabulary.json")
+    model = models.build(settings.model, settings.data.num_words, len(label_names))
+    params = checkpoint.restore_weights(workdir / "checkpoints", models.param_shapes(model))
+    return Classifier(model, params, vocabulary, label_names, settings)

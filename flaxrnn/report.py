@@ -1,0 +1,148 @@
+"""What a run shows and leaves behind: progress, metrics.jsonl, TensorBoard, result.json, curves."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+PACKAGES = ("flaxrnn", "jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets")
+
+_BANNER = """
+********************************************************************************
+**  EMBEDDED SYNTHETIC CORPUS: {name}
+**  The words are generated: its accuracies say nothing about the real task.
+**  README.md, "The real corpora", says where to put those.
+********************************************************************************
+"""
+
+
+class Report:
+    """Writes the reports of one run into its workdir."""
+
+    def __init__(self, workdir: Path, resumed_epochs: int):
+        """Opens the TensorBoard log; events after `resumed_epochs` are dropped from it."""
+        self._workdir = workdir
+        self._events = SummaryWriter(str(workdir), purge_step=resumed_epochs + 1, flush_secs=10)
+
+    def progress(self, batches: Iterable[Any], total: int, epoch: int) -> Iterable[Any]:
+        """Shows rate and time left of an epoch of `total` batches, on a terminal only."""
+        return tqdm(
+            batches, total=total, desc=f"epoch {epoch}", unit="step", leave=False, disable=None
+        )
+
+    def epoch(self, history: list[dict[str, Any]], epochs: int, patience: int) -> None:
+        """Reports the last epoch of `history`."""
+        row = history[-1]
+        lines = "".join(json.dumps(entry) + "\n" for entry in history)
+        write_atomically(self._workdir / "metrics.jsonl", lines)
+        for key, value in row.items():
+            if key != "epoch":
+                self._events.add_scalar(key.replace("_", "/", 1), value, row["epoch"])
+        since_best = row["epoch"] - best_epoch(history)
+        print(
+            f"epoch {row['epoch']:3d}/{epochs}"
+            f" | train loss {row['train_loss']:.4f} accuracy {row['train_accuracy']:.4f}"
+            f" | validation loss {row['val_loss']:.4f} accuracy {row['val_accuracy']:.4f}"
+            f" | {row['seconds']:.1f} s, {row['train_examples_per_second']:,.0f} texts/s"
+            f" | {f'best {since_best} of {patience} epochs ago' if since_best else 'best so far'}",
+            flush=True,
+        )
+
+    def finish(self, result: dict[str, Any], history: list[dict[str, Any]]) -> None:
+        """Writes result.json and curves.png and prints the outcome."""
+        write_atomically(self._workdir / "result.json", json.dumps(result, indent=2) + "\n")
+        draw_curves(history, result, self._workdir / "curves.png")
+        self._events.close()
+        seconds = ", ".join(f"{name} {value:.1f}" for name, value in result["seconds"].items())
+        print(
+            f"\n{result['dataset']} ({result['data_source']} corpus), seed {result['seed']}:"
+            f" {result['epochs']} epochs, the best was {result['best_epoch']}\n"
+            f"  validation  loss {result['val_loss']:.4f}  accuracy {result['val_accuracy']:.4f}\n"
+            f"  test        loss {result['test_loss']:.4f}  accuracy {result['test_accuracy']:.4f}"
+            f"  macro-F1 {result['test_macro_f1']:.4f}\n"
+            f"  seconds     {seconds}\n"
+            f"  speed       {result['train_examples_per_second']:,.0f} texts/s,"
+            f" {result['train_tokens_per_second']:,.0f} tokens/s in training\n"
+            f"  workdir     {self._workdir}",
+            flush=True,
+        )
+
+
+def banner(name: str) -> str:
+    """The warning of a run on the embedded corpus `name`."""
+    return _BANNER.format(name=name)
+
+
+def best_epoch(history: list[dict[str, Any]]) -> int:
+    """The epoch of the lowest validation loss, from 1; the first of several."""
+    return min(history, key=lambda row: row["val_loss"])["epoch"]
+
+
+def provenance() -> dict[str, Any]:
+    """Devices, versions, commit and command of this process."""
+    git = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return {
+        "devices": [f"{d.platform}:{d.id} {d.device_kind}" for d in jax.devices()],
+        "versions": {
+            "python": sys.version.partition(" ")[0],
+            **{package: metadata.version(package) for package in PACKAGES},
+        },
+        "commit": git.stdout.strip() or None,
+        "command": " ".join(sys.argv),
+    }
+
+
+def write_atomically(path: Path, content: str) -> None:
+    """Writes a text file that is never seen half-written."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(content, "utf-8")
+    os.replace(part, path)
+
+
+def draw_curves(history: list[dict[str, Any]], result: dict[str, Any], path: Path) -> None:
+    """Draws loss and accuracy of training and validation over the epochs, the best one marked."""
+    from matplotlib.figure import Figure  # slow to import, and not needed before the end
+    from matplotlib.ticker import MaxNLocator
+
+    epochs = [row["epoch"] for row in history]
+    best = result["best_epoch"]
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    for axes, (metric, unit) in zip(
+        figure.subplots(1, 2), (("loss", "loss (nats)"), ("accuracy", "accuracy")), strict=True
+    ):
+        for split, colour in (("train", "tab:blue"), ("val", "tab:orange")):
+            label = "validation" if split == "val" else "training"
+            values = [row[f"{split}_{metric}"] for row in history]
+            axes.plot(epochs, values, "o-", ms=4, color=colour, label=label)
+        value = history[best - 1][f"val_{metric}"]
+        axes.axvline(best, color="grey", ls=":", lw=1)
+        axes.plot(best, value, "*", ms=15, color="tab:orange", mec="black", zorder=3)
+        axes.plot([], [], "*", ms=11, color="tab:orange", mec="black", ls="none",
+                  label=f"best epoch {best}: {value:.4f}")  # fmt: skip
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(unit)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.legend()
+    corpus = "SYNTHETIC corpus" if result["data_source"] == "synthetic" else result["dataset"]
+    figure.suptitle(
+        f"{result['task']} on {corpus}, seed {result['seed']}"
+        f" — test accuracy {result['test_accuracy']:.4f}"
+    )
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,82 @@
+"""One training step and one evaluation step: pure functions, to be compiled by the caller."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from flaxrnn import metrics
+from flaxrnn.models import TextClassifier
+
+Params = Any
+Arrays = dict[str, jax.Array]
+
+
+class TrainState(struct.PyTreeNode):
+    """All that a training step reads and changes."""
+
+    step: jax.Array  # int32, steps done
+    key: jax.Array  # uint32 [2], of the run
+    params: Params
+    opt_state: optax.OptState
+
+
+def init_state(
+    model: TextClassifier, optimizer: optax.GradientTransformation, seed: int
+) -> TrainState:
+    """The state before the first step; a pure function of the seed."""
+    init_key, key = jax.random.split(jax.random.PRNGKey(seed))
+    one = jnp.ones((1, 1), jnp.int32)
+    params = model.init(init_key, one, one[0])["params"]
+    return TrainState(jnp.int32(0), key, params, optimizer.init(params))
+
+
+def train_step(
+    state: TrainState,
+    batch: Arrays,
+    model: TextClassifier,
+    optimizer: optax.GradientTransformation,
+) -> tuple[TrainState, Arrays]:
+    """One update on the mean loss of the batch's real rows.
+
+    A step whose loss or gradient is not finite leaves parameters and optimizer as they were.
+
+    Returns:
+        The next state, and sums over the batch: "loss", "hits", "weight", and "finite".
+    """
+
+    def mean_loss(params: Params) -> tuple[jax.Array, metrics.Sums]:
+        logits = model.apply(
+            {"params": params},
+            batch["tokens"],
+            batch["lengths"],
+            train=True,
+            rngs={"dropout": jax.random.fold_in(state.key, state.step)},
+        )
+        sums = metrics.sums(logits, batch["labels"], batch["weights"])
+        return sums["loss"] / sums["weight"], sums
+
+    (loss, sums), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    finite = jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(grads))
+
+    def keep(new: Any, old: Any) -> Any:
+        return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
+
+    state = state.replace(
+        step=state.step + 1,
+        params=keep(optax.apply_updates(state.params, updates), state.params),
+        opt_state=keep(opt_state, state.opt_state),
+    )
+    return state, {**sums, "finite": finite}
+
+
+def eval_step(params: Params, batch: Arrays, model: TextClassifier) -> metrics.Sums:
+    """Sums over the batch's real rows, see `metrics.sums`, and their "confusion" matrix."""
+    logits = model.apply({"params": params}, batch["tokens"], batch["lengths"])
+    rows = (logits, batch["labels"], batch["weights"])
+    return {**metrics.sums(*rows), "confusion": metrics.confusion(*rows)}
