@@ -1,7 +1,7 @@
 """Trains a recurrent text classifier: flags → config → loop.
 
-    python train.py --config configs/imdb.py
-    python train.py --config configs/reuters.py:keras --workdir runs/keras --config.seed=1
+python train.py --config configs/imdb.py
+python train.py --config configs/reuters.py:keras --workdir runs/keras --config.seed=1
 """
 
 import sys
@@ -21,13 +21,14 @@ flags.DEFINE_string(
 def main(argv: list[str]) -> None:
     """Trains with the parsed flags."""
     del argv
+    if flags.FLAGS["verbosity"].using_default_value:
+        logging.set_verbosity(logging.WARNING)  # Orbax and TFDS chat at INFO
     from flaxrnn import loop  # imports JAX: a mistaken flag is answered before that
 
     loop.train_and_evaluate(flags.FLAGS.config, flags.FLAGS.workdir)
 
 
 if __name__ == "__main__":
-    flags.FLAGS.set_default("verbosity", logging.WARNING)  # Orbax and TFDS chat at INFO
     try:
         app.run(main, flags_parser=config.parse_flags)
     except FlaxrnnError as error:

@@ -1,8 +1,8 @@
 """IMDB sentiment, 2 classes: Embedding → Dropout → Conv1D → MaxPooling1D → LSTM → Dense.
 
-    python train.py --config configs/imdb.py          the default: padding masked
-    python train.py --config configs/imdb.py:keras    the chapter's protocol, to the letter
-    python train.py --config configs/imdb.py:demo     the embedded corpus, 100 tokens, 3 epochs
+python train.py --config configs/imdb.py          the default: padding masked
+python train.py --config configs/imdb.py:keras    the chapter's protocol, to the letter
+python train.py --config configs/imdb.py:demo     the embedded corpus, 100 tokens, 3 epochs
 """
 
 from ml_collections import ConfigDict

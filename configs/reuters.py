@@ -1,8 +1,8 @@
 """Reuters newswire topics, 46 classes: Embedding → LSTM → Dense.
 
-    python train.py --config configs/reuters.py          the default: padding masked
-    python train.py --config configs/reuters.py:keras    the chapter's protocol, to the letter
-    python train.py --config configs/reuters.py:demo     the embedded corpus, 3 epochs
+python train.py --config configs/reuters.py          the default: padding masked
+python train.py --config configs/reuters.py:keras    the chapter's protocol, to the letter
+python train.py --config configs/reuters.py:demo     the embedded corpus, 3 epochs
 """
 
 from ml_collections import ConfigDict

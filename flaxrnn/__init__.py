@@ -1,9 +1,9 @@
 """flaxrnn: recurrent text classifiers on JAX and Flax.
 
-    flaxrnn.load_data("imdb", num_words=5000, maxlen=500)   the corpora, as Keras users know them
-    flaxrnn.train(config, workdir)                          the result of a run
-    flaxrnn.load(workdir).predict(texts)                    labels and probabilities
-    flaxrnn.recurrence.LSTM(100)                            the layers, as linen modules
+flaxrnn.load_data("imdb", num_words=5000, maxlen=500)   the corpora, as Keras users know them
+flaxrnn.train(config, workdir)                          the result of a run
+flaxrnn.load(workdir).predict(texts)                    labels and probabilities
+flaxrnn.recurrence.LSTM(100)                            the layers, as linen modules
 """
 
 import importlib
@@ -16,7 +16,7 @@ _LAZY = {  # name → module and attribute; imported when first used, JAX and TF
 }
 _MODULES = ("models", "recurrence")
 
-__all__ = [*_LAZY, *_MODULES]  # noqa: PLE0604
+__all__ = [*_LAZY, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:

@@ -40,11 +40,14 @@ class Checkpoints:
         if wait:
             self._manager.wait_until_finished()
 
-    def restore(self, like: TrainState) -> tuple[TrainState, Params, dict[str, Any]] | None:
+    def restore(self, **like: Any) -> dict[str, Any] | None:
         """The newest checkpoint, or None where there is none.
 
         Args:
-            like: A state of the same shapes.
+            **like: The items to read, "state" or "weights", as arrays of the same shapes.
+
+        Returns:
+            Those items, and "progress".
 
         Raises:
             WorkdirError: The checkpoint cannot be read.
@@ -52,32 +55,15 @@ class Checkpoints:
         step = self._manager.latest_step()
         if step is None:
             return None
+        trees = {name: ocp.args.StandardRestore(tree) for name, tree in like.items()}
+        args = ocp.args.Composite(progress=ocp.args.JsonRestore(), **trees)
         try:
-            items = self._manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(like),
-                    weights=ocp.args.StandardRestore(like.params),
-                    progress=ocp.args.JsonRestore(),
-                ),
-            )
+            items = self._manager.restore(step, args=args)
         except Exception as error:  # Orbax raises whatever its storage raises
             reason = str(error).partition("\n")[0]
             raise WorkdirError(f"{self._folder}/{step}: damaged checkpoint ({reason})") from error
-        return items["state"], items["weights"], items["progress"]
+        return {name: items[name] for name in (*like, "progress")}
 
     def close(self) -> None:
         """Waits for what is being written."""
         self._manager.close()
-
-
-def restore_weights(folder: Path, like: Params) -> Params:
-    """The "weights" of the newest checkpoint.
-
-    Args:
-        folder: As given to `Checkpoints`.
-        like: Arrays, or `jax.ShapeDtypeStruct`s, of the same shapes.
-
-    Raises:
-        WorkdirError: There is no checkpoint, or it cannot be read.
-    """

@@ -49,9 +49,7 @@ FIELDS = {
     "data.maxlen": _int(1),
     "data.padding": _one_of("post", "pre"),
     "data.validation": _one_of("train", "test"),
-    "data.validation_fraction": Field(
-        float, "a number above 0 and below 1", lambda v: 0 < v < 1
-    ),
+    "data.validation_fraction": Field(float, "a number above 0 and below 1", lambda v: 0 < v < 1),
     "model.embedding_size": _int(1),
     "model.dropout": Field(float, "a number from 0 to below 1", lambda v: 0 <= v < 1),
     "model.conv_filters": _int(0),

@@ -58,8 +58,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path | None = None) ->
         weights = _copy(state.params)  # what the run would end with now
         progress: dict[str, Any] = {"history": [], "diverged_at": None}
         checkpoints = checkpoint.Checkpoints(workdir / "checkpoints")
-        if restored := checkpoints.restore(state):
-            state, weights, progress = restored
+        if restored := checkpoints.restore(state=state, weights=weights):
+            state, weights, progress = (restored[k] for k in ("state", "weights", "progress"))
             clock.add(progress["seconds"])
             print(f"Continuing {workdir} after epoch {len(progress['history'])}")
         history = progress["history"]
@@ -67,41 +67,47 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path | None = None) ->
     if progress["diverged_at"] is not None:
         raise _diverged(progress["diverged_at"], workdir)
 
-    layout = {"maxlen": config.data.maxlen, "padding": config.data.padding}
-    train_batches = functools.partial(
-        data.batches, train, batch_size=config.train.batch_size, **layout
-    )
-    eval_batches = functools.partial(
-        data.batches, batch_size=config.train.eval_batch_size, **layout
-    )
-    with clock("compile"):
-        train_step = jax.jit(
-            functools.partial(steps.train_step, model=model, optimizer=optimizer),
-            donate_argnames="state",
-        )
-        train_step = train_step.lower(state, next(train_batches())).compile()
-        eval_step = jax.jit(functools.partial(steps.eval_step, model=model))
-        eval_step = eval_step.lower(weights, next(eval_batches(test))).compile()
+    def batches(split: data.Split, batch_size: int, **kwargs: Any) -> Iterator[data.Batch]:
+        return data.batches(split, batch_size, config.data.maxlen, config.data.padding, **kwargs)
 
+    def evaluate(split: data.Split, params: steps.Params) -> metrics.Sums:
+        return _sum_up(eval_step(params, b) for b in batches(split, config.train.eval_batch_size))
+
+    with clock("compile"):
+        train_step = (
+            jax.jit(
+                functools.partial(steps.train_step, model=model, optimizer=optimizer),
+                donate_argnames="state",
+            )
+            .lower(state, next(batches(train, config.train.batch_size)))
+            .compile()
+        )
+        eval_step = (
+            jax.jit(functools.partial(steps.eval_step, model=model))
+            .lower(weights, next(batches(test, config.train.eval_batch_size)))
+            .compile()
+        )
     steps_per_epoch = math.ceil(len(train) / config.train.batch_size)
 
     def save(wait: bool = False) -> None:
-        checkpoints.save(state, weights, {**progress, "seconds": clock.read()}, wait)
+        snapshot = {**progress, "history": list(history), "seconds": clock.read()}
+        checkpoints.save(state, weights, snapshot, wait)
 
     while not _finished(history, config.train):
         epoch = len(history) + 1
         began = time.perf_counter()
         with clock("train"):
             order = data.epoch_order(len(train), config.seed, epoch)
-            batches = reporter.progress(train_batches(order=order), steps_per_epoch, epoch)
-            state, sums, bad_step = _train_epoch(train_step, state, batches)
+            todo = batches(train, config.train.batch_size, order=order)
+            shown = reporter.progress(todo, steps_per_epoch, epoch)
+            state, sums, bad_step = _train_epoch(train_step, state, shown)
         train_seconds = time.perf_counter() - began
         if bad_step is not None:
             progress["diverged_at"] = bad_step
             save(wait=True)
             raise _diverged(bad_step, workdir)
         with clock("eval"):
-            val_sums = _sum_up(eval_step(state.params, b) for b in eval_batches(validation))
+            val_sums = evaluate(validation, state.params)
         history.append(
             {
                 "epoch": epoch,
@@ -117,7 +123,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path | None = None) ->
         reporter.epoch(history, config.train.epochs, config.train.patience)
 
     with clock("eval"):
-        test_sums = _sum_up(eval_step(weights, b) for b in eval_batches(test))
+        test_sums = evaluate(test, weights)
     checkpoints.close()
     best = report.best_epoch(history)
     kept = history[best - 1 if config.train.restore_best else -1]
@@ -173,9 +179,7 @@ class Clock:
         return {**self._seconds, "total": self._before + time.perf_counter() - self._began}
 
 
-def _splits(
-    corpus: data.Corpus, settings: ConfigDict
-) -> tuple[data.Split, data.Split, data.Split]:
+def _splits(corpus: data.Corpus, settings: ConfigDict) -> tuple[data.Split, data.Split, data.Split]:
     """Train, validation and test texts, clipped to vocabulary and length."""
     train = corpus.train.clip(settings.num_words, settings.maxlen)
     test = corpus.test.clip(settings.num_words, settings.maxlen)
@@ -213,8 +217,8 @@ def _train_epoch(
 
 def _sum_up(parts: Iterable[metrics.Sums]) -> metrics.Sums:
     """Adds up the batches of a split, in float64 on the host."""
-    parts = jax.device_get(list(parts))
-    return {name: np.sum([part[name] for part in parts], axis=0, dtype=float) for name in parts[0]}
+    on_host = jax.device_get(list(parts))
+    return {name: sum(np.float64(part[name]) for part in on_host) for name in on_host[0]}
 
 
 def _finished(history: list[dict[str, Any]], settings: ConfigDict) -> bool:

@@ -48,7 +48,7 @@ class Conv1D(nn.Module):
 
 
 class MaxPool1D(nn.Module):
-    """Maximum over windows of `size` steps that do not overlap; an incomplete last one is dropped."""
+    """Maximum over windows of `size` steps side by side; an incomplete last one is dropped."""
 
     size: int
 
@@ -72,7 +72,7 @@ class Pool(nn.Module):
         """Outputs [B, T, H], lengths [B] and the last output [B, H] → [B, H]."""
         if self.kind == "last":
             return last
-        inside = (jnp.arange(x.shape[1]) < lengths[:, None])[:, :, None]
+        inside = (jnp.arange(x.shape[1])[None, :] < lengths[:, None])[:, :, None]
         if self.kind == "max":
             return jnp.where(inside, x, -jnp.inf).max(axis=1)
         if self.kind == "mean":
@@ -148,9 +148,7 @@ class TextClassifier(nn.Module):
                 run = layer(self.hidden_size, name=name)
             x, carry = run(x, lengths)
         x = Pool(self.pooling, name="pool")(x, lengths, carry[-1])
-        return nn.Dense(
-            self.outputs, kernel_init=nn.initializers.glorot_uniform(), name="dense"
-        )(x)
+        return nn.Dense(self.outputs, kernel_init=nn.initializers.glorot_uniform(), name="dense")(x)
 
 
 def build(settings: Mapping[str, Any], num_words: int, classes: int) -> TextClassifier:
@@ -158,10 +156,24 @@ def build(settings: Mapping[str, Any], num_words: int, classes: int) -> TextClas
     return TextClassifier(num_words=num_words, outputs=1 if classes == 2 else classes, **settings)
 
 
-def param_shapes(model: TextClassifier) -> Any:
-    """The tree of parameters, as `jax.ShapeDtypeStruct`s."""
+def init_params(model: TextClassifier, key: jax.Array) -> Any:
+    """Initial parameters; none depends on batch size or length."""
     one = jnp.ones((1, 1), jnp.int32)
-    return jax.eval_shape(model.init, jax.random.key(0), one, one[0])["params"]
+    return model.init(key, one, one[0])["params"]
+
+
+def logits(
+    model: TextClassifier,
+    params: Any,
+    tokens: jax.Array,
+    lengths: jax.Array,
+    dropout_key: jax.Array | None = None,
+) -> jax.Array:
+    """Applies the model: in training with `dropout_key`, else in evaluation."""
+    rngs = {} if dropout_key is None else {"dropout": dropout_key}
+    out = model.apply({"params": params}, tokens, lengths, train=bool(rngs), rngs=rngs)
+    assert isinstance(out, jax.Array)  # no collection is mutable
+    return out
 
 
 def summary(model: TextClassifier, batch_size: int, maxlen: int) -> str:
@@ -197,5 +209,12 @@ def summary(model: TextClassifier, batch_size: int, maxlen: int) -> str:
     rule = "─" * len(lines[0])
     total = sum(count for _, _, count in rows)
     return "\n".join(
-        [rule, lines[0], rule, *lines[1:], rule, f"Total parameters: {total:,} ({total * 4 / 2**20:.2f} MiB)"]
+        [
+            rule,
+            lines[0],
+            rule,
+            *lines[1:],
+            rule,
+            f"Total parameters: {total:,} ({total * 4 / 2**20:.2f} MiB)",
+        ]
     )

@@ -30,7 +30,11 @@ class Classifier:
         self._vocabulary = vocabulary
         self._params = params
         self._settings = settings
-        self._logits = jax.jit(lambda p, b: model.apply({"params": p}, b["tokens"], b["lengths"]))
+        self._probabilities = jax.jit(
+            lambda params, batch: metrics.probabilities(
+                models.logits(model, params, batch["tokens"], batch["lengths"])
+            )
+        )
 
     def predict(self, texts: list[str]) -> tuple[list[str], np.ndarray]:
         """Classifies raw texts.
@@ -57,8 +61,8 @@ class Classifier:
             maxlen,
             self._settings.data.padding,
         )
-        logits = np.concatenate([self._logits(self._params, batch) for batch in batches])
-        probabilities = np.asarray(metrics.probabilities(logits[: len(rows)]))
+        parts = [self._probabilities(self._params, batch) for batch in batches]
+        probabilities = np.concatenate(parts)[: len(rows)]
         return [self.label_names[i] for i in probabilities.argmax(axis=1)], probabilities
 
 
@@ -76,5 +80,9 @@ def load(workdir: str | Path) -> Classifier:
         raise WorkdirError(f"{workdir}: no trained model here ({error})") from None
     vocabulary = text.Vocabulary.load(workdir / "vocabulary.json")
     model = models.build(settings.model, settings.data.num_words, len(label_names))
-    params = checkpoint.restore_weights(workdir / "checkpoints", models.param_shapes(model))
-    return Classifier(model, params, vocabulary, label_names, settings)
+    checkpoints = checkpoint.Checkpoints(workdir / "checkpoints")
+    restored = checkpoints.restore(weights=models.init_params(model, jax.random.key(0)))
+    checkpoints.close()
+    if restored is None:
+        raise WorkdirError(f"{workdir}: no checkpoint here; the training has not got that far")
+    return Classifier(model, restored["weights"], vocabulary, label_names, settings)

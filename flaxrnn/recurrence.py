@@ -22,7 +22,7 @@ Carry = tuple[jax.Array, ...]  # each [B, H]; the last one is the cell's output 
 class Cell(nn.Module):
     """One step of a recurrence, and its weights, all gates side by side.
 
-    Initial values are those of Keras: Glorot-uniform kernel, orthogonal recurrent kernel, zero bias.
+    Initial values as in Keras: Glorot-uniform kernel, orthogonal recurrent kernel, zero bias.
     """
 
     inputs: int  # D
@@ -50,7 +50,7 @@ class Cell(nn.Module):
 
     def project(self, x: jax.Array) -> jax.Array:
         """Inputs [..., D] → their share of the gates [..., G·H]."""
-        return x @ self.kernel + self.bias
+        return x @ self.kernel + self.bias.reshape((1,) * (x.ndim - 1) + (-1,))
 
     def __call__(self, carry: Carry, z: jax.Array) -> Carry:
         """One step: carry and projected inputs [B, G·H] → the next carry."""
@@ -101,9 +101,7 @@ class GRUCell(Cell):
     def setup(self) -> None:
         """Declares the weights of every cell, and recurrent_bias [H]."""
         super().setup()
-        self.recurrent_bias = self.param(
-            "recurrent_bias", nn.initializers.zeros, (self.features,)
-        )
+        self.recurrent_bias = self.param("recurrent_bias", nn.initializers.zeros, (self.features,))
 
     def __call__(self, carry: Carry, z: jax.Array) -> Carry:
         """One step."""
@@ -111,7 +109,7 @@ class GRUCell(Cell):
         z_reset, z_update, z_new = jnp.split(z, 3, axis=-1)
         u_reset, u_update, u_new = jnp.split(h @ self.recurrent_kernel, 3, axis=-1)
         update = nn.sigmoid(z_update + u_update)
-        new = jnp.tanh(z_new + nn.sigmoid(z_reset + u_reset) * (u_new + self.recurrent_bias))
+        new = jnp.tanh(z_new + nn.sigmoid(z_reset + u_reset) * (u_new + self.recurrent_bias[None]))
         return (update * h + (1 - update) * new,)
 
 
@@ -140,9 +138,7 @@ class Recurrent(nn.Module):
     cell: ClassVar[type[Cell]]
 
     @nn.compact
-    def __call__(
-        self, x: jax.Array, lengths: jax.Array | None = None
-    ) -> tuple[jax.Array, Carry]:
+    def __call__(self, x: jax.Array, lengths: jax.Array | None = None) -> tuple[jax.Array, Carry]:
         """Runs over a batch of texts.
 
         Args:
@@ -157,7 +153,8 @@ class Recurrent(nn.Module):
         cell = self.cell(D, self.features)
         nn.share_scope(self, cell)  # the weights are this layer's own
         z = cell.project(x.swapaxes(0, 1))
-        inside = jnp.arange(T)[:, None] < (jnp.full(B, T) if lengths is None else lengths)
+        lengths = jnp.full(B, T) if lengths is None else lengths
+        inside = jnp.arange(T)[:, None] < lengths[None, :]
         scan = nn.scan(
             _masked_step,
             variable_broadcast="params",
@@ -198,9 +195,7 @@ class Bidirectional(nn.Module):
     features: int
 
     @nn.compact
-    def __call__(
-        self, x: jax.Array, lengths: jax.Array | None = None
-    ) -> tuple[jax.Array, Carry]:
+    def __call__(self, x: jax.Array, lengths: jax.Array | None = None) -> tuple[jax.Array, Carry]:
         """As `Recurrent.__call__`, with outputs [B, T, 2H] and carries [B, 2H]."""
         forward, carry_forward = self.layer(self.features, name="forward")(x, lengths)
         backward, carry_backward = self.layer(self.features, reverse=True, name="backward")(

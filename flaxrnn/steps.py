@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from flaxrnn import metrics
-from flaxrnn.models import TextClassifier
+from flaxrnn import metrics, models
 
 Params = Any
 Arrays = dict[str, jax.Array]
@@ -26,19 +25,18 @@ class TrainState(struct.PyTreeNode):
 
 
 def init_state(
-    model: TextClassifier, optimizer: optax.GradientTransformation, seed: int
+    model: models.TextClassifier, optimizer: optax.GradientTransformation, seed: int
 ) -> TrainState:
     """The state before the first step; a pure function of the seed."""
     init_key, key = jax.random.split(jax.random.PRNGKey(seed))
-    one = jnp.ones((1, 1), jnp.int32)
-    params = model.init(init_key, one, one[0])["params"]
+    params = models.init_params(model, init_key)
     return TrainState(jnp.int32(0), key, params, optimizer.init(params))
 
 
 def train_step(
     state: TrainState,
     batch: Arrays,
-    model: TextClassifier,
+    model: models.TextClassifier,
     optimizer: optax.GradientTransformation,
 ) -> tuple[TrainState, Arrays]:
     """One update on the mean loss of the batch's real rows.
@@ -50,13 +48,8 @@ def train_step(
     """
 
     def mean_loss(params: Params) -> tuple[jax.Array, metrics.Sums]:
-        logits = model.apply(
-            {"params": params},
-            batch["tokens"],
-            batch["lengths"],
-            train=True,
-            rngs={"dropout": jax.random.fold_in(state.key, state.step)},
-        )
+        dropout_key = jax.random.fold_in(state.key, state.step)
+        logits = models.logits(model, params, batch["tokens"], batch["lengths"], dropout_key)
         sums = metrics.sums(logits, batch["labels"], batch["weights"])
         return sums["loss"] / sums["weight"], sums
 
@@ -75,8 +68,8 @@ def train_step(
     return state, {**sums, "finite": finite}
 
 
-def eval_step(params: Params, batch: Arrays, model: TextClassifier) -> metrics.Sums:
+def eval_step(params: Params, batch: Arrays, model: models.TextClassifier) -> metrics.Sums:
     """Sums over the batch's real rows, see `metrics.sums`, and their "confusion" matrix."""
-    logits = model.apply({"params": params}, batch["tokens"], batch["lengths"])
+    logits = models.logits(model, params, batch["tokens"], batch["lengths"])
     rows = (logits, batch["labels"], batch["weights"])
     return {**metrics.sums(*rows), "confusion": metrics.confusion(*rows)}

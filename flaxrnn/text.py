@@ -88,9 +88,9 @@ class Vocabulary:
         return cls(words)
 
 
-def pad(rows: list[np.ndarray], maxlen: int, dtype: type = np.int32) -> np.ndarray:
+def pad(rows: list[np.ndarray], maxlen: int) -> np.ndarray:
     """Lays id arrays into `[len(rows), maxlen]`, padded and cut on the left, as Keras does."""
-    out = np.full((len(rows), maxlen), PAD, dtype)
+    out = np.full((len(rows), maxlen), PAD, np.int32)
     for i, row in enumerate(rows):
         kept = row[-maxlen:]
         out[i, maxlen - len(kept) :] = kept

@@ -152,7 +152,7 @@ def _prepared(
 
 
 def _reachable(url: str) -> bool:
-    """Whether the server answers in time; a name look-up can hang for longer, so not in this thread."""
+    """Whether the server answers in time; the look-up of its name has no time-out of its own."""
     answered = threading.Event()
 
     def ask() -> None:
@@ -181,6 +181,8 @@ def _download(url: str, path: Path) -> None:
                 raise OSError(f"connection closed after {file.tell():,} of {size:,} bytes")
         part.replace(path)
     except OSError as error:
-        raise DataError(f"{url}: download failed ({error}); try again, or put the archive into {path.parent}") from None
+        raise DataError(
+            f"{url}: download failed ({error}); try again, or put the archive into {path.parent}"
+        ) from None
     finally:
         part.unlink(missing_ok=True)

@@ -13,9 +13,7 @@ import tensorflow_datasets as tfds
 from flaxrnn.datasets import archive
 
 ARCHIVE = "reuters21578.tar.gz"
-URL = (
-    "http://www.daviddlewis.com/resources/testcollections/reuters21578/reuters21578.tar.gz"
-)
+URL = "http://www.daviddlewis.com/resources/testcollections/reuters21578/reuters21578.tar.gz"
 TOPICS = (
     "cocoa grain veg-oil earn acq wheat copper housing money-supply coffee sugar trade reserves "
     "ship cotton carcass crude nat-gas cpi money-fx interest gnp meal-feed alum oilseed gold tin "
@@ -111,7 +109,9 @@ class ReutersTopics(tfds.core.GeneratorBasedBuilder):
         path = dl_manager.manual_dir / ARCHIVE
         clean = self.builder_config.name == "clean"
         files = archive.read_members(path, re.compile(r"reut2-\d{3}\.sgm"))
-        archive.check_counts(path, list(files), {"files reut2-*.sgm": _FILES}, lambda _: "files reut2-*.sgm")
+        archive.check_counts(
+            path, list(files), {"files reut2-*.sgm": _FILES}, lambda _: "files reut2-*.sgm"
+        )
         stories = [
             story
             for name in sorted(files)

@@ -5,8 +5,8 @@ throughput on the twins is representative. What decides the label is the *order*
 
 * topics: a story repeats ordered pairs of word groups. Topic k is "a word of group a, then one of
   group b"; the same groups the other way round are another topic, of about the same frequency.
-* sentiment: a review repeats events of a cue word with a polarity, a negator and a filler. A negator
-  before the cue flips it, one after it does nothing; every event has exactly one of each.
+* sentiment: a review repeats events of a cue word with a polarity, a negator and a filler. A
+  negator before the cue flips it, after it does nothing; every event has exactly one of each.
 
 A bag of words therefore sees the groups and the cues but not what they say.
 """
@@ -84,7 +84,9 @@ def _texts(words: np.ndarray, stream: np.ndarray, lengths: np.ndarray) -> Iterat
 
 def _background(rng: np.random.Generator, vocabulary: int, size: int) -> np.ndarray:
     """`size` word ranks drawn from the Zipf distribution."""
-    return np.searchsorted(_zipf(vocabulary), rng.random(size), side="right").clip(max=vocabulary - 1)
+    return np.searchsorted(_zipf(vocabulary), rng.random(size), side="right").clip(
+        max=vocabulary - 1
+    )
 
 
 class SyntheticReutersTopics(tfds.core.GeneratorBasedBuilder):
