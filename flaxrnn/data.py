@@ -115,14 +115,20 @@ def load_corpus(
 
 
 def _encode(builder: Any, vocabulary_splits: tuple[str, ...]) -> dict[str, np.ndarray]:
-    tokenized, arrays = {}, {}
+    tokenized, arrays, positions = {}, {}, {}
     for split in ("train", "test"):
         examples = list(builder.as_data_source(split))
         arrays[f"{split}_labels"] = np.array([e["label"] for e in examples], np.int32)
         tokenized[split] = [text.tokenize(e["text"].decode()) for e in examples]
-    vocabulary = text.Vocabulary.build(
-        words for split in vocabulary_splits for words in tokenized[split]
-    )
+        positions[split] = [e.get("position", 0) for e in examples]
+    # Words as frequent as each other rank by their first place in the archive, where it is known.
+    counted = [
+        pair
+        for split in vocabulary_splits
+        for pair in zip(positions[split], tokenized[split], strict=True)
+    ]
+    counted.sort(key=lambda pair: pair[0])
+    vocabulary = text.Vocabulary.build(words for _, words in counted)
     for split, texts in tokenized.items():
         rows = [np.array(vocabulary.encode(words), np.int32) for words in texts]
         arrays[f"{split}_ids"] = np.concatenate(rows)
@@ -134,7 +140,10 @@ def _encode(builder: Any, vocabulary_splits: tuple[str, ...]) -> dict[str, np.nd
 
 def _read_cache(path: Path) -> dict[str, np.ndarray] | None:
     try:
-        with np.load(path, allow_pickle=False) as file:  # zip members carry a CRC-32
+        with (
+            open(path, "rb") as raw,
+            np.load(raw, allow_pickle=False) as file,
+        ):  # zip members carry a CRC-32
             return dict(file)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         return None  # absent or damaged: made anew

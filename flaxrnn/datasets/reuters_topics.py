@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -14,7 +14,7 @@ from flaxrnn.datasets import archive
 
 ARCHIVE = "reuters21578.tar.gz"
 URL = "http://www.daviddlewis.com/resources/testcollections/reuters21578/reuters21578.tar.gz"
-TOPICS = (
+LABELS = (
     "cocoa grain veg-oil earn acq wheat copper housing money-supply coffee sugar trade reserves "
     "ship cotton carcass crude nat-gas cpi money-fx interest gnp meal-feed alum oilseed gold tin "
     "strategic-metal livestock retail ipi iron-steel rubber heat jobs lei bop zinc orange pet-chem "
@@ -68,14 +68,11 @@ def _without_duplicates(stories: list[Story]) -> list[Story]:
     return kept
 
 
-def _shuffled(stories: list[Story]) -> list[Story]:
-    order = np.arange(len(stories))
-    np.random.RandomState(_SHUFFLE_SEED).shuffle(order)
-    return [stories[i] for i in order]
-
-
 class ReutersTopics(tfds.core.GeneratorBasedBuilder):
-    """Reuters-21578 as a 46-topic classification corpus (`text`, `label`), in Keras' order."""
+    """Reuters-21578 as a 46-topic classification corpus, in the order of Keras' split.
+
+    Features: `text`, `label`, and `position`, the story's place in the archive.
+    """
 
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS = (
@@ -97,7 +94,8 @@ class ReutersTopics(tfds.core.GeneratorBasedBuilder):
             features=tfds.features.FeaturesDict(
                 {
                     "text": tfds.features.Text(),
-                    "label": tfds.features.ClassLabel(names=TOPICS),
+                    "label": tfds.features.ClassLabel(names=LABELS),
+                    "position": np.int64,
                 }
             ),
             supervised_keys=("text", "label"),
@@ -120,14 +118,18 @@ class ReutersTopics(tfds.core.GeneratorBasedBuilder):
         counts = Counter(story.topic for story in stories)
         stories = [story for story in stories if counts[story.topic] >= _MIN_STORIES]
         if clean:
-            stories = _without_duplicates([s for s in stories if s.topic in TOPICS])
-        stories = _shuffled(stories)
+            stories = _without_duplicates([s for s in stories if s.topic in LABELS])
+        order = np.arange(len(stories))
+        np.random.RandomState(_SHUFFLE_SEED).shuffle(order)
         cut = int(len(stories) * (1 - _TEST_FRACTION))
         return {
-            "train": self._generate_examples(stories[:cut]),
-            "test": self._generate_examples(stories[cut:]),
+            "train": self._generate_examples(stories, order[:cut]),
+            "test": self._generate_examples(stories, order[cut:]),
         }
 
-    def _generate_examples(self, stories: list[Story]) -> Iterator[tuple[int, dict[str, str]]]:
-        for i, story in enumerate(stories):
-            yield i, {"text": story.body, "label": story.topic}
+    def _generate_examples(
+        self, stories: list[Story], order: np.ndarray
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        for key, position in enumerate(order):
+            story = stories[position]
+            yield key, {"text": story.body, "label": story.topic, "position": position}

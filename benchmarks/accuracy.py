@@ -1,0 +1,61 @@
+"""Trains a config with several seeds and keeps mean and spread of its accuracy.
+
+    python -m benchmarks.accuracy configs/reuters.py --seeds 5
+    python -m benchmarks.accuracy configs/imdb.py:keras --seeds 3
+
+Writes benchmarks/results/accuracy-CONFIG.json. Runs go to runs/accuracy/, and one that was
+interrupted is continued there, so the command can be started again.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import statistics
+from pathlib import Path
+
+import flaxrnn
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> None:
+    """Trains every seed, then writes the result file."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("config", help="configs/NAME.py or configs/NAME.py:VARIANT")
+    parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 on")
+    parser.add_argument("--runs", type=Path, default=Path("runs/accuracy"), help="workdirs")
+    arguments = parser.parse_args()
+
+    path, _, variant = arguments.config.partition(":")
+    name = Path(path).stem + (f"-{variant}" if variant else "")
+    runs = []
+    for seed in range(arguments.seeds):
+        config = importlib.import_module(f"configs.{Path(path).stem}").get_config(variant)
+        config.seed = seed
+        config.data.source = "real"
+        runs.append(flaxrnn.train(config, arguments.runs / f"{name}-{seed}"))
+
+    scores = {
+        metric: [run[metric] for run in runs]
+        for metric in ("val_accuracy", "test_accuracy", "test_macro_f1")
+    }
+    summary = {
+        "config": arguments.config,
+        "seeds": arguments.seeds,
+        "cores": os.cpu_count(),
+        **{
+            metric: {"mean": statistics.mean(values), "std": statistics.stdev(values)}
+            for metric, values in scores.items()
+            if len(values) > 1
+        },
+        "runs": runs,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"accuracy-{name}.json").write_text(json.dumps(summary, indent=1) + "\n")
+    for metric, values in scores.items():
+        print(f"{name} {metric}: {' '.join(f'{v:.4f}' for v in values)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""Strict process settings, and the corpora that tests share."""
+
+import os
+
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+
+import jax
+import numpy as np
+import pytest
+
+from flaxrnn import data, datasets, text
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+WORDS = ["the", "a", "of", "and", "good", "bad", "not", "very", "film", "plot", "oil", "grain"]
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    """Prepared datasets, made once a session and never in the user's folder."""
+    return str(tmp_path_factory.mktemp("tensorflow_datasets"))
+
+
+@pytest.fixture
+def manual_dir():
+    """The folder of the real archives; without it the test is skipped."""
+    folder = os.environ.get(datasets.MANUAL_DIR_VARIABLE)
+    if not folder:
+        pytest.skip(f"needs the real archives: set {datasets.MANUAL_DIR_VARIABLE} to their folder")
+    return folder
+
+
+def tiny_split(rng, n, classes):
+    """Texts of 1 to 30 tokens whose label is said by their last token."""
+    labels = rng.integers(0, classes, n).astype(np.int32)
+    lengths = rng.integers(1, 30, n)
+    offsets = np.append(0, np.cumsum(lengths))
+    ids = rng.integers(text.FIRST_WORD, text.FIRST_WORD + len(WORDS), offsets[-1]).astype(np.int32)
+    ids[offsets[1:] - 1] = text.FIRST_WORD + labels % len(WORDS)
+    return data.Split(ids, offsets, labels)
+
+
+@pytest.fixture
+def tiny_corpus(monkeypatch):
+    """Replaces every corpus by a tiny one, synthetic to the loop, with the task's classes."""
+    asked = []
+
+    def load_corpus(task, source="auto", data_dir=None, manual_dir=None):
+        asked.append((task, source))
+        rng = np.random.default_rng(0)
+        names = datasets.TASKS[task].builder.LABELS
+        return data.Corpus(
+            name=f"tiny_{task}",
+            synthetic=True,
+            label_names=names,
+            vocabulary=text.Vocabulary(WORDS),
+            train=tiny_split(rng, 50, len(names)),
+            test=tiny_split(rng, 23, len(names)),
+        )
+
+    monkeypatch.setattr(data, "load_corpus", load_corpus)
+    return asked

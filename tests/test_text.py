@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+
+from flaxrnn import text
+from flaxrnn.errors import DataError, WorkdirError
+from flaxrnn.text import Vocabulary
+
+
+def test_tokenize_follows_keras():
+    assert (
+        text.tokenize("It's GOOD,\tnot  bad!\n(4.5-star)") == "it's good not bad 4 5 star".split()
+    )
+    assert text.tokenize(" .,;\n") == []
+    # Only the space, the tab and the newline separate words.
+    assert text.tokenize("a\u00a0b c\rd") == ["a\u00a0b", "c\rd"]
+
+
+def test_vocabulary_ranks_by_frequency_then_first_appearance():
+    vocabulary = Vocabulary.build([["b", "a", "c"], ["c", "a"], ["c"]])
+    assert vocabulary.words == ["c", "a", "b"]
+    assert vocabulary.encode(["c", "a", "b", "new"]) == [1, 4, 5, 6, 2]
+
+
+def test_limit_keeps_the_ids_below_num_words():
+    vocabulary = Vocabulary(["c", "a", "b"]).limit(6)
+    assert vocabulary.encode(["c", "a", "b"]) == [1, 4, 5, 2]
+
+
+def test_decode_reverses_encode():
+    vocabulary = Vocabulary(["c", "a", "b"])
+    assert vocabulary.decode([0, 0, *vocabulary.encode(["b", "new", "c"])]) == "b ? c"
+
+
+def test_empty_texts_build_no_vocabulary():
+    with pytest.raises(DataError, match="empty"):
+        Vocabulary.build([[], []])
+
+
+def test_save_and_load_keep_odd_words(tmp_path):
+    words = ["평", "a\u2028b", "x\ry", "\x85"]
+    Vocabulary(words).save(tmp_path / "v.json")
+    assert Vocabulary.load(tmp_path / "v.json").words == words
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[]", '{"other": 1}'])
+def test_load_refuses_what_is_no_vocabulary(tmp_path, content):
+    path = tmp_path / "v.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(WorkdirError, match="no readable vocabulary"):
+        Vocabulary.load(path)
+
+
+def test_pad_cuts_and_fills_on_the_left():
+    rows = [np.array([1, 5]), np.array([1, 5, 6, 7])]
+    np.testing.assert_array_equal(text.pad(rows, 3), [[0, 1, 5], [5, 6, 7]])
