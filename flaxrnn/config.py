@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from flaxrnn.errors import ConfigError
 
@@ -119,24 +120,28 @@ def parse_flags(argv: list[str]) -> list[str]:
     Raises:
         ConfigError: A flag or override is unknown or ill-typed, or the config file is no config.
     """
-    for arg in argv[1:]:
+    path = ""
+    if any(re.match(r"--?(help|\?)", arg) for arg in argv[1:]):
+        return flags.FLAGS(argv)  # prints the help and exits
+    for arg, following in itertools.zip_longest(argv[1:], argv[2:], fillvalue=""):
         if override := re.match(r"--?config\.([\w.]+)", arg):
             _check_known(override[1])
+        elif given := re.fullmatch(r"--?config(?:=(.*))?", arg):
+            path = (following if given[1] is None else given[1]).partition(":")[0]
+    if not path:
+        raise ConfigError("--config: missing; name a file, like --config configs/imdb.py")
+    if not Path(path).is_file():
+        raise ConfigError(f"--config: there is no file {path}")
     try:
         rest = flags.FLAGS(argv)
         config = flags.FLAGS.config
     except flags.Error as error:
         raise ConfigError(" ".join(str(error).removeprefix("flag ").split())) from None
-    except SystemExit:
-        raise
-    except BaseException as error:
-        path = Path(config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0])
-        if not path.is_file():
-            raise ConfigError(f"--config: there is no file {path}") from None
+    except Exception as error:  # whatever the file's code raises
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(f"--config: {path} gives no config: {reason}") from None
-    if config is None:
-        raise ConfigError("--config: missing; name a file, like --config configs/imdb.py")
+    if not isinstance(config, ConfigDict):
+        raise ConfigError(f"--config: {path} gives no config: get_config returns no ConfigDict")
     if len(rest) > 1:
         raise ConfigError(f"{rest[1]}: not understood; flags begin with --")
     return rest

@@ -1,0 +1,87 @@
+import re
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+
+from configs import default, imdb, reuters
+from flaxrnn import config as config_lib
+from flaxrnn import datasets, models, recurrence
+from flaxrnn.errors import ConfigError
+
+ROOT = Path(__file__).parents[1]
+VARIANTS = ["", "keras", "demo"]
+
+
+def test_default_and_fields_list_the_same():
+    assert sorted(config_lib.flatten(default.get_config())) == sorted(config_lib.FIELDS)
+
+
+def test_choices_are_those_of_the_code():
+    def choices(name):
+        return re.split(", ", config_lib.FIELDS[name].allowed.removeprefix("one of "))
+
+    assert choices("task") == list(datasets.TASKS)
+    assert choices("data.source") == list(datasets.SOURCES)
+    assert choices("model.cell") == list(recurrence.LAYERS)
+    assert choices("model.pooling") == list(models.POOLINGS)
+
+
+def test_every_field_is_read():
+    code = "".join(path.read_text() for path in (ROOT / "flaxrnn").glob("*.py"))
+    code = code.replace((ROOT / "flaxrnn/config.py").read_text(), "")
+    for name in config_lib.FIELDS:
+        group, _, key = name.rpartition(".")
+        # The model group is handed to TextClassifier as it is.
+        used = rf"self\.{key}\b" if group == "model" else rf"\.{key}\b"
+        assert re.search(used, code), name
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("module", [reuters, imdb])
+def test_shipped_configs_are_valid(module, variant):
+    config_lib.check(module.get_config(variant))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("task", "mnist", "task: 'mnist' must be one of reuters, reuters_clean, imdb"),
+        ("seed", -1, "seed: -1 must be a whole number of at least 0"),
+        ("train.batch_size", 0, "train.batch_size: 0 must be a whole number of at least 1"),
+        ("train.batch_size", True, "train.batch_size: True must be a whole number"),
+        ("data.maxlen", -5, "data.maxlen: -5 must be a whole number of at least 1"),
+        ("data.num_words", 3, "data.num_words: 3 must be a whole number of at least 4"),
+        ("data.validation_fraction", 1.0, "data.validation_fraction: 1.0 must be a number above"),
+        ("data.validation_fraction", 0.0, "data.validation_fraction: 0.0 must be a number above"),
+        ("data.source", "web", "data.source: 'web' must be one of auto, real, synthetic"),
+        ("model.dropout", 1.5, "model.dropout: 1.5 must be a number from 0 to below 1"),
+        ("model.dropout", float("nan"), "model.dropout: nan must be"),
+        ("model.pooling", "first", "model.pooling: 'first' must be one of last, max, mean, att"),
+        ("model.bidirectional", 1, "model.bidirectional: 1 must be True or False"),
+        ("train.learning_rate", 0.0, "train.learning_rate: 0.0 must be a number above 0"),
+        ("train.epochs", 2.5, "train.epochs: 2.5 must be a whole number"),
+        ("train.patience", "5", "train.patience: '5' must be a whole number"),
+    ],
+)
+def test_impossible_values_name_field_and_what_is_allowed(field, value, message):
+    tree = default.get_config().to_dict()
+    group, _, key = field.rpartition(".")
+    (tree[group] if group else tree)[key] = value
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        config_lib.check(ConfigDict(tree))
+
+
+def test_unknown_field_is_named_with_the_nearest_known_one():
+    config = default.get_config()
+    with config.unlocked():
+        config.train.learning_rte = 1.0
+    with pytest.raises(ConfigError, match=r"train\.learning_rte: .*mean train\.learning_rate\?"):
+        config_lib.check(config)
+
+
+def test_missing_field_is_named():
+    config = default.get_config()
+    del config.model.cell
+    with pytest.raises(ConfigError, match=r"model\.cell: missing"):
+        config_lib.check(config)

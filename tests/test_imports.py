@@ -1,0 +1,57 @@
+"""Imports go one way: from the loop downwards; and a mistaken flag does not wait for JAX."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "flaxrnn"
+ROOMS = {  # module → the modules of the package it may import
+    "errors": set(),
+    "text": {"errors"},
+    "config": {"errors"},
+    "datasets": {"datasets", "errors"},
+    "data": {"datasets", "errors", "text"},
+    "recurrence": set(),
+    "models": {"recurrence", "text"},
+    "metrics": set(),
+    "optim": set(),
+    "steps": {"metrics", "models"},
+    "checkpoint": {"errors", "steps"},
+    "report": set(),
+    "predict": {"checkpoint", "data", "errors", "metrics", "models", "text"},
+    "loop": {"checkpoint", "config", "data", "errors", "metrics", "models", "optim", "report"}
+    | {"steps"},
+}
+
+
+def imported(path):
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "flaxrnn":
+            inner = node.module.split(".")[1:]
+            found |= {inner[0]} if inner else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("flaxrnn.")}
+    return found
+
+
+@pytest.mark.parametrize(
+    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE))
+)
+def test_imports_go_one_way(path):
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if room != "__init__":
+        assert imported(path) <= ROOMS[room]
+
+
+def test_only_loop_config_and_predict_see_a_config():
+    users = {p.stem for p in PACKAGE.rglob("*.py") if "ConfigDict" in p.read_text()}
+    assert users == {"config", "loop", "predict"}
+
+
+def test_package_and_config_import_without_jax():
+    code = "import sys, flaxrnn, flaxrnn.config; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

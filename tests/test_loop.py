@@ -1,0 +1,193 @@
+"""One page that runs the whole system, for every shipped config and variant, on tiny data."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import flaxrnn
+from configs import imdb, reuters
+from flaxrnn import loop, steps
+from flaxrnn.errors import DataError, DivergedError, WorkdirError
+
+RESULT = {
+    "task", "dataset", "data_source", "seed", "parameters", "epochs", "best_epoch", "val_loss",
+    "val_accuracy", "test_loss", "test_accuracy", "test_macro_f1", "test_examples", "seconds",
+    "train_examples_per_second", "train_tokens_per_second", "devices", "versions", "commit",
+    "command",
+}  # fmt: skip
+
+
+def shrink(config, epochs=2, **model):
+    config.data.maxlen = 20
+    config.data.num_words = 16
+    config.data.validation_fraction = 0.2
+    config.model.update({"embedding_size": 6, "hidden_size": 5, **model})
+    config.model.conv_filters = min(config.model.conv_filters, 4)
+    config.train.update({"batch_size": 8, "eval_batch_size": 7, "epochs": epochs})
+    return config
+
+
+@pytest.mark.parametrize("variant", ["", "keras", "demo"])
+@pytest.mark.parametrize("module", [reuters, imdb])
+def test_shipped_config_trains(module, variant, tiny_corpus, tmp_path, capsys):
+    config = shrink(module.get_config(variant))
+    result = flaxrnn.train(config, tmp_path)
+
+    assert set(result) == RESULT
+    assert set(result["seconds"]) == {"startup", "compile", "train", "eval", "total"}
+    assert result == json.loads((tmp_path / "result.json").read_text())
+    assert result["epochs"] == 2
+    assert result["test_examples"] == 23
+    assert result["data_source"] == "synthetic"
+    assert json.loads((tmp_path / "config.json").read_text()) == config.to_dict()
+    history = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in history] == [1, 2]
+    assert result["best_epoch"] == 1 + int(np.argmin([row["val_loss"] for row in history]))
+    for name in ("curves.png", "vocabulary.json", "labels.json", "checkpoints"):
+        assert (tmp_path / name).exists()
+    assert list(tmp_path.glob("events.out.tfevents.*"))
+
+    shown = capsys.readouterr().out
+    assert "EMBEDDED SYNTHETIC CORPUS" in shown
+    assert f"Total parameters: {result['parameters']:,}" in shown
+    assert tiny_corpus == [(config.task, config.data.source)]
+
+    classifier = flaxrnn.load(tmp_path)
+    labels, probabilities = classifier.predict(["the good film", "not very bad, oil!"] * 5)
+    assert probabilities.shape == (10, len(classifier.label_names))
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+    assert labels[0] == classifier.label_names[probabilities[0].argmax()]
+
+
+def weights(workdir):
+    classifier = flaxrnn.load(workdir)
+    return jax.device_get(classifier._params)
+
+
+def test_two_epochs_and_two_more_equal_four(tiny_corpus, tmp_path, monkeypatch):
+    straight = flaxrnn.train(shrink(imdb.get_config(), epochs=4), tmp_path / "straight")
+
+    reported = loop.report.Report.epoch
+
+    def killed(self, history, *arguments):
+        reported(self, history, *arguments)
+        if len(history) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.report.Report, "epoch", killed)
+        with pytest.raises(KeyboardInterrupt):
+            flaxrnn.train(shrink(imdb.get_config(), epochs=4), tmp_path / "resumed")
+    resumed = flaxrnn.train(shrink(imdb.get_config(), epochs=4), tmp_path / "resumed")
+
+    for name in ("epochs", "best_epoch", "val_loss", "test_loss", "test_accuracy"):
+        assert straight[name] == resumed[name], name
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        weights(tmp_path / "straight"),
+        weights(tmp_path / "resumed"),
+    )
+    again = flaxrnn.train(shrink(imdb.get_config(), epochs=4), tmp_path / "resumed")
+    assert again["test_loss"] == resumed["test_loss"]
+
+
+def test_same_seed_same_bits_other_seed_others(tiny_corpus, tmp_path):
+    def run(name, seed):
+        config = shrink(reuters.get_config())
+        config.seed = seed
+        flaxrnn.train(config, tmp_path / name)
+        return weights(tmp_path / name)["embed"]["embedding"]
+
+    first = run("a", 0)
+    np.testing.assert_array_equal(first, run("b", 0))
+    assert (first != run("c", 1)).any()
+
+
+def test_early_stopping_brings_the_best_weights_back(tiny_corpus, tmp_path):
+    config = shrink(reuters.get_config(), epochs=60)
+    config.train.learning_rate = 0.05
+    config.train.patience = 2
+    result = flaxrnn.train(config, tmp_path)
+    assert result["epochs"] == result["best_epoch"] + 2 < 60
+    history = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert result["val_loss"] == min(row["val_loss"] for row in history)
+
+    config.train.epochs = result["best_epoch"]  # ends where the best epoch was
+    same = flaxrnn.train(config, tmp_path / "shorter")
+    assert same["test_loss"] == result["test_loss"]
+    config.train.epochs, config.train.restore_best = 60, False
+    last = flaxrnn.train(config, tmp_path / "last")
+    assert last["epochs"] == result["epochs"]
+    assert last["test_loss"] != result["test_loss"]
+
+
+def test_each_step_and_split_compiles_once(tiny_corpus, tmp_path, monkeypatch):
+    traced = []
+    for name in ("train_step", "eval_step"):
+        original = getattr(steps, name)
+
+        def counted(*args, _name=name, _original=original, **kwargs):
+            traced.append(_name)
+            return _original(*args, **kwargs)
+
+        monkeypatch.setattr(steps, name, counted)
+    flaxrnn.train(shrink(reuters.get_config()), tmp_path)
+    assert sorted(traced) == ["eval_step", "train_step"]
+
+
+def test_loss_that_is_not_finite_stops_and_keeps_the_last_good_weights(tiny_corpus, tmp_path):
+    config = shrink(reuters.get_config(), epochs=3)
+    config.train.learning_rate = 1e38
+    with pytest.raises(DivergedError, match=r"training step \d+ is not finite") as caught:
+        flaxrnn.train(config, tmp_path)
+    assert caught.value.exit_code == 1
+    for leaf in jax.tree.leaves(weights(tmp_path)):
+        assert np.isfinite(leaf).all()
+    with pytest.raises(DivergedError, match="learning_rate"):  # and does not go on from there
+        flaxrnn.train(config, tmp_path)
+
+
+def test_workdir_of_another_config_is_refused(tiny_corpus, tmp_path):
+    flaxrnn.train(shrink(reuters.get_config(), epochs=1), tmp_path)
+    other = shrink(reuters.get_config(), epochs=1)
+    other.train.batch_size = 9
+    with pytest.raises(WorkdirError, match=r"train\.batch_size=8, not 9"):
+        flaxrnn.train(other, tmp_path)
+
+
+def test_workdir_that_cannot_be_written_is_refused(tiny_corpus, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WorkdirError, match="cannot be written"):
+        flaxrnn.train(shrink(reuters.get_config()), tmp_path / "file" / "run")
+    with pytest.raises(WorkdirError, match="cannot be written"):
+        flaxrnn.train(shrink(reuters.get_config()), "/proc/flaxrnn")
+
+
+def test_workdir_with_a_broken_config_is_refused(tiny_corpus, tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(WorkdirError, match=r"config\.json is not readable"):
+        flaxrnn.train(shrink(reuters.get_config()), tmp_path)
+
+
+def test_too_few_texts_for_the_validation_fraction(tiny_corpus, tmp_path):
+    config = shrink(reuters.get_config())
+    config.data.validation_fraction = 0.001
+    with pytest.raises(DataError, match=r"data\.validation_fraction: 0\.001 of 50 texts"):
+        flaxrnn.train(config, tmp_path)
+
+
+def test_predict_names_an_empty_text(tiny_corpus, tmp_path):
+    flaxrnn.train(shrink(imdb.get_config(), epochs=1), tmp_path)
+    classifier = flaxrnn.load(tmp_path)
+    with pytest.raises(DataError, match=r"text 1 is empty"):
+        classifier.predict(["good", " .,"])
+    assert classifier.predict([])[1].shape == (0, 2)
+    long, unknown = "good " * 500, "平 never seen"
+    assert classifier.predict([long, unknown])[1].shape == (2, 2)
+
+
+def test_load_refuses_a_folder_without_a_model(tmp_path):
+    with pytest.raises(WorkdirError, match="no trained model"):
+        flaxrnn.load(tmp_path)

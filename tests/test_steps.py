@@ -1,0 +1,149 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from configs import imdb, reuters
+from flaxrnn import models, optim, steps
+
+
+def setup(config, batch_size=4, maxlen=24, seed=0):
+    classes = {"reuters": 46, "imdb": 2}[config.task]
+    model = models.build(config.model, config.data.num_words, classes)
+    optimizer = optim.adam(config.train.learning_rate)
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(9, maxlen + 1, batch_size)
+    inside = np.arange(maxlen) < lengths[:, None]
+    batch = {
+        "tokens": np.where(inside, rng.integers(1, config.data.num_words, inside.shape), 0),
+        "lengths": lengths,
+        "labels": rng.integers(0, classes, batch_size),
+        "weights": np.ones(batch_size, np.float32),
+    }
+    step = functools.partial(steps.train_step, model=model, optimizer=optimizer)
+    return model, steps.init_state(model, optimizer, seed), batch, jax.jit(step)
+
+
+def rms(tree):
+    leaves = jax.tree.leaves(tree)
+    return float(np.sqrt(sum((np.asarray(x, np.float64) ** 2).sum() for x in leaves)
+                         / sum(x.size for x in leaves)))  # fmt: skip
+
+
+GOLDEN = {
+    "reuters": {
+        "loss": 3.826216,
+        "parameters": 0.05226447,
+        "first_moment": 0.001774358,
+        "update": 0.0006555103,
+    },
+    "imdb": {
+        "loss": 0.6958610,
+        "parameters": 0.03550740,
+        "first_moment": 0.0004798371,
+        "update": 0.0003269554,
+    },
+}
+
+
+@pytest.mark.parametrize("config", [reuters, imdb])
+def test_golden_step(config):
+    """Change the figures only together with a change that is meant to change the numerics:
+    initial values, the model, the loss, or the optimizer."""
+    config = config.get_config()
+    config.model.dropout = 0.0  # its random bits are JAX' own business
+    _, state, batch, step = setup(config)
+    new, sums = step(state, batch)
+    got = {
+        "loss": float(sums["loss"]) / 4,
+        "parameters": rms(state.params),
+        "first_moment": rms(new.opt_state[0].mu) * 10,  # the gradient
+        "update": rms(jax.tree.map(lambda a, b: a - b, new.params, state.params)),
+    }
+    assert got == pytest.approx(GOLDEN[config.task], rel=1e-4)
+
+
+@pytest.mark.parametrize("config", [reuters, imdb])
+def test_rows_without_weight_are_invisible(config):
+    config = config.get_config()
+    config.model.dropout = 0.0
+    _, state, batch, step = setup(config)
+    wide = {k: np.concatenate([v, v[:2]]) for k, v in batch.items()}
+    wide["weights"][4:] = 0
+    (narrow_state, narrow), (wide_state, wide) = step(state, batch), step(state, wide)
+    for name in narrow:
+        np.testing.assert_allclose(narrow[name], wide[name], rtol=1e-5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6),
+        narrow_state.opt_state[0].mu,
+        wide_state.opt_state[0].mu,
+    )
+
+
+def test_step_follows_the_gradient_of_the_mean_loss():
+    model, state, batch, step = setup(reuters.get_config())
+
+    def mean_loss(params):
+        logits = models.logits(model, params, batch["tokens"], batch["lengths"])
+        return optax.softmax_cross_entropy_with_integer_labels(logits, batch["labels"]).mean()
+
+    grads = jax.grad(mean_loss)(state.params)
+    new, _ = step(state, batch)
+
+    # Adam's first step: learning rate times the sign of the gradient, where it is not tiny.
+    def check(p, q, g):
+        clear = np.abs(g) > 1e-5
+        np.testing.assert_allclose(
+            np.asarray(q - p)[clear], -1e-3 * np.sign(g)[clear], rtol=0.05, atol=1e-7
+        )
+
+    jax.tree.map(check, state.params, new.params, grads)
+
+
+def test_training_fits_a_batch():
+    _, state, batch, step = setup(imdb.get_config())
+    losses = []
+    for _ in range(60):
+        state, sums = step(state, batch)
+        losses.append(float(sums["loss"]))
+    assert losses[-1] < 0.1 * losses[0]
+    assert int(state.step) == 60
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+def test_step_that_is_not_finite_changes_nothing(poison):
+    _, state, batch, step = setup(reuters.get_config())
+    bad = {**batch, "weights": np.array([1, poison, 1, 1], np.float32)}
+    new, sums = step(state, bad)
+    assert not sums["finite"]
+    assert int(new.step) == 1
+    for old, kept in zip(
+        jax.tree.leaves((state.params, state.opt_state)),
+        jax.tree.leaves((new.params, new.opt_state)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(old, kept)
+
+
+def test_init_and_steps_are_a_pure_function_of_the_seed():
+    model, _, batch, step = setup(imdb.get_config())
+
+    def run(seed):
+        state, _ = step(steps.init_state(model, optim.adam(1e-3), seed), batch)
+        return state.params["embed"]["embedding"]
+
+    np.testing.assert_array_equal(run(5), run(5))
+    assert (run(5) != run(6)).any()
+
+
+def test_evaluation_counts_every_row_once():
+    model, state, batch, _ = setup(reuters.get_config())
+    sums = steps.eval_step(state.params, batch, model)
+    assert sums["weight"] == 4
+    assert sums["confusion"].sum() == 4
+    np.testing.assert_array_equal(
+        sums["confusion"].sum(axis=1), jnp.zeros(46).at[batch["labels"]].add(1)
+    )
