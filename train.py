@@ -6,7 +6,7 @@ python train.py --config configs/reuters.py:keras --workdir runs/keras --config.
 
 import sys
 
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import config_flags
 
 from flaxrnn import config
@@ -21,8 +21,6 @@ flags.DEFINE_string(
 def main(argv: list[str]) -> None:
     """Trains with the parsed flags."""
     del argv
-    if flags.FLAGS["verbosity"].using_default_value:
-        logging.set_verbosity(logging.WARNING)  # Orbax and TFDS chat at INFO
     from flaxrnn import loop  # imports JAX: a mistaken flag is answered before that
 
     loop.train_and_evaluate(flags.FLAGS.config, flags.FLAGS.workdir)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from absl import flags
+from absl import flags, logging
 from ml_collections import ConfigDict
 
 from flaxrnn.errors import ConfigError
@@ -134,6 +134,8 @@ def parse_flags(argv: list[str]) -> list[str]:
         raise ConfigError(f"--config: there is no file {path}")
     try:
         rest = flags.FLAGS(argv)
+        if flags.FLAGS["verbosity"].using_default_value:
+            flags.FLAGS["verbosity"].value = logging.WARNING  # Orbax, TFDS chat at INFO
         config = flags.FLAGS.config
     except flags.Error as error:
         raise ConfigError(" ".join(str(error).removeprefix("flag ").split())) from None

@@ -90,22 +90,28 @@ def best_epoch(history: list[dict[str, Any]]) -> int:
 
 def provenance() -> dict[str, Any]:
     """Devices, versions, commit and command of this process."""
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
     return {
         "devices": [f"{d.platform}:{d.id} {d.device_kind}" for d in jax.devices()],
         "versions": {
             "python": sys.version.partition(" ")[0],
             **{package: metadata.version(package) for package in PACKAGES},
         },
-        "commit": git.stdout.strip() or None,
+        "commit": _commit(),
         "command": " ".join(sys.argv),
     }
+
+
+def _commit() -> str | None:
+    """The commit of the package's own checkout, "-dirty" behind it if it is changed."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return None  # installed, perhaps inside somebody else's repository
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        git = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return git.stdout.strip() or None
 
 
 def write_atomically(path: Path, content: str) -> None:

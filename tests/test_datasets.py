@@ -171,6 +171,24 @@ def test_auto_without_archive_or_network_is_synthetic_within_15_s(data_dir, no_w
     assert time.monotonic() - began < 15
 
 
+def test_a_download_that_is_no_archive_is_refused_and_not_kept(tmp_path, monkeypatch):
+    server = serve(b"<html>Please log in</html>")
+    url = f"http://127.0.0.1:{server.server_port}/a.tar.gz"
+    task = datasets.Task(**{**vars(datasets.TASKS["reuters"]), "url": url})
+    try:
+        with pytest.raises(DataError, match="found one that breaks off"):
+            datasets.prepare(task, "auto", str(tmp_path))
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert not list(tmp_path.rglob("*.tar.gz*"))
+
+
+def test_a_manual_dir_that_does_not_exist_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"data\.manual_dir: there is no folder .*nope"):
+        datasets.prepare(REUTERS, "auto", str(tmp_path), str(tmp_path / "nope"))
+
+
 def test_real_never_falls_back(no_web, tmp_path):
     with pytest.raises(DataError, match=r"no aclImdb_v1\.tar\.gz in .*data\.manual_dir"):
         datasets.prepare(datasets.TASKS["imdb"], "real", str(tmp_path), str(tmp_path))

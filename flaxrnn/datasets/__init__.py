@@ -82,11 +82,14 @@ def prepare(
         manual_dir: Where archives lie; default: `FLAXRNN_MANUAL_DIR`, else TFDS' own.
 
     Raises:
-        DataError: The archive is damaged, or `source="real"` and there is none.
+        DataError: The archive is damaged, or `source="real"` and there is none, or there is no
+            folder `manual_dir`.
     """
     root = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
     downloads = root / "downloads" / "manual"
     manual = Path(manual_dir or os.environ.get(MANUAL_DIR_VARIABLE) or downloads).expanduser()
+    if manual_dir and not manual.is_dir():
+        raise DataError(f"data.manual_dir: there is no folder {manual}")
     if source != "synthetic":
         real = functools.partial(_builder, task.builder, root, task.variant)
         if _is_prepared(real()):
@@ -95,7 +98,11 @@ def prepare(
             return _prepared(real, manual)
         if _reachable(task.url):
             _download(task.url, downloads / task.archive)
-            return _prepared(real, downloads)
+            try:
+                return _prepared(real, downloads)
+            except DataError:  # what came is not what was asked for: nobody put it there
+                (downloads / task.archive).unlink()
+                raise
         if source == "real":
             raise DataError(
                 f"data.source=real: no {task.archive} in {manual} and {task.url} cannot be reached;"
