@@ -135,7 +135,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     try:
         rest = flags.FLAGS(argv)
         if flags.FLAGS["verbosity"].using_default_value:
-            flags.FLAGS["verbosity"].value = logging.WARNING  # Orbax, TFDS chat at INFO
+            logging.set_verbosity(logging.WARNING)  # Orbax and TFDS chat at INFO
         config = flags.FLAGS.config
     except flags.Error as error:
         raise ConfigError(" ".join(str(error).removeprefix("flag ").split())) from None
