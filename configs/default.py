@@ -38,6 +38,7 @@ def get_config() -> ConfigDict:
                 "learning_rate": 1e-3,  # of Adam
                 "epochs": 200,  # at most
                 "patience": 5,  # epochs without a lower validation loss before training stops
+                "averaging": True,  # evaluate and keep the average of the weights of late steps
                 "restore_best": True,  # end with the weights of the lowest validation loss
             },
         }

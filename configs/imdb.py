@@ -25,6 +25,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.train.patience = 3
     if variant == "keras":
         config.data.padding = "pre"
+        config.train.averaging = False
         config.train.restore_best = False
     elif variant == "demo":
         config.data.source = "synthetic"

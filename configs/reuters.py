@@ -16,6 +16,7 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant == "keras":
         config.data.padding = "pre"
         config.data.validation = "test"
+        config.train.averaging = False
         config.train.restore_best = False
     elif variant == "demo":
         config.data.source = "synthetic"

@@ -66,6 +66,7 @@ FIELDS = {
     "train.learning_rate": Field(float, "a number above 0", lambda v: 0 < v < float("inf")),
     "train.epochs": _int(1),
     "train.patience": _int(1),
+    "train.averaging": _BOOL,
     "train.restore_best": _BOOL,
 }
 

@@ -53,9 +53,9 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path | None = None) ->
         report.write_atomically(workdir / "labels.json", json.dumps(corpus.label_names))
         model = models.build(config.model, config.data.num_words, len(corpus.label_names))
         optimizer = optim.adam(config.train.learning_rate)
-        state = steps.init_state(model, optimizer, config.seed)
+        state = _copy(steps.init_state(model, optimizer, config.seed))
         print(models.summary(model, config.train.batch_size, config.data.maxlen))
-        weights = _copy(state.params)  # what the run would end with now
+        weights = _copy(state.average)  # what the run would end with now
         progress: dict[str, Any] = {"history": [], "diverged_at": None}
         checkpoints = checkpoint.Checkpoints(workdir / "checkpoints")
         if restored := checkpoints.restore(state=state, weights=weights):
@@ -76,7 +76,12 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path | None = None) ->
     with clock("compile"):
         train_step = (
             jax.jit(
-                functools.partial(steps.train_step, model=model, optimizer=optimizer),
+                functools.partial(
+                    steps.train_step,
+                    model=model,
+                    optimizer=optimizer,
+                    averaging=config.train.averaging,
+                ),
                 donate_argnames="state",
             )
             .lower(state, next(batches(train, config.train.batch_size)))
@@ -107,7 +112,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path | None = None) ->
             save(wait=True)
             raise _diverged(bad_step, workdir)
         with clock("eval"):
-            val_sums = evaluate(validation, state.params)
+            val_sums = evaluate(validation, state.average)
         history.append(
             {
                 "epoch": epoch,
@@ -118,7 +123,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path | None = None) ->
             }
         )
         if not config.train.restore_best or report.best_epoch(history) == epoch:
-            weights = _copy(state.params)
+            weights = _copy(state.average)
         save()
         reporter.epoch(history, config.train.epochs, config.train.patience)
 
@@ -229,8 +234,8 @@ def _finished(history: list[dict[str, Any]], settings: ConfigDict) -> bool:
     return len(history) >= settings.epochs or since_best >= settings.patience
 
 
-def _copy(params: steps.Params) -> steps.Params:
-    return jax.tree.map(jnp.copy, params)  # the state's own are donated to the next step
+def _copy(tree: Any) -> Any:
+    return jax.tree.map(jnp.copy, tree)  # no array twice in it, none that a step will donate
 
 
 def _diverged(step: int, workdir: Path) -> DivergedError:

@@ -22,6 +22,7 @@ class TrainState(struct.PyTreeNode):
     key: jax.Array  # uint32 [2], of the run
     params: Params
     opt_state: optax.OptState
+    average: Params  # of the parameters over the latest steps: what is evaluated and kept
 
 
 def init_state(
@@ -30,7 +31,7 @@ def init_state(
     """The state before the first step; a pure function of the seed."""
     init_key, key = jax.random.split(jax.random.PRNGKey(seed))
     params = models.init_params(model, init_key)
-    return TrainState(jnp.int32(0), key, params, optimizer.init(params))
+    return TrainState(jnp.int32(0), key, params, optimizer.init(params), params)
 
 
 def train_step(
@@ -38,10 +39,19 @@ def train_step(
     batch: Arrays,
     model: models.TextClassifier,
     optimizer: optax.GradientTransformation,
+    averaging: bool,
 ) -> tuple[TrainState, Arrays]:
     """One update on the mean loss of the batch's real rows.
 
     A step whose loss or gradient is not finite leaves parameters and optimizer as they were.
+
+    Args:
+        state: As the step before left it.
+        batch: As `data.batches` yields it.
+        model: The classifier.
+        optimizer: Of the state.
+        averaging: Whether `average` is the polynomial-decay average of the parameters (Shamir &
+            Zhang, 2013, eta = 8: about the last ninth of the steps), else the parameters.
 
     Returns:
         The next state, and sums over the batch: "loss", "hits", "weight", and "finite".
@@ -60,11 +70,12 @@ def train_step(
     def keep(new: Any, old: Any) -> Any:
         return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
 
-    state = state.replace(
-        step=state.step + 1,
-        params=keep(optax.apply_updates(state.params, updates), state.params),
-        opt_state=keep(opt_state, state.opt_state),
+    step = state.step + 1
+    params = keep(optax.apply_updates(state.params, updates), state.params)
+    average = (
+        optax.incremental_update(params, state.average, 9 / (step + 8)) if averaging else params
     )
+    state = TrainState(step, state.key, params, keep(opt_state, state.opt_state), average)
     return state, {**sums, "finite": finite}
 
 

@@ -23,7 +23,7 @@ def setup(config, batch_size=4, maxlen=24, seed=0):
         "labels": rng.integers(0, classes, batch_size),
         "weights": np.ones(batch_size, np.float32),
     }
-    step = functools.partial(steps.train_step, model=model, optimizer=optimizer)
+    step = functools.partial(steps.train_step, model=model, optimizer=optimizer, averaging=True)
     return model, steps.init_state(model, optimizer, seed), batch, jax.jit(step)
 
 
@@ -137,6 +137,17 @@ def test_init_and_steps_are_a_pure_function_of_the_seed():
 
     np.testing.assert_array_equal(run(5), run(5))
     assert (run(5) != run(6)).any()
+
+
+def test_average_is_that_of_late_steps():
+    _, state, batch, step = setup(reuters.get_config())
+    bias = lambda tree: np.asarray(tree["dense"]["bias"], np.float64)  # noqa: E731
+    want = 0.0
+    for t in range(1, 21):
+        state, _ = step(state, batch)
+        want = want + 9 / (t + 8) * (bias(state.params) - want)
+    np.testing.assert_allclose(bias(state.average), want, rtol=1e-4, atol=1e-7)
+    assert (bias(state.average) != bias(state.params)).all()
 
 
 def test_evaluation_counts_every_row_once():

@@ -28,7 +28,9 @@ def lstm_accuracy(train, test, epochs):
     model = models.build(settings, WORDS, classes=2)
     optimizer = optim.adam(5e-3)
     state = steps.init_state(model, optimizer, seed=0)
-    step = jax.jit(functools.partial(steps.train_step, model=model, optimizer=optimizer))
+    step = jax.jit(
+        functools.partial(steps.train_step, model=model, optimizer=optimizer, averaging=False)
+    )
     evaluate = jax.jit(functools.partial(steps.eval_step, model=model))
     for epoch in range(epochs):
         order = data.epoch_order(len(train), 0, epoch)
