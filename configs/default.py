@@ -31,6 +31,7 @@ def get_config() -> ConfigDict:
                 "layers": 1,
                 "bidirectional": False,
                 "pooling": "last",  # last | max | mean | attention
+                "recurrence": "auto",  # scan: the reference | fused: faster, equal | auto: fused
             },
             "train": {
                 "batch_size": 20,  # texts

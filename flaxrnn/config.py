@@ -61,6 +61,7 @@ FIELDS = {
     "model.layers": _int(1),
     "model.bidirectional": _BOOL,
     "model.pooling": _one_of("last", "max", "mean", "attention"),
+    "model.recurrence": _one_of("auto", "scan", "fused"),
     "train.batch_size": _int(1),
     "train.eval_batch_size": _int(1),
     "train.learning_rate": Field(float, "a number above 0", lambda v: 0 < v < float("inf")),

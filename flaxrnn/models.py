@@ -23,6 +23,14 @@ def _uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -
     return jax.random.uniform(key, shape, dtype, -0.05, 0.05)
 
 
+class Embed(nn.Embed):
+    """An embedding that leaves the look-up to whoever reads it."""
+
+    def __call__(self, inputs: jax.Array) -> recurrence.Lookup:
+        """Ids [B, T] → rows [B, T, E] of the table."""
+        return recurrence.Lookup(self.embedding, inputs)
+
+
 class Conv1D(nn.Module):
     """Convolution over time without padding, then ReLU.
 
@@ -99,6 +107,7 @@ class TextClassifier(nn.Module):
         layers: Recurrent layers.
         bidirectional: Read each text in both directions.
         pooling: One of `POOLINGS`.
+        recurrence: One of `recurrence.WAYS`.
     """
 
     num_words: int
@@ -113,6 +122,7 @@ class TextClassifier(nn.Module):
     layers: int
     bidirectional: bool
     pooling: str
+    recurrence: str
 
     @nn.compact
     def __call__(self, tokens: jax.Array, lengths: jax.Array, train: bool = False) -> jax.Array:
@@ -132,8 +142,10 @@ class TextClassifier(nn.Module):
             lengths = jnp.maximum(lengths, shortest)
             missing = max(0, shortest - tokens.shape[1])
             tokens = jnp.pad(tokens, ((0, 0), (0, missing)), constant_values=text.PAD)
-        embed = nn.Embed(self.num_words, self.embedding_size, embedding_init=_uniform, name="embed")
-        x = embed(tokens)
+        embed = Embed(self.num_words, self.embedding_size, embedding_init=_uniform, name="embed")
+        x: Any = embed(tokens)
+        if self.dropout or self.conv_filters:
+            x = x.rows()
         if self.dropout:
             x = nn.Dropout(self.dropout, deterministic=not train, name="dropout")(x)
         if self.conv_filters:
@@ -143,9 +155,11 @@ class TextClassifier(nn.Module):
         for i in range(self.layers):
             name = f"{self.cell}_{i}"
             if self.bidirectional:
-                run: nn.Module = recurrence.Bidirectional(layer, self.hidden_size, name=name)
+                run: nn.Module = recurrence.Bidirectional(
+                    layer, self.hidden_size, self.recurrence, name=name
+                )
             else:
-                run = layer(self.hidden_size, name=name)
+                run = layer(self.hidden_size, way=self.recurrence, name=name)
             x, carry = run(x, lengths)
         x = Pool(self.pooling, name="pool")(x, lengths, carry[-1])
         return nn.Dense(self.outputs, kernel_init=nn.initializers.glorot_uniform(), name="dense")(x)

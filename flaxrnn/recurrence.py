@@ -1,22 +1,51 @@
 """Recurrent layers over time: SimpleRNN, LSTM and GRU, in one direction or both.
 
-A `Cell` says what one step does; a layer runs its cell over a batch with `nn.scan`. What does not
-depend on the carry, the projection of the inputs, is one matrix product for all steps at once.
+A `Cell` says what one step does. A layer runs its cell over a batch in one of two ways that share
+their weights and agree in outputs and gradients:
 
-A new cell is one subclass of `Cell` and one of `Recurrent` that names it.
+* "scan": `nn.scan` over the cell, differentiated by JAX. The reference.
+* "fused": `jax.lax.scan` with a backward pass of its own, whose loop carries the gradients of the
+  carry alone; those of the recurrent weights are one matrix product over all steps, after it.
+
+In both, what does not depend on the carry, the projection of the inputs, is one matrix product for
+all steps at once; and of a table that holds fewer rows than the batch has tokens, the rows are
+projected before they are looked up.
+
+A new cell is one subclass of `Cell`, which says what its gates do, and one of `Recurrent`, which
+names it.
 
 Shapes: B batch, T time, D input features, H hidden features, G gates.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+import functools
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 Carry = tuple[jax.Array, ...]  # each [B, H]; the last one is the cell's output h
+Saved = tuple[Any, ...]  # what the backward pass of a step needs of its forward pass
+
+WAYS = ("auto", "scan", "fused")
+
+
+class Lookup(NamedTuple):
+    """Inputs [B, T, D] that are rows of a table, not looked up yet."""
+
+    table: jax.Array  # [V, D]
+    ids: jax.Array  # int [B, T]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(B, T, D)."""
+        return (*self.ids.shape, self.table.shape[-1])
+
+    def rows(self) -> jax.Array:
+        """Looks them up."""
+        return self.table[self.ids]
 
 
 class Cell(nn.Module):
@@ -52,20 +81,62 @@ class Cell(nn.Module):
         """Inputs [..., D] → their share of the gates [..., G·H]."""
         return x @ self.kernel + self.bias.reshape((1,) * (x.ndim - 1) + (-1,))
 
+    def hidden_bias(self) -> jax.Array | None:
+        """What is added to the carry's share of the gates, [G·H]; None: nothing."""
+        return None
+
     def __call__(self, carry: Carry, z: jax.Array) -> Carry:
         """One step: carry and projected inputs [B, G·H] → the next carry."""
+        return self.gate(carry, z, _share(carry, self.recurrent_kernel, self.hidden_bias()))
+
+    @staticmethod
+    def gate(carry: Carry, z: jax.Array, u: jax.Array) -> Carry:
+        """The element-wise part of a step.
+
+        Args:
+            carry: Of the step before.
+            z: The inputs' share of the gates, [B, G·H].
+            u: The carry's share, [B, G·H].
+
+        Returns:
+            The next carry.
+        """
         raise NotImplementedError
+
+    @classmethod
+    def forward(cls, carry: Carry, z: jax.Array, u: jax.Array) -> tuple[Carry, Saved]:
+        """`gate`, and what `backward` needs."""
+        return cls.gate(carry, z, u), (carry, z, u)
+
+    @classmethod
+    def backward(cls, d_carry: Carry, saved: Saved) -> tuple[Carry, jax.Array, jax.Array]:
+        """The gradients of `gate`: of the next carry → of carry, z and u."""
+        _, gradients = jax.vjp(cls.gate, *saved)
+        return gradients(d_carry)
 
 
 class SimpleRNNCell(Cell):
-    """Elman (1990): h' = tanh(z + h U)."""
+    """Elman (1990): h' = tanh(z + u)."""
 
     gates = 1
 
-    def __call__(self, carry: Carry, z: jax.Array) -> Carry:
-        """One step."""
-        (h,) = carry
-        return (jnp.tanh(z + h @ self.recurrent_kernel),)
+    @staticmethod
+    def gate(carry: Carry, z: jax.Array, u: jax.Array) -> Carry:
+        """See the class."""
+        return (jnp.tanh(z + u),)
+
+    @classmethod
+    def forward(cls, carry: Carry, z: jax.Array, u: jax.Array) -> tuple[Carry, Saved]:
+        """`gate`, and its result."""
+        new = cls.gate(carry, z, u)
+        return new, new
+
+    @classmethod
+    def backward(cls, d_carry: Carry, saved: Saved) -> tuple[Carry, jax.Array, jax.Array]:
+        """By hand."""
+        (d_h,), (h,) = d_carry, saved
+        d_z = d_h * (1 - h * h)
+        return (jnp.zeros_like(d_h),), d_z, d_z
 
 
 class LSTMCell(Cell):
@@ -81,12 +152,37 @@ class LSTMCell(Cell):
         """Zeros, but ones for the forget gate (Jozefowicz et al., 2015)."""
         return jnp.zeros(shape).at[self.features : 2 * self.features].set(1)
 
-    def __call__(self, carry: Carry, z: jax.Array) -> Carry:
-        """One step."""
-        c, h = carry
-        i, f, g, o = jnp.split(z + h @ self.recurrent_kernel, 4, axis=-1)
-        c = nn.sigmoid(f) * c + nn.sigmoid(i) * jnp.tanh(g)
-        return c, nn.sigmoid(o) * jnp.tanh(c)
+    @classmethod
+    def gate(cls, carry: Carry, z: jax.Array, u: jax.Array) -> Carry:
+        """i, f, o = σ, g = tanh of z + u; c' = f c + i g; h' = o tanh(c')."""
+        return cls.forward(carry, z, u)[0]
+
+    @classmethod
+    def forward(cls, carry: Carry, z: jax.Array, u: jax.Array) -> tuple[Carry, Saved]:
+        """`gate`, and its gates."""
+        c_before, _ = carry
+        i, f, g, o = jnp.split(z + u, 4, axis=-1)
+        i, f, g, o = _sigmoid(i), _sigmoid(f), jnp.tanh(g), _sigmoid(o)
+        c = f * c_before + i * g
+        tanh_c = jnp.tanh(c)
+        return (c, o * tanh_c), (i, f, g, o, tanh_c, c_before)
+
+    @classmethod
+    def backward(cls, d_carry: Carry, saved: Saved) -> tuple[Carry, jax.Array, jax.Array]:
+        """By hand."""
+        d_c, d_h = d_carry
+        i, f, g, o, tanh_c, c_before = saved
+        d_c = d_c + d_h * o * (1 - tanh_c * tanh_c)
+        d_z = jnp.concatenate(
+            [
+                d_c * g * i * (1 - i),
+                d_c * c_before * f * (1 - f),
+                d_c * i * (1 - g * g),
+                d_h * tanh_c * o * (1 - o),
+            ],
+            axis=-1,
+        )
+        return (d_c * f, jnp.zeros_like(d_h)), d_z, d_z
 
 
 class GRUCell(Cell):
@@ -103,25 +199,134 @@ class GRUCell(Cell):
         super().setup()
         self.recurrent_bias = self.param("recurrent_bias", nn.initializers.zeros, (self.features,))
 
-    def __call__(self, carry: Carry, z: jax.Array) -> Carry:
-        """One step."""
+    def hidden_bias(self) -> jax.Array:
+        """Of the candidate only."""
+        return jnp.pad(self.recurrent_bias, (2 * self.features, 0))
+
+    @classmethod
+    def gate(cls, carry: Carry, z: jax.Array, u: jax.Array) -> Carry:
+        """r, s = σ of z + u; n = tanh(z + r u); h' = s h + (1 - s) n."""
+        return cls.forward(carry, z, u)[0]
+
+    @classmethod
+    def forward(cls, carry: Carry, z: jax.Array, u: jax.Array) -> tuple[Carry, Saved]:
+        """`gate`, and its gates."""
         (h,) = carry
         z_reset, z_update, z_new = jnp.split(z, 3, axis=-1)
-        u_reset, u_update, u_new = jnp.split(h @ self.recurrent_kernel, 3, axis=-1)
-        update = nn.sigmoid(z_update + u_update)
-        new = jnp.tanh(z_new + nn.sigmoid(z_reset + u_reset) * (u_new + self.recurrent_bias[None]))
-        return (update * h + (1 - update) * new,)
+        u_reset, u_update, u_new = jnp.split(u, 3, axis=-1)
+        reset, update = _sigmoid(z_reset + u_reset), _sigmoid(z_update + u_update)
+        new = jnp.tanh(z_new + reset * u_new)
+        return (update * h + (1 - update) * new,), (h, reset, update, new, u_new)
+
+    @classmethod
+    def backward(cls, d_carry: Carry, saved: Saved) -> tuple[Carry, jax.Array, jax.Array]:
+        """By hand."""
+        (d_h,) = d_carry
+        h, reset, update, new, u_new = saved
+        d_new = d_h * (1 - update) * (1 - new * new)
+        d_reset = d_new * u_new * reset * (1 - reset)
+        d_update = d_h * (h - new) * update * (1 - update)
+        d_z = jnp.concatenate([d_reset, d_update, d_new], axis=-1)
+        d_u = jnp.concatenate([d_reset, d_update, d_new * reset], axis=-1)
+        return (d_h * update,), d_z, d_u
 
 
-def _masked_step(
-    cell: Cell, carry: Carry, inputs: tuple[jax.Array, jax.Array]
-) -> tuple[Carry, jax.Array]:
-    """A step that leaves the carry of finished texts alone; their output is zero."""
+def _sigmoid(x: jax.Array) -> jax.Array:
+    return 0.5 * jnp.tanh(0.5 * x) + 0.5  # on CPU faster than 1 / (1 + exp(-x))
+
+
+def _share(carry: Carry, recurrent_kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
+    u = carry[-1] @ recurrent_kernel
+    return u if bias is None else u + bias[None]
+
+
+def _select(inside: jax.Array | None, new: Carry, old: Carry) -> Carry:
+    """`new` for the texts that go on, `old` for the others; `inside` bool [B], None: all go on."""
+    if inside is None:
+        return new
+    return tuple(jnp.where(inside[:, None], n, o) for n, o in zip(new, old, strict=True))
+
+
+def _step(cell: Cell, carry: Carry, inputs: tuple[jax.Array, jax.Array | None]) -> Any:
+    """A step of the reference: the carry of texts that have ended stays as it is."""
     z, inside = inputs
-    new = cell(carry, z)
-    inside = inside[:, None]
-    carry = tuple(jnp.where(inside, n, old) for n, old in zip(new, carry, strict=True))
-    return carry, jnp.where(inside, new[-1], 0)
+    carry = _select(inside, cell(carry, z), carry)
+    return carry, carry[-1]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def fused(
+    cell: type[Cell],
+    reverse: bool,
+    z: jax.Array,
+    recurrent_kernel: jax.Array,
+    bias: jax.Array | None,
+    inside: jax.Array | None,
+) -> tuple[Carry, jax.Array]:
+    """The loop over time with a hand-written backward pass.
+
+    Args:
+        cell: Class of the cell.
+        reverse: From the last step to the first.
+        z: Projected inputs [T, B, G·H].
+        recurrent_kernel: [H, G·H].
+        bias: `Cell.hidden_bias`.
+        inside: Whether a step counts, bool [T, B]; None: all do.
+
+    Returns:
+        The carry after the last step, and all outputs [T, B, H]; at a step that does not count,
+        those of the step before it.
+    """
+    return _fused_forward(cell, reverse, z, recurrent_kernel, bias, inside)[0]
+
+
+def _fused_forward(
+    cell: type[Cell],
+    reverse: bool,
+    z: jax.Array,
+    recurrent_kernel: jax.Array,
+    bias: jax.Array | None,
+    inside: jax.Array | None,
+) -> tuple[tuple[Carry, jax.Array], Saved]:
+    def step(carry: Carry, inputs: tuple[jax.Array, jax.Array | None]) -> Any:
+        z, inside = inputs
+        new, saved = cell.forward(carry, z, _share(carry, recurrent_kernel, bias))
+        carry = _select(inside, new, carry)
+        return carry, (saved, carry[-1])
+
+    zeros = jnp.zeros((z.shape[1], recurrent_kernel.shape[0]), z.dtype)
+    start = (zeros,) * cell.carries
+    carry, (saved, outputs) = jax.lax.scan(step, start, (z, inside), reverse=reverse)
+    return (carry, outputs), (saved, outputs, recurrent_kernel, bias, inside)
+
+
+def _fused_backward(cell: type[Cell], reverse: bool, residuals: Saved, gradients: Any) -> tuple:
+    saved, outputs, recurrent_kernel, bias, inside = residuals
+    d_carry, d_outputs = gradients
+    shared = True  # z and u have one gradient
+
+    def step(d_carry: Carry, inputs: Any) -> Any:
+        nonlocal shared
+        saved, d_output, inside = inputs
+        d_carry = (*d_carry[:-1], d_carry[-1] + d_output)
+        nothing = tuple(map(jnp.zeros_like, d_carry))
+        d_before, d_z, d_u = cell.backward(_select(inside, d_carry, nothing), saved)
+        d_before = (*d_before[:-1], d_before[-1] + d_u @ recurrent_kernel.T)
+        shared = d_u is d_z
+        return _select(inside, d_before, d_carry), (d_z, None if shared else d_u)
+
+    _, (d_z, d_u) = jax.lax.scan(step, d_carry, (saved, d_outputs, inside), reverse=not reverse)
+    d_u = d_z if shared else d_u
+    before, after = (outputs[1:], d_u[:-1]) if reverse else (outputs[:-1], d_u[1:])
+    d_kernel = jax.lax.dot_general(  # one product over all steps; the first one's carry is zero
+        before.reshape(-1, before.shape[-1]),
+        after.reshape(-1, after.shape[-1]),
+        (((0,), (0,)), ((), ())),
+    )
+    return d_z, d_kernel, None if bias is None else d_u.sum(axis=(0, 1)), None
+
+
+fused.defvjp(_fused_forward, _fused_backward)
 
 
 class Recurrent(nn.Module):
@@ -130,19 +335,23 @@ class Recurrent(nn.Module):
     Attributes:
         features: Hidden size H.
         reverse: Read each text from its last token to its first; outputs stay in text order.
+        way: One of `WAYS`; "auto" is "fused".
     """
 
     features: int
     reverse: bool = False
+    way: str = "auto"
 
     cell: ClassVar[type[Cell]]
 
     @nn.compact
-    def __call__(self, x: jax.Array, lengths: jax.Array | None = None) -> tuple[jax.Array, Carry]:
+    def __call__(
+        self, x: jax.Array | Lookup, lengths: jax.Array | None = None
+    ) -> tuple[jax.Array, Carry]:
         """Runs over a batch of texts.
 
         Args:
-            x: Inputs [B, T, D].
+            x: Inputs [B, T, D], or where to look them up.
             lengths: Steps that count, int [B], each text starting at step 0; None: all T.
 
         Returns:
@@ -152,16 +361,26 @@ class Recurrent(nn.Module):
         B, T, D = x.shape
         cell = self.cell(D, self.features)
         nn.share_scope(self, cell)  # the weights are this layer's own
-        z = cell.project(x.swapaxes(0, 1))
-        lengths = jnp.full(B, T) if lengths is None else lengths
-        inside = jnp.arange(T)[:, None] < lengths[None, :]
-        scan = nn.scan(
-            _masked_step,
-            variable_broadcast="params",
-            split_rngs={"params": False},
-            reverse=self.reverse,
-        )
-        carry, outputs = scan(cell, cell.initial_carry(B), (z, inside))
+        if isinstance(x, Lookup) and len(x.table) < B * T:
+            z = cell.project(x.table)[x.ids.T]
+        else:
+            x = x.rows() if isinstance(x, Lookup) else x
+            z = cell.project(x.swapaxes(0, 1))
+        inside = None if lengths is None else jnp.arange(T)[:, None] < lengths[None, :]
+        if self.way == "scan":
+            scan = nn.scan(
+                _step,
+                variable_broadcast="params",
+                split_rngs={"params": False},
+                reverse=self.reverse,
+            )
+            carry, outputs = scan(cell, cell.initial_carry(B), (z, inside))
+        else:
+            carry, outputs = fused(
+                self.cell, self.reverse, z, cell.recurrent_kernel, cell.hidden_bias(), inside
+            )
+        if inside is not None:
+            outputs = jnp.where(inside[:, :, None], outputs, 0)
         return outputs.swapaxes(0, 1), carry
 
 
@@ -189,18 +408,22 @@ class Bidirectional(nn.Module):
     Attributes:
         layer: The class of both layers.
         features: Hidden size H of each.
+        way: Of both, see `Recurrent`.
     """
 
     layer: type[Recurrent]
     features: int
+    way: str = "auto"
 
     @nn.compact
-    def __call__(self, x: jax.Array, lengths: jax.Array | None = None) -> tuple[jax.Array, Carry]:
+    def __call__(
+        self, x: jax.Array | Lookup, lengths: jax.Array | None = None
+    ) -> tuple[jax.Array, Carry]:
         """As `Recurrent.__call__`, with outputs [B, T, 2H] and carries [B, 2H]."""
-        forward, carry_forward = self.layer(self.features, name="forward")(x, lengths)
-        backward, carry_backward = self.layer(self.features, reverse=True, name="backward")(
-            x, lengths
-        )
+        forward, carry_forward = self.layer(self.features, way=self.way, name="forward")(x, lengths)
+        backward, carry_backward = self.layer(
+            self.features, reverse=True, way=self.way, name="backward"
+        )(x, lengths)
         carry = tuple(
             jnp.concatenate(pair, axis=-1)
             for pair in zip(carry_forward, carry_backward, strict=True)

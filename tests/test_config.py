@@ -25,6 +25,7 @@ def test_choices_are_those_of_the_code():
     assert choices("data.source") == list(datasets.SOURCES)
     assert choices("model.cell") == list(recurrence.LAYERS)
     assert choices("model.pooling") == list(models.POOLINGS)
+    assert choices("model.recurrence") == list(recurrence.WAYS)
 
 
 def test_every_field_is_read():

@@ -59,12 +59,13 @@ def lstm_backward(p, x, saved, d_outputs, d_c, d_h):
     return grads, d_x
 
 
+@pytest.mark.parametrize("way", ["scan", "fused"])
 @pytest.mark.parametrize("reverse", [False, True])
-def test_lstm_equals_a_float64_reference_with_all_gradients(reverse):
+def test_lstm_equals_a_float64_reference_with_all_gradients(reverse, way):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(B, T, D))
     lengths = np.array([7, 1, 4, 6])
-    layer = recurrence.LSTM(H, reverse=reverse)
+    layer = recurrence.LSTM(H, reverse=reverse, way=way)
     with jax.enable_x64(True):
         variables = layer.init(jax.random.key(0), jnp.array(x), jnp.array(lengths))
         params = jax.tree.map(
@@ -120,6 +121,55 @@ def test_other_cells_equal_their_equations(cell):
         h = step_numpy(cell, params, h, x[0, t])
         np.testing.assert_allclose(outputs[0, t], h, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(last[0], h, rtol=1e-4, atol=1e-6)
+
+
+class Minimal(recurrence.Cell):
+    """A cell that says nothing of its backward pass."""
+
+    gates = 2
+
+    @staticmethod
+    def gate(carry, z, u):
+        (h,) = carry
+        keep, new = jnp.split(z + u, 2, axis=-1)
+        keep = jax.nn.sigmoid(keep)
+        return (keep * h + (1 - keep) * jnp.tanh(new),)
+
+
+class MinimalLayer(recurrence.Recurrent):
+    cell = Minimal
+
+
+@pytest.mark.parametrize(
+    ("batch", "time", "inputs", "features", "lengths"),
+    [(5, 9, 6, 4, None), (5, 9, 6, 4, [9, 1, 5, 9, 2]), (1, 1, 1, 1, [1]), (3, 7, 2, 5, [3, 2, 4])],
+)
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("cls", [*recurrence.LAYERS.values(), MinimalLayer])
+def test_fused_equals_scan(cls, reverse, batch, time, inputs, features, lengths):
+    """Outputs, carries and all gradients, the table's of a folded look-up among them."""
+    rng = np.random.default_rng(0)
+    table = rng.normal(size=(11, inputs)).astype(np.float32)
+    ids = rng.integers(0, 11, (batch, time))
+    counts = None if lengths is None else np.array(lengths)
+    weights = rng.normal(size=(batch, time, features)).astype(np.float32)
+    lookup = recurrence.Lookup(jnp.array(table), ids)
+    params = cls(features).init(jax.random.key(0), lookup, counts)
+    params = jax.tree.map(lambda p: p + 0.2 * rng.normal(size=p.shape).astype("f"), params)
+
+    def run(way, params, table):
+        lookup = recurrence.Lookup(table, ids)
+        x = lookup.rows() if way == "scan" else lookup
+        outputs, carry = cls(features, reverse=reverse, way=way).apply(params, x, counts)
+        score = (outputs * weights).sum() + sum((c * c).sum() for c in carry)
+        return score, (outputs, carry)
+
+    gradient = jax.jit(jax.grad(run, argnums=(1, 2), has_aux=True), static_argnums=0)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max()),
+        gradient("fused", params, table),
+        gradient("scan", params, table),
+    )
 
 
 @pytest.mark.parametrize("cell", LAYERS)

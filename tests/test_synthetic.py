@@ -24,6 +24,7 @@ def lstm_accuracy(train, test, epochs):
     settings = {
         "embedding_size": 32, "dropout": 0.0, "conv_filters": 0, "conv_width": 5, "conv_pool": 4,
         "cell": "lstm", "hidden_size": 32, "layers": 1, "bidirectional": False, "pooling": "mean",
+        "recurrence": "auto",
     }  # fmt: skip
     model = models.build(settings, WORDS, classes=2)
     optimizer = optim.adam(5e-3)
