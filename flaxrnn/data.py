@@ -19,8 +19,6 @@ import numpy as np
 from flaxrnn import text
 from flaxrnn.errors import ConfigError
 
-Batch = dict[str, np.ndarray]
-
 _CACHE_VERSION = 1  # of the tokenizer and of the layout below
 
 
@@ -53,6 +51,28 @@ class Split:
         from_end = np.repeat(self.offsets[1:], self.lengths) - np.arange(len(ids))
         lengths = np.minimum(self.lengths, maxlen)
         return Split(ids[from_end <= maxlen], np.append(0, np.cumsum(lengths)), self.labels)
+
+    def padded(self, maxlen: int, padding: str) -> dict[str, np.ndarray]:
+        """The texts, none longer than `maxlen`, as arrays of one length T = `maxlen`.
+
+        Args:
+            maxlen: T.
+            padding: "post": on the right, and `lengths` says where a text ends. "pre": on the left,
+                and `lengths` is T throughout, so that padding is read as if it were text.
+
+        Returns:
+            tokens uint16 or int32 [N, T], lengths int32 [N], labels int32 [N].
+        """
+        small = self.ids.max(initial=0) < 2**16
+        tokens = np.full((len(self), maxlen), text.PAD, np.uint16 if small else np.int32)
+        lengths = self.lengths.astype(np.int32)
+        place = np.arange(maxlen, dtype=np.int32)
+        if padding == "post":
+            tokens[place < lengths[:, None]] = self.ids
+        else:
+            tokens[place >= maxlen - lengths[:, None]] = self.ids
+            lengths[:] = maxlen
+        return {"tokens": tokens, "lengths": lengths, "labels": self.labels}
 
     def slice(self, begin: int, end: int) -> Split:
         """The texts from `begin` to before `end`."""
@@ -205,46 +225,27 @@ def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(n)
 
 
-def batches(
-    split: Split,
-    batch_size: int,
-    maxlen: int,
-    padding: str,
-    order: np.ndarray | None = None,
-    start: int = 0,
-) -> Iterator[Batch]:
-    """Batches of one shape, from batch `start` on; no text is left out.
+def chunks(
+    order: np.ndarray, batch_size: int, steps: int, multiple: int = 1
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.int32]]:
+    """The batches of an order, several at a time and all of one shape; no text is left out.
 
     Args:
-        split: Texts of at most `maxlen` tokens.
+        order: Rows to visit, int [n].
         batch_size: B; the last batch is filled up with rows of weight 0.
-        maxlen: T.
-        padding: "post": on the right, and `lengths` says where a text ends. "pre": on the left, and
-            `lengths` is T throughout, so that padding is read as if it were text.
-        order: Indices of the texts to visit, int [n]; None: each once, as they stand.
-        start: Number of batches to skip.
+        steps: S, batches a chunk; the last chunk is filled up with batches not to be used.
+        multiple: B is rounded up to it with rows of weight 0.
 
     Yields:
-        tokens int32 [B, T], lengths int32 [B], labels int32 [B], weights float32 [B].
+        Rows int32 [S, B], their weights float32 [S, B], and how many of the S batches to use.
     """
-    order = np.arange(len(split)) if order is None else order
-    for begin in range(start * batch_size, len(order), batch_size):
-        rows = order[begin : begin + batch_size]
-        weights = np.zeros(batch_size, np.float32)
-        weights[: len(rows)] = 1
-        rows = np.pad(rows, (0, batch_size - len(rows)), mode="edge")
-        ends, lengths = split.offsets[rows + 1], split.lengths[rows]
-        if padding == "post":
-            position = np.arange(maxlen) + np.zeros((batch_size, 1), np.int64)
-            seen = lengths
-        else:
-            position = np.arange(maxlen) - (maxlen - lengths[:, None])
-            seen = np.full(batch_size, maxlen)
-        inside = (position >= 0) & (position < lengths[:, None])
-        index = np.where(inside, (ends - lengths)[:, None] + position, 0)
-        yield {
-            "tokens": np.where(inside, split.ids[index], text.PAD),
-            "lengths": seen.astype(np.int32),
-            "labels": split.labels[rows],
-            "weights": weights,
-        }
+    count = -(-len(order) // batch_size)
+    width = -(-batch_size // multiple) * multiple
+    rows = np.zeros((-(-count // steps) * steps, width), np.int32)
+    weights = np.zeros(rows.shape, np.float32)
+    batch, place = np.divmod(np.arange(len(order)), batch_size)
+    rows[batch, place] = order
+    weights[batch, place] = 1
+    for begin in range(0, count, steps):
+        chosen = slice(begin, begin + steps)
+        yield rows[chosen], weights[chosen], np.int32(min(steps, count - begin))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import math
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
@@ -15,11 +15,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from flaxrnn import checkpoint, data, metrics, models, optim, report, steps
 from flaxrnn import config as config_lib
 from flaxrnn.errors import DataError, DivergedError, WorkdirError
+
+STEPS_A_DISPATCH = 16  # batches that one program runs through
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str | Path | None = None) -> dict[str, Any]:
@@ -42,6 +45,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path | None = None) ->
     clock = Clock()
     with clock("startup"):
         config_lib.check(config)
+        use_all_cores()
         workdir = _open_workdir(workdir, config)
         corpus = data.load_corpus(
             config.task, config.data.source, config.data.data_dir, config.data.manual_dir
@@ -67,32 +71,39 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path | None = None) ->
     if progress["diverged_at"] is not None:
         raise _diverged(progress["diverged_at"], workdir)
 
-    def batches(split: data.Split, batch_size: int, **kwargs: Any) -> Iterator[data.Batch]:
-        return data.batches(split, batch_size, config.data.maxlen, config.data.padding, **kwargs)
+    batch_size, eval_batch_size = config.train.batch_size, config.train.eval_batch_size
+    mesh = mesh_for(batch_size)
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    state, weights = jax.device_put((state, weights), everywhere)
+    texts = {
+        name: jax.device_put(split.padded(config.data.maxlen, config.data.padding), everywhere)
+        for name, split in (("train", train), ("val", validation), ("test", test))
+    }
 
-    def evaluate(split: data.Split, params: steps.Params) -> metrics.Sums:
-        return _sum_up(eval_step(params, b) for b in batches(split, config.train.eval_batch_size))
+    def chunks(order: np.ndarray, batch_size: int) -> Iterator[tuple]:
+        return data.chunks(order, batch_size, STEPS_A_DISPATCH, mesh.size)
 
     with clock("compile"):
-        train_step = (
-            jax.jit(
-                functools.partial(
-                    steps.train_step,
-                    model=model,
-                    optimizer=optimizer,
-                    averaging=config.train.averaging,
-                ),
-                donate_argnames="state",
-            )
-            .lower(state, next(batches(train, config.train.batch_size)))
-            .compile()
+        step = functools.partial(
+            steps.train_steps, model=model, optimizer=optimizer, averaging=config.train.averaging
         )
-        eval_step = (
-            jax.jit(functools.partial(steps.eval_step, model=model))
-            .lower(weights, next(batches(test, config.train.eval_batch_size)))
-            .compile()
+        some = next(chunks(np.arange(1), batch_size))
+        train_steps = (
+            steps.in_parallel(step, mesh, donate=True).lower(state, texts["train"], *some).compile()
         )
-    steps_per_epoch = math.ceil(len(train) / config.train.batch_size)
+        some = next(chunks(np.arange(1), eval_batch_size))
+        evaluates = {
+            name: steps.in_parallel(functools.partial(steps.evaluate, model=model), mesh, False)
+            .lower(weights, texts[name], *some)
+            .compile()
+            for name in ("val", "test")
+        }
+
+    def evaluate(name: str, params: steps.Params) -> metrics.Sums:
+        order = np.arange(len(texts[name]["labels"]))
+        return _sum_up(
+            evaluates[name](params, texts[name], *chunk) for chunk in chunks(order, eval_batch_size)
+        )
 
     def save(wait: bool = False) -> None:
         snapshot = {**progress, "history": list(history), "seconds": clock.read()}
@@ -103,16 +114,15 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path | None = None) ->
         began = time.perf_counter()
         with clock("train"):
             order = data.epoch_order(len(train), config.seed, epoch)
-            todo = batches(train, config.train.batch_size, order=order)
-            shown = reporter.progress(todo, steps_per_epoch, epoch)
-            state, sums, bad_step = _train_epoch(train_step, state, shown)
+            shown = reporter.progress(list(chunks(order, batch_size)), STEPS_A_DISPATCH, epoch)
+            state, sums, bad_step = _train_epoch(train_steps, state, texts["train"], shown)
         train_seconds = time.perf_counter() - began
         if bad_step is not None:
             progress["diverged_at"] = bad_step
             save(wait=True)
             raise _diverged(bad_step, workdir)
         with clock("eval"):
-            val_sums = evaluate(validation, state.average)
+            val_sums = evaluate("val", state.average)
         history.append(
             {
                 "epoch": epoch,
@@ -128,7 +138,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path | None = None) ->
         reporter.epoch(history, config.train.epochs, config.train.patience)
 
     with clock("eval"):
-        test_sums = evaluate(test, weights)
+        test_sums = evaluate("test", weights)
     checkpoints.close()
     best = report.best_epoch(history)
     kept = history[best - 1 if config.train.restore_best else -1]
@@ -199,31 +209,50 @@ def _splits(corpus: data.Corpus, settings: ConfigDict) -> tuple[data.Split, data
     return train.slice(0, cut), train.slice(cut, len(train)), test
 
 
+def use_all_cores() -> None:
+    """Makes every core a device of JAX' CPU backend, unless JAX is at work already."""
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", os.cpu_count())
+
+
+def mesh_for(batch_size: int) -> Mesh:
+    """The devices to spread a batch over: all, but at least 8 rows for each."""
+    devices = jax.local_devices()[: max(1, batch_size // 8)]
+    return Mesh(np.array(devices), ("data",))
+
+
 def _train_epoch(
-    train_step: Callable, state: steps.TrainState, batches: Iterable[data.Batch]
+    train_steps: Callable,
+    state: steps.TrainState,
+    texts: steps.Arrays,
+    chunks: Iterable[tuple],
 ) -> tuple[steps.TrainState, metrics.Sums, int | None]:
-    """Runs the batches.
+    """Runs the chunks of an epoch.
 
     Returns:
-        The new state, sums over the epoch, and the number of the first step whose loss was not
-        finite, where the epoch broke off, else None.
+        The new state, sums over the epoch, and the number of the first step that was not finite,
+        where the epoch broke off, else None.
     """
-    first = int(state.step) + 1
-    parts: list[steps.Arrays] = []
-    for batch in batches:
-        state, sums = train_step(state, batch)
+    parts: list[metrics.Sums] = []
+    for chunk in chunks:
+        state, sums = train_steps(state, texts, *chunk)
         parts.append(sums)
-        # Looked at one step late, so that the device always has work.
-        if len(parts) > 1 and not parts[-2]["finite"]:
+        # A look at the dispatch before, so that an accelerator always has the next one. On CPU, two
+        # programs under way can wait for each other's threads for ever.
+        look = parts[-1 if jax.default_backend() == "cpu" else max(-2, -len(parts))]
+        if look["first_bad"] != steps.NO_STEP:
             break
-    bad = [i for i, sums in enumerate(parts) if not sums["finite"]]
-    return state, _sum_up(parts), first + bad[0] if bad else None
+    first_bad = min(int(sums.pop("first_bad")) for sums in parts)
+    return state, _sum_up(parts), None if first_bad == steps.NO_STEP else first_bad
 
 
 def _sum_up(parts: Iterable[metrics.Sums]) -> metrics.Sums:
-    """Adds up the batches of a split, in float64 on the host."""
-    on_host = jax.device_get(list(parts))
-    return {name: sum(np.float64(part[name]) for part in on_host) for name in on_host[0]}
+    """Adds up dispatches, in float64 on the host."""
+    total: metrics.Sums = {}
+    for part in parts:
+        for name, value in jax.device_get(part).items():
+            total[name] = total.get(name, 0) + np.float64(value)
+    return total
 
 
 def _finished(history: list[dict[str, Any]], settings: ConfigDict) -> bool:

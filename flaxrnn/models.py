@@ -44,17 +44,18 @@ class Dropout(nn.Module):
 
     rate: float
 
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Same shape."""
-        if not train:
+    def __call__(self, x: jax.Array, keys: jax.Array | None) -> jax.Array:
+        """[B, T, E] and a random key a text, [B]; no keys: evaluation, nothing is dropped."""
+        if keys is None:
             return x
         width = next(w for w in (1, 2, 4, 8, 16) if w == 16 or (self.rate * 2**w).is_integer())
         dropped = round(self.rate * 2**width)
-        words = -(-x.size * width // 32)
-        bits = jax.random.bits(self.make_rng("dropout"), (words, 1), jnp.uint32)
-        drawn = (bits >> jnp.arange(0, 32, width, dtype=jnp.uint32)[None, :]) & (2**width - 1)
-        keep = drawn.ravel()[: x.size].reshape(x.shape) >= dropped
+        entries = math.prod(x.shape[1:])
+        words = -(-entries * width // 32)
+        bits = jax.vmap(lambda key: jax.random.bits(key, (words, 1), jnp.uint32))(keys)
+        shifts = jnp.arange(0, 32, width, dtype=jnp.uint32)[None, None, :]
+        drawn = (bits >> shifts) & (2**width - 1)
+        keep = drawn.reshape(len(x), -1)[:, :entries].reshape(x.shape) >= dropped
         return jnp.where(keep, x / (1 - dropped / 2**width), 0)
 
 
@@ -191,14 +192,16 @@ class TextClassifier(nn.Module):
     recurrence: str
 
     @nn.compact
-    def __call__(self, tokens: jax.Array, lengths: jax.Array, train: bool = False) -> jax.Array:
+    def __call__(
+        self, tokens: jax.Array, lengths: jax.Array, dropout_keys: jax.Array | None = None
+    ) -> jax.Array:
         """Classifies a batch.
 
         Args:
             tokens: Ids, int [B, T], padded on the right.
             lengths: Tokens that count, int [B], at least 1. With a convolution, a text too short
                 for one pooling window is read with padding up to one.
-            train: Apply dropout; needs the "dropout" random stream.
+            dropout_keys: In training, a random key a text, [B].
 
         Returns:
             Logits, float32 [B, outputs].
@@ -213,7 +216,7 @@ class TextClassifier(nn.Module):
         if self.dropout or self.conv_filters:
             x = x.rows()
         if self.dropout:
-            x = Dropout(self.dropout, name="dropout")(x, train)
+            x = Dropout(self.dropout, name="dropout")(x, dropout_keys)
         if self.conv_filters:
             x, lengths = Conv1D(self.conv_filters, self.conv_width, name="conv")(x, lengths)
             x, lengths = MaxPool1D(self.conv_pool, name="max_pool")(x, lengths)
@@ -247,11 +250,10 @@ def logits(
     params: Any,
     tokens: jax.Array,
     lengths: jax.Array,
-    dropout_key: jax.Array | None = None,
+    dropout_keys: jax.Array | None = None,
 ) -> jax.Array:
-    """Applies the model: in training with `dropout_key`, else in evaluation."""
-    rngs = {} if dropout_key is None else {"dropout": dropout_key}
-    out = model.apply({"params": params}, tokens, lengths, train=bool(rngs), rngs=rngs)
+    """Applies the model, see `TextClassifier.__call__`."""
+    out = model.apply({"params": params}, tokens, lengths, dropout_keys)
     assert isinstance(out, jax.Array)  # no collection is mutable
     return out
 
@@ -264,7 +266,7 @@ def summary(model: TextClassifier, batch_size: int, maxlen: int) -> str:
         out = next_call(*args, **kwargs)
         module = context.module
         if isinstance(module.parent, TextClassifier) and context.method_name == "__call__":
-            shape = (out[0] if isinstance(out, tuple) else out).shape
+            shape = (out if hasattr(out, "shape") else out[0]).shape
             params = jax.tree.leaves(module.variables.get("params", {}))
             rows.append(
                 (

@@ -31,8 +31,8 @@ class Classifier:
         self._params = params
         self._settings = settings
         self._probabilities = jax.jit(
-            lambda params, batch: metrics.probabilities(
-                models.logits(model, params, batch["tokens"], batch["lengths"])
+            lambda params, tokens, lengths: metrics.probabilities(
+                models.logits(model, params, tokens, lengths)
             )
         )
 
@@ -55,13 +55,14 @@ class Classifier:
         offsets = np.cumsum([0, *map(len, rows)])
         maxlen = self._settings.data.maxlen
         split = data.Split(np.concatenate(rows), offsets, np.zeros(len(rows), np.int32))
-        batches = data.batches(
-            split.clip(self._settings.data.num_words, maxlen),
-            self._settings.train.eval_batch_size,
-            maxlen,
-            self._settings.data.padding,
-        )
-        parts = [self._probabilities(self._params, batch) for batch in batches]
+        split = split.clip(self._settings.data.num_words, maxlen)
+        arrays = split.padded(maxlen, self._settings.data.padding)
+        size = self._settings.train.eval_batch_size
+        parts = []
+        for begin in range(0, len(rows), size):  # each batch of one shape, the last one too
+            chosen = np.minimum(np.arange(begin, begin + size), len(rows) - 1)
+            tokens = arrays["tokens"][chosen].astype(np.int32)
+            parts.append(self._probabilities(self._params, tokens, arrays["lengths"][chosen]))
         probabilities = np.concatenate(parts)[: len(rows)]
         return [self.label_names[i] for i in probabilities.argmax(axis=1)], probabilities
 

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -34,10 +34,10 @@ class Report:
         self._workdir = workdir
         self._events = SummaryWriter(str(workdir), purge_step=resumed_epochs + 1, flush_secs=10)
 
-    def progress(self, batches: Iterable[Any], total: int, epoch: int) -> Iterable[Any]:
-        """Shows rate and time left of an epoch of `total` batches, on a terminal only."""
+    def progress(self, chunks: Sequence[Any], steps: int, epoch: int) -> Iterable[Any]:
+        """Shows rate and time left of an epoch, of chunks of `steps` each, on a terminal only."""
         return tqdm(
-            batches, total=total, desc=f"epoch {epoch}", unit="step", leave=False, disable=None
+            chunks, desc=f"epoch {epoch}", unit="step", unit_scale=steps, leave=False, disable=None
         )
 
     def epoch(self, history: list[dict[str, Any]], epochs: int, patience: int) -> None:

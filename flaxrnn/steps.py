@@ -1,18 +1,28 @@
-"""One training step and one evaluation step: pure functions, to be compiled by the caller."""
+"""Training and evaluation steps: pure functions of a state, texts and the rows to look at.
+
+`train_step` is one update. `train_steps` and `evaluate` run many batches in one program over texts
+that lie on the device, and `in_parallel` compiles them for a mesh of devices that share each
+batch's rows: on CPU, where a core is a device, and on accelerators alike.
+"""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
+from jax.sharding import Mesh, PartitionSpec
 
 from flaxrnn import metrics, models
 
 Params = Any
 Arrays = dict[str, jax.Array]
+
+NO_STEP = 2**31 - 1
 
 
 class TrainState(struct.PyTreeNode):
@@ -40,32 +50,39 @@ def train_step(
     model: models.TextClassifier,
     optimizer: optax.GradientTransformation,
     averaging: bool,
-) -> tuple[TrainState, Arrays]:
+    axis: str | None = None,
+) -> tuple[TrainState, metrics.Sums, jax.Array]:
     """One update on the mean loss of the batch's real rows.
 
     A step whose loss or gradient is not finite leaves parameters and optimizer as they were.
 
     Args:
         state: As the step before left it.
-        batch: As `data.batches` yields it.
+        batch: tokens int32 [B, T], lengths int32 [B], labels int32 [B], weights float32 [B].
         model: The classifier.
         optimizer: Of the state.
         averaging: Whether `average` is the polynomial-decay average of the parameters (Shamir &
             Zhang, 2013, eta = 8: about the last ninth of the steps), else the parameters.
+        axis: Mesh axis over which the rows of the batch are spread; None: they are all here.
 
     Returns:
-        The next state, and sums over the batch: "loss", "hits", "weight", and "finite".
+        The next state, sums over the batch, see `metrics.sums`, and whether the step was finite.
     """
+    rows = len(batch["weights"])
+    first = 0 if axis is None else rows * jax.lax.axis_index(axis)
+    key = jax.random.fold_in(state.key, state.step)
+    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(first + jnp.arange(rows))
+    weight = _everywhere(batch["weights"].sum(), axis)
 
-    def mean_loss(params: Params) -> tuple[jax.Array, metrics.Sums]:
-        dropout_key = jax.random.fold_in(state.key, state.step)
-        logits = models.logits(model, params, batch["tokens"], batch["lengths"], dropout_key)
+    def share_of_loss(params: Params) -> tuple[jax.Array, metrics.Sums]:
+        logits = models.logits(model, params, batch["tokens"], batch["lengths"], keys)
         sums = metrics.sums(logits, batch["labels"], batch["weights"])
-        return sums["loss"] / sums["weight"], sums
+        return sums["loss"] / weight, sums
 
-    (loss, sums), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+    gradient = jax.grad(share_of_loss, has_aux=True)
+    grads, sums = _everywhere(gradient(state.params), axis)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
+    finite = jnp.isfinite(sums["loss"]) & jnp.isfinite(optax.tree.norm(grads))
 
     def keep(new: Any, old: Any) -> Any:
         return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
@@ -76,11 +93,102 @@ def train_step(
         optax.incremental_update(params, state.average, 9 / (step + 8)) if averaging else params
     )
     state = TrainState(step, state.key, params, keep(opt_state, state.opt_state), average)
-    return state, {**sums, "finite": finite}
+    return state, sums, finite
 
 
-def eval_step(params: Params, batch: Arrays, model: models.TextClassifier) -> metrics.Sums:
-    """Sums over the batch's real rows, see `metrics.sums`, and their "confusion" matrix."""
-    logits = models.logits(model, params, batch["tokens"], batch["lengths"])
-    rows = (logits, batch["labels"], batch["weights"])
-    return {**metrics.sums(*rows), "confusion": metrics.confusion(*rows)}
+def train_steps(
+    state: TrainState,
+    texts: Arrays,
+    rows: jax.Array,
+    weights: jax.Array,
+    count: jax.Array,
+    *,
+    model: models.TextClassifier,
+    optimizer: optax.GradientTransformation,
+    averaging: bool,
+    axis: str | None = None,
+) -> tuple[TrainState, metrics.Sums]:
+    """The first `count` of S training steps, in one program.
+
+    Args:
+        state: As the step before left it.
+        texts: As `data.Split.padded` gives them.
+        rows: Which texts each step sees, int32 [S, B].
+        weights: Of those, float32 [S, B].
+        count: At most S, int32.
+        model: See `train_step`; so are the others.
+        optimizer: Of the state.
+        averaging: Whether to average the parameters.
+        axis: Mesh axis.
+
+    Returns:
+        The next state, the sums of `train_step` over the steps, and among them "first_bad", the
+        number of the first step that was not finite, else `NO_STEP`.
+    """
+
+    def body(i: jax.Array, carry: tuple[TrainState, metrics.Sums]) -> Any:
+        state, total = carry
+        batch = _take(texts, rows[i], weights[i])
+        state, sums, finite = train_step(state, batch, model, optimizer, averaging, axis)
+        first_bad = total.pop("first_bad")
+        total = jax.tree.map(jnp.add, total, sums)
+        bad = jnp.where(finite, NO_STEP, state.step)
+        return state, {**total, "first_bad": jnp.minimum(first_bad, bad)}
+
+    zeros = dict.fromkeys(("loss", "hits", "weight"), jnp.float32(0))
+    return jax.lax.fori_loop(0, count, body, (state, {**zeros, "first_bad": jnp.int32(NO_STEP)}))
+
+
+def evaluate(
+    params: Params,
+    texts: Arrays,
+    rows: jax.Array,
+    weights: jax.Array,
+    count: jax.Array,
+    *,
+    model: models.TextClassifier,
+    axis: str | None = None,
+) -> metrics.Sums:
+    """Sums over the first `count` of S batches: `metrics.sums`, and the "confusion" matrix.
+
+    The arguments are those of `train_steps`.
+    """
+
+    def body(i: jax.Array, total: metrics.Sums) -> metrics.Sums:
+        batch = _take(texts, rows[i], weights[i])
+        logits = models.logits(model, params, batch["tokens"], batch["lengths"])
+        seen = (logits, batch["labels"], batch["weights"])
+        sums = {**metrics.sums(*seen), "confusion": metrics.confusion(*seen)}
+        return jax.tree.map(jnp.add, total, sums)
+
+    classes = max(2, model.outputs)
+    zeros = dict.fromkeys(("loss", "hits", "weight"), jnp.float32(0))
+    start = {**zeros, "confusion": jnp.zeros((classes, classes))}
+    return _everywhere(jax.lax.fori_loop(0, count, body, start), axis)
+
+
+def in_parallel(function: Callable, mesh: Mesh, donate: bool) -> jax.stages.Wrapped:
+    """Compiles `train_steps` or `evaluate` for the devices of `mesh`, along its axis "data".
+
+    The rows of each batch are spread over the devices, everything else is on all of them. With
+    `donate`, the first argument's memory is used for the result.
+    """
+    all_of_it, some_rows = PartitionSpec(), PartitionSpec(None, "data")
+    spread = jax.shard_map(
+        functools.partial(function, axis="data"),
+        mesh=mesh,
+        in_specs=(all_of_it, all_of_it, some_rows, some_rows, all_of_it),
+        out_specs=all_of_it,
+        check_vma=False,  # gradients and sums are added up by hand, once
+    )
+    return jax.jit(spread, donate_argnums=(0,) if donate else ())
+
+
+def _take(texts: Arrays, rows: jax.Array, weights: jax.Array) -> Arrays:
+    batch = {name: array[rows] for name, array in texts.items()}
+    return {**batch, "tokens": batch["tokens"].astype(jnp.int32), "weights": weights}
+
+
+def _everywhere(tree: Any, axis: str | None) -> Any:
+    """Adds up over the devices of a mesh axis."""
+    return tree if axis is None else jax.lax.psum(tree, axis)

@@ -2,8 +2,6 @@
 
 import os
 
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
-
 import jax
 import numpy as np
 import pytest
@@ -11,6 +9,7 @@ import pytest
 from flaxrnn import data, datasets, text
 from flaxrnn.datasets import imdb_sentiment, reuters_topics
 
+jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 WORDS = ["the", "a", "of", "and", "good", "bad", "not", "very", "film", "plot", "oil", "grain"]

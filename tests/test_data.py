@@ -28,45 +28,48 @@ def test_slice_is_a_range_of_texts(split):
 
 
 @pytest.mark.parametrize("padding", ["post", "pre"])
-def test_batches_hold_every_text_once_as_it_is(split, padding):
-    order = data.epoch_order(len(split), seed=3, epoch=2)
-    seen = []
-    for batch in data.batches(split, 4, maxlen=30, padding=padding, order=order):
-        assert {k: (v.shape, str(v.dtype)) for k, v in batch.items()} == {
-            "tokens": ((4, 30), "int32"),
-            "lengths": ((4,), "int32"),
-            "labels": ((4,), "int32"),
-            "weights": ((4,), "float32"),
-        }
-        for row, length, weight in zip(
-            batch["tokens"], batch["lengths"], batch["weights"], strict=True
-        ):
-            real = row[row != 0]
-            if weight:
-                seen.append(real)
-            if padding == "post":
-                assert length == len(real)
-                np.testing.assert_array_equal(row[:length], real)
-            else:
-                assert length == 30
-                np.testing.assert_array_equal(row[30 - len(real) :], real)
-    assert len(seen) == len(split)
-    for i, row in zip(order, seen, strict=True):
-        np.testing.assert_array_equal(row, split.texts()[i])
+def test_padded_holds_every_text_as_it_is(split, padding):
+    arrays = split.padded(30, padding)
+    assert {k: (v.shape, str(v.dtype)) for k, v in arrays.items()} == {
+        "tokens": ((23, 30), "uint16"),
+        "lengths": ((23,), "int32"),
+        "labels": ((23,), "int32"),
+    }
+    for row, length, want in zip(arrays["tokens"], arrays["lengths"], split.texts(), strict=True):
+        if padding == "post":
+            assert length == len(want)
+            np.testing.assert_array_equal(row, np.pad(want, (0, 30 - len(want))))
+        else:
+            assert length == 30
+            np.testing.assert_array_equal(row, np.pad(want, (30 - len(want), 0)))
 
 
-def test_batches_are_a_pure_function_of_seed_epoch_and_position(split):
-    def run(seed, epoch, start=0):
-        order = data.epoch_order(len(split), seed, epoch)
-        return list(data.batches(split, 4, 30, "post", order, start))
+def test_padded_holds_large_ids():
+    big = data.Split(np.array([1, 70_000], np.int32), np.array([0, 2]), np.array([0], np.int32))
+    assert big.padded(3, "post")["tokens"].tolist() == [[1, 70_000, 0]]
 
-    whole, again, tail = run(0, 1), run(0, 1), run(0, 1, start=3)
-    for a, b in zip(whole, again, strict=True):
-        np.testing.assert_array_equal(a["tokens"], b["tokens"])
-    for a, b in zip(whole[3:], tail, strict=True):
-        np.testing.assert_array_equal(a["tokens"], b["tokens"])
-    assert any((a["tokens"] != b["tokens"]).any() for a, b in zip(whole, run(0, 2), strict=True))
-    assert any((a["tokens"] != b["tokens"]).any() for a, b in zip(whole, run(1, 1), strict=True))
+
+@pytest.mark.parametrize(
+    ("n", "batch", "steps", "multiple"), [(23, 4, 2, 1), (24, 4, 3, 8), (1, 5, 16, 2)]
+)
+def test_chunks_visit_every_row_once_in_order(n, batch, steps, multiple):
+    order = data.epoch_order(n, seed=3, epoch=2)
+    visited = []
+    for rows, weights, count in data.chunks(order, batch, steps, multiple):
+        assert rows.shape == weights.shape == (steps, -(-batch // multiple) * multiple)
+        assert not weights[count:].any()
+        assert (weights[:count].sum(axis=1) >= 1).all()
+        assert (weights.sum(axis=1) <= batch).all()
+        visited.extend(rows[weights == 1])
+    np.testing.assert_array_equal(visited, order)
+
+
+def test_order_is_a_pure_function_of_seed_and_epoch():
+    first = data.epoch_order(100, seed=0, epoch=1)
+    np.testing.assert_array_equal(first, data.epoch_order(100, seed=0, epoch=1))
+    np.testing.assert_array_equal(np.sort(first), np.arange(100))
+    assert (first != data.epoch_order(100, seed=0, epoch=2)).any()
+    assert (first != data.epoch_order(100, seed=1, epoch=1)).any()
 
 
 def test_second_load_reads_no_text(data_dir, monkeypatch):

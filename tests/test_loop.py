@@ -125,7 +125,7 @@ def test_early_stopping_brings_the_best_weights_back(tiny_corpus, tmp_path):
 
 def test_each_step_and_split_compiles_once(tiny_corpus, tmp_path, monkeypatch):
     traced = []
-    for name in ("train_step", "eval_step"):
+    for name in ("train_steps", "evaluate"):
         original = getattr(steps, name)
 
         def counted(*args, _name=name, _original=original, **kwargs):
@@ -134,7 +134,7 @@ def test_each_step_and_split_compiles_once(tiny_corpus, tmp_path, monkeypatch):
 
         monkeypatch.setattr(steps, name, counted)
     flaxrnn.train(shrink(reuters.get_config()), tmp_path)
-    assert sorted(traced) == ["eval_step", "train_step"]
+    assert sorted(traced) == ["evaluate", "evaluate", "train_steps"]  # validation, test
 
 
 def test_loss_that_is_not_finite_stops_and_keeps_the_last_good_weights(tiny_corpus, tmp_path):

@@ -130,8 +130,45 @@ def test_dropout_acts_in_training_only():
     model = build(imdb.get_config())
     params = models.init_params(model, jax.random.key(0))
     tokens, lengths = np.full((2, 20), 7), np.array([20, 20])
-    run = lambda key=None: models.logits(model, params, tokens, lengths, key)  # noqa: E731
+    run = lambda keys=None: models.logits(model, params, tokens, lengths, keys)  # noqa: E731
     np.testing.assert_array_equal(run(), run())
-    first, second = run(jax.random.key(1)), run(jax.random.key(2))
+    keys = jax.random.split(jax.random.key(1), 4)
+    first, second = run(keys[:2]), run(keys[2:])
     assert (first != second).all()
     assert (first != run()).all()
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.25, 0.1])
+def test_dropout_drops_its_share_and_keeps_the_mean(rate):
+    keys = jax.random.split(jax.random.key(0), 50)
+    x = jnp.ones((50, 40, 31))
+    out = np.asarray(models.Dropout(rate).apply({}, x, keys))
+    np.testing.assert_allclose((out == 0).mean(), rate, atol=0.01)
+    np.testing.assert_allclose(out[out != 0], 1 / (1 - rate), rtol=1e-4)
+    # Independent between texts, steps and entries.
+    kept = (out != 0) - (1 - rate)
+    for axis in range(3):
+        neighbours = (kept.take(range(1, 30), axis) * kept.take(range(29), axis)).mean()
+        assert abs(neighbours) < 0.01
+    alone = models.Dropout(rate).apply({}, x[7:8], keys[7:8])
+    np.testing.assert_array_equal(alone[0], out[7])
+    np.testing.assert_array_equal(models.Dropout(rate).apply({}, x, None), x)
+
+
+def test_convolution_by_products_equals_that_of_xla():
+    rng = np.random.default_rng(0)
+    for B, T, E, K, F in [(3, 11, 4, 5, 6), (1, 5, 2, 5, 3), (2, 7, 3, 1, 2)]:
+        x = jnp.array(rng.normal(size=(B, T, E)), jnp.float32)
+        kernel = jnp.array(rng.normal(size=(K, E, F)), jnp.float32)
+        weights = jnp.array(rng.normal(size=(B, T - K + 1, F)), jnp.float32)
+
+        def run(convolve, x, kernel, weights=weights):
+            out = convolve(x, kernel)
+            return (out * weights).sum(), out
+
+        gradient = jax.grad(run, argnums=(1, 2), has_aux=True)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
+            gradient(models.conv_by_products, x, kernel),
+            gradient(models.conv_by_xla, x, kernel),
+        )

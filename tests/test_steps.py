@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from configs import imdb, reuters
-from flaxrnn import models, optim, steps
+from flaxrnn import data, models, optim, steps
 
 
 def setup(config, batch_size=4, maxlen=24, seed=0):
@@ -24,7 +24,13 @@ def setup(config, batch_size=4, maxlen=24, seed=0):
         "weights": np.ones(batch_size, np.float32),
     }
     step = functools.partial(steps.train_step, model=model, optimizer=optimizer, averaging=True)
-    return model, steps.init_state(model, optimizer, seed), batch, jax.jit(step)
+
+    @jax.jit
+    def one_step(state, batch):
+        state, sums, finite = step(state, batch)
+        return state, {**sums, "finite": finite}
+
+    return model, steps.init_state(model, optimizer, seed), batch, one_step
 
 
 def rms(tree):
@@ -152,9 +158,57 @@ def test_average_is_that_of_late_steps():
 
 def test_evaluation_counts_every_row_once():
     model, state, batch, _ = setup(reuters.get_config())
-    sums = steps.eval_step(state.params, batch, model)
-    assert sums["weight"] == 4
-    assert sums["confusion"].sum() == 4
-    np.testing.assert_array_equal(
-        sums["confusion"].sum(axis=1), jnp.zeros(46).at[batch["labels"]].add(1)
+    texts = {name: jnp.array(batch[name]) for name in ("tokens", "lengths", "labels")}
+    evaluate = jax.jit(functools.partial(steps.evaluate, model=model))
+    total = 0
+    for chunk in data.chunks(np.arange(4), 3, steps=2):
+        total += evaluate(state.params, texts, *chunk)["confusion"]
+    assert total.sum() == 4
+    np.testing.assert_array_equal(total.sum(axis=1), np.bincount(batch["labels"], minlength=46))
+
+
+@pytest.mark.parametrize("config", [reuters, imdb])
+@pytest.mark.parametrize("devices", [1, 2])
+def test_many_steps_at_once_on_any_devices_equal_one_by_one(config, devices):
+    """Batches of 3 rows on 1 or 2 devices, dropout and a chunk that is not full among them."""
+    config = config.get_config()
+    model, state, batch, step = setup(config, batch_size=7)
+    texts = {name: batch[name] for name in ("tokens", "lengths", "labels")}
+    order = np.array([3, 0, 6, 2, 5, 1, 4])
+    losses, one_by_one = 0.0, state
+    for begin in range(0, 7, 3):
+        rows = np.resize(order[begin : begin + 3], 3)
+        weights = (np.arange(3) < len(order[begin : begin + 3])).astype(np.float32)
+        chosen = {name: array[rows] for name, array in texts.items()}
+        one_by_one, sums = step(one_by_one, {**chosen, "weights": weights})
+        losses += float(sums["loss"])
+
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), ("data",))
+    many = functools.partial(
+        steps.train_steps, model=model, optimizer=optim.adam(1e-3), averaging=True
     )
+    many = steps.in_parallel(many, mesh, donate=False)
+    total, at_once = 0.0, state
+    for chunk in data.chunks(order, 3, steps=2, multiple=devices):
+        at_once, sums = many(at_once, texts, *chunk)
+        assert sums["first_bad"] == steps.NO_STEP
+        total += float(sums["loss"])
+    np.testing.assert_allclose(total, losses, rtol=1e-5)
+    assert int(at_once.step) == int(one_by_one.step) == 3
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6),
+        at_once.opt_state[0].mu,
+        one_by_one.opt_state[0].mu,
+    )
+
+
+def test_first_step_that_is_not_finite_is_numbered():
+    model, state, batch, _ = setup(reuters.get_config())
+    texts = {name: batch[name] for name in ("tokens", "lengths", "labels")}
+    rows, weights, count = next(data.chunks(np.arange(4), 1, steps=4))
+    weights[2] = np.nan
+    many = functools.partial(
+        steps.train_steps, model=model, optimizer=optim.adam(1e-3), averaging=True
+    )
+    _, sums = jax.jit(many)(state, texts, rows, weights, count)
+    assert sums["first_bad"] == 3

@@ -29,16 +29,19 @@ def lstm_accuracy(train, test, epochs):
     model = models.build(settings, WORDS, classes=2)
     optimizer = optim.adam(5e-3)
     state = steps.init_state(model, optimizer, seed=0)
-    step = jax.jit(
-        functools.partial(steps.train_step, model=model, optimizer=optimizer, averaging=False)
-    )
-    evaluate = jax.jit(functools.partial(steps.eval_step, model=model))
+    settings = {"model": model, "optimizer": optimizer, "averaging": False}
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("data",))
+    train_steps = functools.partial(steps.train_steps, **settings)
+    train_steps = steps.in_parallel(train_steps, mesh, donate=False)
+    evaluate = steps.in_parallel(functools.partial(steps.evaluate, model=model), mesh, donate=False)
+    texts = train.padded(LENGTH, "post")
     for epoch in range(epochs):
         order = data.epoch_order(len(train), 0, epoch)
-        for batch in data.batches(train, 64, LENGTH, "post", order):
-            state, _ = step(state, batch)
-    batches = data.batches(test, 500, LENGTH, "post")
-    return sum(float(evaluate(state.params, b)["hits"]) for b in batches) / len(test)
+        for chunk in data.chunks(order, 64, 16):
+            state, _ = train_steps(state, texts, *chunk)
+            jax.block_until_ready(state)
+    (chunk,) = data.chunks(np.arange(len(test)), 500, 4)
+    return float(evaluate(state.params, test.padded(LENGTH, "post"), *chunk)["hits"]) / len(test)
 
 
 def test_a_linear_bag_of_words_stays_15_points_behind_the_lstm(data_dir):
