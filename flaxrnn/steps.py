@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
+from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, PartitionSpec
 
 from flaxrnn import metrics, models
@@ -190,5 +191,8 @@ def _take(texts: Arrays, rows: jax.Array, weights: jax.Array) -> Arrays:
 
 
 def _everywhere(tree: Any, axis: str | None) -> Any:
-    """Adds up over the devices of a mesh axis."""
-    return tree if axis is None else jax.lax.psum(tree, axis)
+    """Adds up over the devices of a mesh axis, as one vector: each exchange has its price."""
+    if axis is None:
+        return tree
+    vector, unravel = ravel_pytree(tree)
+    return unravel(jax.lax.psum(vector, axis))
