@@ -107,7 +107,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path | None = None) ->
 
     def save(wait: bool = False) -> None:
         snapshot = {**progress, "history": list(history), "seconds": clock.read()}
-        checkpoints.save(state, weights, snapshot, wait)
+        checkpoints.save(_copy(state), weights, snapshot, wait)  # the next step takes the state's
 
     while not _finished(history, config.train):
         epoch = len(history) + 1

@@ -155,7 +155,7 @@ def test_dropout_drops_its_share_and_keeps_the_mean(rate):
     np.testing.assert_array_equal(models.Dropout(rate).apply({}, x, None), x)
 
 
-def test_convolution_by_products_equals_that_of_xla():
+def test_convolution_for_cpu_equals_that_of_xla():
     rng = np.random.default_rng(0)
     for B, T, E, K, F in [(3, 11, 4, 5, 6), (1, 5, 2, 5, 3), (2, 7, 3, 1, 2)]:
         x = jnp.array(rng.normal(size=(B, T, E)), jnp.float32)
@@ -169,6 +169,6 @@ def test_convolution_by_products_equals_that_of_xla():
         gradient = jax.grad(run, argnums=(1, 2), has_aux=True)
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
-            gradient(models.conv_by_products, x, kernel),
-            gradient(models.conv_by_xla, x, kernel),
+            gradient(models.conv_on_cpu, x, kernel),
+            gradient(models.conv, x, kernel),
         )
