@@ -175,6 +175,7 @@ def test_a_download_that_is_no_archive_is_refused_and_not_kept(tmp_path, monkeyp
     server = serve(b"<html>Please log in</html>")
     url = f"http://127.0.0.1:{server.server_port}/a.tar.gz"
     task = datasets.Task(**{**vars(datasets.TASKS["reuters"]), "url": url})
+    monkeypatch.delenv(datasets.MANUAL_DIR_VARIABLE, raising=False)
     try:
         with pytest.raises(DataError, match="found one that breaks off"):
             datasets.prepare(task, "auto", str(tmp_path))
