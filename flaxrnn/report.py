@@ -97,7 +97,7 @@ def provenance() -> dict[str, Any]:
             **{package: metadata.version(package) for package in PACKAGES},
         },
         "commit": _commit(),
-        "command": " ".join(sys.argv),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
 
 
