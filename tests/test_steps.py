@@ -33,6 +33,21 @@ def setup(config, batch_size=4, maxlen=24, seed=0):
     return model, steps.init_state(model, optimizer, seed), batch, one_step
 
 
+def many_steps(model):
+    return functools.partial(
+        steps.train_steps, model=model, optimizer=optim.adam(1e-3), averaging=True
+    )
+
+
+def assert_same_gradients(a, b):
+    """Of two states: Adam's first moments."""
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6),
+        a.opt_state[0].mu,
+        b.opt_state[0].mu,
+    )
+
+
 def rms(tree):
     leaves = jax.tree.leaves(tree)
     return float(np.sqrt(sum((np.asarray(x, np.float64) ** 2).sum() for x in leaves)
@@ -82,11 +97,7 @@ def test_rows_without_weight_are_invisible(config):
     (narrow_state, narrow), (wide_state, wide) = step(state, batch), step(state, wide)
     for name in narrow:
         np.testing.assert_allclose(narrow[name], wide[name], rtol=1e-5)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6),
-        narrow_state.opt_state[0].mu,
-        wide_state.opt_state[0].mu,
-    )
+    assert_same_gradients(narrow_state, wide_state)
 
 
 def test_step_follows_the_gradient_of_the_mean_loss():
@@ -184,10 +195,7 @@ def test_many_steps_at_once_on_any_devices_equal_one_by_one(config, devices):
         losses += float(sums["loss"])
 
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), ("data",))
-    many = functools.partial(
-        steps.train_steps, model=model, optimizer=optim.adam(1e-3), averaging=True
-    )
-    many = steps.in_parallel(many, mesh, donate=False)
+    many = steps.in_parallel(many_steps(model), mesh, donate=False)
     total, at_once = 0.0, state
     for chunk in data.chunks(order, 3, steps=2, multiple=devices):
         at_once, sums = many(at_once, texts, *chunk)
@@ -195,11 +203,7 @@ def test_many_steps_at_once_on_any_devices_equal_one_by_one(config, devices):
         total += float(sums["loss"])
     np.testing.assert_allclose(total, losses, rtol=1e-5)
     assert int(at_once.step) == int(one_by_one.step) == 3
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6),
-        at_once.opt_state[0].mu,
-        one_by_one.opt_state[0].mu,
-    )
+    assert_same_gradients(at_once, one_by_one)
 
 
 def test_first_step_that_is_not_finite_is_numbered():
@@ -207,8 +211,5 @@ def test_first_step_that_is_not_finite_is_numbered():
     texts = {name: batch[name] for name in ("tokens", "lengths", "labels")}
     rows, weights, count = next(data.chunks(np.arange(4), 1, steps=4))
     weights[2] = np.nan
-    many = functools.partial(
-        steps.train_steps, model=model, optimizer=optim.adam(1e-3), averaging=True
-    )
-    _, sums = jax.jit(many)(state, texts, rows, weights, count)
+    _, sums = jax.jit(many_steps(model))(state, texts, rows, weights, count)
     assert sums["first_bad"] == 3
