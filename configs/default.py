@@ -32,6 +32,7 @@ def get_config() -> ConfigDict:
                 "bidirectional": False,
                 "pooling": "last",  # last | max | mean | attention
                 "recurrence": "auto",  # scan: the reference | fused: faster, equal | auto: fused
+                "recompute": 0,  # steps a segment computed twice to save memory; 0: none, not scan
             },
             "train": {
                 "batch_size": 20,  # texts

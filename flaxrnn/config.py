@@ -62,6 +62,7 @@ FIELDS = {
     "model.bidirectional": _BOOL,
     "model.pooling": _one_of("last", "max", "mean", "attention"),
     "model.recurrence": _one_of("auto", "scan", "fused"),
+    "model.recompute": _int(0),
     "train.batch_size": _int(1),
     "train.eval_batch_size": _int(1),
     "train.learning_rate": Field(float, "a number above 0", lambda v: 0 < v < float("inf")),
@@ -91,6 +92,8 @@ def check(config: ConfigDict) -> None:
         typed = type(value) is field.type or (field.type is float and whole)
         if not typed or not field.possible(value):
             raise ConfigError(f"{name}: {value!r} must be {field.allowed}")
+    if values["model.recompute"] and values["model.recurrence"] == "scan":
+        raise ConfigError("model.recompute: must be 0 with model.recurrence=scan")
 
 
 def flatten(config: ConfigDict) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Shapes: B batch, T time (tokens), E embedding, F filters, H hidden features, C c
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -163,6 +164,7 @@ class TextClassifier(nn.Module):
         bidirectional: Read each text in both directions.
         pooling: One of `POOLINGS`.
         recurrence: One of `recurrence.WAYS`.
+        recompute: See `recurrence.Recurrent`.
     """
 
     num_words: int
@@ -178,6 +180,7 @@ class TextClassifier(nn.Module):
     bidirectional: bool
     pooling: str
     recurrence: str
+    recompute: int
 
     @nn.compact
     def __call__(
@@ -211,12 +214,10 @@ class TextClassifier(nn.Module):
         layer = recurrence.LAYERS[self.cell]
         for i in range(self.layers):
             name = f"{self.cell}_{i}"
-            if self.bidirectional:
-                run: nn.Module = recurrence.Bidirectional(
-                    layer, self.hidden_size, self.recurrence, name=name
-                )
-            else:
-                run = layer(self.hidden_size, way=self.recurrence, name=name)
+            build = functools.partial(recurrence.Bidirectional, layer)
+            run = (build if self.bidirectional else layer)(
+                self.hidden_size, way=self.recurrence, recompute=self.recompute, name=name
+            )
             x, carry = run(x, lengths)
         x = Pool(self.pooling, name="pool")(x, lengths, carry[-1])
         return nn.Dense(self.outputs, kernel_init=nn.initializers.glorot_uniform(), name="dense")(x)

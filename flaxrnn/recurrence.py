@@ -9,7 +9,10 @@ their weights and agree in outputs and gradients:
 
 In both, what does not depend on the carry, the projection of the inputs, is one matrix product for
 all steps at once; and of a table that holds fewer rows than the batch has tokens, the rows are
-projected before they are looked up.
+projected, and looked up step by step.
+
+For long texts, `recompute` keeps only the carry between segments of time: what the backward pass
+needs inside a segment is computed a second time when it gets there (Chen et al., 2016).
 
 A new cell is one subclass of `Cell`, which says what its gates do, and one of `Recurrent`, which
 names it.
@@ -20,6 +23,7 @@ Shapes: B batch, T time, D input features, H hidden features, G gates.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
@@ -33,7 +37,7 @@ WAYS = ("auto", "scan", "fused")
 
 
 class Lookup(NamedTuple):
-    """Inputs [B, T, D] that are rows of a table, not looked up yet."""
+    """Rows of a table, not looked up yet: [B, T, D], where the ids are [B, T]."""
 
     table: jax.Array  # [V, D]
     ids: jax.Array  # int [B, T]
@@ -42,6 +46,10 @@ class Lookup(NamedTuple):
     def shape(self) -> tuple[int, ...]:
         """(B, T, D)."""
         return (*self.ids.shape, self.table.shape[-1])
+
+    def swapaxes(self, a: int, b: int) -> Lookup:
+        """With two of the axes of the ids exchanged."""
+        return Lookup(self.table, self.ids.swapaxes(a, b))
 
     def rows(self) -> jax.Array:
         """Looks them up."""
@@ -79,7 +87,8 @@ class Cell(nn.Module):
 
     def project(self, x: jax.Array) -> jax.Array:
         """Inputs [..., D] → their share of the gates [..., G·H]."""
-        return x @ self.kernel + self.bias.reshape((1,) * (x.ndim - 1) + (-1,))
+        rows = x.reshape(-1, x.shape[-1])  # XLA runs the backward pass of other shapes on a copy
+        return (rows @ self.kernel + self.bias[None]).reshape(*x.shape[:-1], -1)
 
     def hidden_bias(self) -> jax.Array | None:
         """What is added to the carry's share of the gates, [G·H]; None: nothing."""
@@ -161,8 +170,11 @@ class LSTMCell(Cell):
     def forward(cls, carry: Carry, z: jax.Array, u: jax.Array) -> tuple[Carry, Saved]:
         """`gate`, and its gates."""
         c_before, _ = carry
-        i, f, g, o = jnp.split(z + u, 4, axis=-1)
-        i, f, g, o = _sigmoid(i), _sigmoid(f), jnp.tanh(g), _sigmoid(o)
+        # One tanh over all gates at once, with σ(x) = ½ tanh(½ x) + ½.
+        half, one = jnp.full_like(c_before[:1], 0.5), jnp.ones_like(c_before[:1])
+        scale = jnp.concatenate([half, half, one, half], axis=-1)
+        gates = scale * jnp.tanh(scale * (z + u)) + (1 - scale)
+        i, f, g, o = jnp.split(gates, 4, axis=-1)
         c = f * c_before + i * g
         tanh_c = jnp.tanh(c)
         return (c, o * tanh_c), (i, f, g, o, tanh_c, c_before)
@@ -258,7 +270,8 @@ def _step(cell: Cell, carry: Carry, inputs: tuple[jax.Array, jax.Array | None]) 
 def fused(
     cell: type[Cell],
     reverse: bool,
-    z: jax.Array,
+    carry: Carry,
+    z: jax.Array | Lookup,
     recurrent_kernel: jax.Array,
     bias: jax.Array | None,
     inside: jax.Array | None,
@@ -268,7 +281,8 @@ def fused(
     Args:
         cell: Class of the cell.
         reverse: From the last step to the first.
-        z: Projected inputs [T, B, G·H].
+        carry: Before the first step.
+        z: Projected inputs [T, B, G·H], or where each step looks them up, ids [T, B].
         recurrent_kernel: [H, G·H].
         bias: `Cell.hidden_bias`.
         inside: Whether a step counts, bool [T, B]; None: all do.
@@ -277,33 +291,38 @@ def fused(
         The carry after the last step, and all outputs [T, B, H]; at a step that does not count,
         those of the step before it.
     """
-    return _fused_forward(cell, reverse, z, recurrent_kernel, bias, inside)[0]
+    return _fused_forward(cell, reverse, carry, z, recurrent_kernel, bias, inside)[0]
 
 
 def _fused_forward(
     cell: type[Cell],
     reverse: bool,
-    z: jax.Array,
+    carry: Carry,
+    z: jax.Array | Lookup,
     recurrent_kernel: jax.Array,
     bias: jax.Array | None,
     inside: jax.Array | None,
 ) -> tuple[tuple[Carry, jax.Array], Saved]:
+    table, xs = z if isinstance(z, Lookup) else (None, z)
+
     def step(carry: Carry, inputs: tuple[jax.Array, jax.Array | None]) -> Any:
-        z, inside = inputs
+        x, inside = inputs
+        z = x if table is None else table[x]
         new, saved = cell.forward(carry, z, _share(carry, recurrent_kernel, bias))
         carry = _select(inside, new, carry)
         return carry, (saved, carry[-1])
 
-    zeros = jnp.zeros((z.shape[1], recurrent_kernel.shape[0]), z.dtype)
-    start = (zeros,) * cell.carries
-    carry, (saved, outputs) = jax.lax.scan(step, start, (z, inside), reverse=reverse)
-    return (carry, outputs), (saved, outputs, recurrent_kernel, bias, inside)
+    last, (saved, outputs) = jax.lax.scan(step, carry, (xs, inside), reverse=reverse)
+    looked_up = None if table is None else (xs, len(table))
+    return (last, outputs), (saved, carry[-1], outputs, recurrent_kernel, bias, inside, looked_up)
 
 
 def _fused_backward(cell: type[Cell], reverse: bool, residuals: Saved, gradients: Any) -> tuple:
-    saved, outputs, recurrent_kernel, bias, inside = residuals
+    saved, first, outputs, recurrent_kernel, bias, inside, looked_up = residuals
     d_carry, d_outputs = gradients
     shared = True  # z and u have one gradient
+    # Transposed here and kept so: XLA would fold it into the product, slower at small batches.
+    kernel_t = jax.lax.optimization_barrier(recurrent_kernel.T)
 
     def step(d_carry: Carry, inputs: Any) -> Any:
         nonlocal shared
@@ -311,22 +330,50 @@ def _fused_backward(cell: type[Cell], reverse: bool, residuals: Saved, gradients
         d_carry = (*d_carry[:-1], d_carry[-1] + d_output)
         nothing = tuple(map(jnp.zeros_like, d_carry))
         d_before, d_z, d_u = cell.backward(_select(inside, d_carry, nothing), saved)
-        d_before = (*d_before[:-1], d_before[-1] + d_u @ recurrent_kernel.T)
+        d_before = (*d_before[:-1], d_before[-1] + d_u @ kernel_t)
         shared = d_u is d_z
         return _select(inside, d_before, d_carry), (d_z, None if shared else d_u)
 
-    _, (d_z, d_u) = jax.lax.scan(step, d_carry, (saved, d_outputs, inside), reverse=not reverse)
+    d_carry, (d_z, d_u) = jax.lax.scan(
+        step, d_carry, (saved, d_outputs, inside), reverse=not reverse
+    )
     d_u = d_z if shared else d_u
-    before, after = (outputs[1:], d_u[:-1]) if reverse else (outputs[:-1], d_u[1:])
-    d_kernel = jax.lax.dot_general(  # one product over all steps; the first one's carry is zero
+    steps = [outputs[1:], first[None]] if reverse else [first[None], outputs[:-1]]
+    before = jnp.concatenate(steps)
+    d_kernel = jax.lax.dot_general(  # one product over all steps
         before.reshape(-1, before.shape[-1]),
-        after.reshape(-1, after.shape[-1]),
+        d_u.reshape(-1, d_u.shape[-1]),
         (((0,), (0,)), ((), ())),
     )
-    return d_z, d_kernel, None if bias is None else d_u.sum(axis=(0, 1)), None
+    d_bias = None if bias is None else d_u.sum(axis=(0, 1))
+    if looked_up is not None:
+        ids, words = looked_up
+        width = d_z.shape[-1]
+        d_table = jnp.zeros((words, width), d_z.dtype)
+        d_z = Lookup(d_table.at[ids.reshape(-1)].add(d_z.reshape(-1, width)), None)  # type: ignore[arg-type]
+    return d_carry, d_z, d_kernel, d_bias, None
 
 
 fused.defvjp(_fused_forward, _fused_backward)
+
+
+def _in_segments(run: Callable, steps: int, reverse: bool) -> Callable:
+    """`run` over segments of `steps` time steps, of which only the first carry is kept."""
+
+    def run_all(carry: Carry, inputs: tuple[jax.Array, jax.Array]) -> tuple[Carry, jax.Array]:
+        T = len(inputs[0])
+        count = -(-T // steps)
+
+        def cut(x: jax.Array) -> jax.Array:  # the steps that are added do not count
+            x = jnp.pad(x, ((0, count * steps - T), *((0, 0),) * (x.ndim - 1)))
+            return x.reshape(count, steps, *x.shape[1:])
+
+        # A loop's body is not optimized together with its surroundings: no barrier is needed.
+        segment = jax.checkpoint(run, prevent_cse=False)
+        carry, outputs = jax.lax.scan(segment, carry, jax.tree.map(cut, inputs), reverse=reverse)
+        return carry, outputs.reshape(-1, *outputs.shape[2:])[:T]
+
+    return run_all
 
 
 class Recurrent(nn.Module):
@@ -336,11 +383,15 @@ class Recurrent(nn.Module):
         features: Hidden size H.
         reverse: Read each text from its last token to its first; outputs stay in text order.
         way: One of `WAYS`; "auto" is "fused".
+        recompute: Time steps a segment whose inner steps are computed again in the backward pass,
+            for the memory of T / recompute steps instead of T; 0: every step is kept. Not for
+            "scan".
     """
 
     features: int
     reverse: bool = False
     way: str = "auto"
+    recompute: int = 0
 
     cell: ClassVar[type[Cell]]
 
@@ -361,12 +412,11 @@ class Recurrent(nn.Module):
         B, T, D = x.shape
         cell = self.cell(D, self.features)
         nn.share_scope(self, cell)  # the weights are this layer's own
-        if isinstance(x, Lookup) and len(x.table) < B * T:
-            z = cell.project(x.table)[x.ids.T]
-        else:
-            x = x.rows() if isinstance(x, Lookup) else x
-            z = cell.project(x.swapaxes(0, 1))
+        x = x.swapaxes(0, 1)
         inside = None if lengths is None else jnp.arange(T)[:, None] < lengths[None, :]
+        folded = False
+        if isinstance(x, Lookup) and len(x.table) < B * T:
+            x, folded = Lookup(cell.project(x.table), x.ids), True
         if self.way == "scan":
             scan = nn.scan(
                 _step,
@@ -374,11 +424,24 @@ class Recurrent(nn.Module):
                 split_rngs={"params": False},
                 reverse=self.reverse,
             )
+            x = x.rows() if isinstance(x, Lookup) else x
+            z = x if folded else cell.project(x)
             carry, outputs = scan(cell, cell.initial_carry(B), (z, inside))
         else:
-            carry, outputs = fused(
-                self.cell, self.reverse, z, cell.recurrent_kernel, cell.hidden_bias(), inside
-            )
+            recurrent_kernel, bias = cell.recurrent_kernel, cell.hidden_bias()
+            table, xs = x if isinstance(x, Lookup) else (None, x)
+
+            def run(carry: Carry, inputs: tuple) -> tuple[Carry, jax.Array]:
+                xs, inside = inputs
+                z = xs if table is None else Lookup(table, xs)
+                if not folded:
+                    z = cell.project(z.rows() if isinstance(z, Lookup) else z)
+                return fused(self.cell, self.reverse, carry, z, recurrent_kernel, bias, inside)
+
+            if self.recompute:
+                inside = jnp.ones((T, B), bool) if inside is None else inside
+                run = _in_segments(run, self.recompute, self.reverse)
+            carry, outputs = run(cell.initial_carry(B), (xs, inside))
         if inside is not None:
             outputs = jnp.where(inside[:, :, None], outputs, 0)
         return outputs.swapaxes(0, 1), carry
@@ -409,21 +472,22 @@ class Bidirectional(nn.Module):
         layer: The class of both layers.
         features: Hidden size H of each.
         way: Of both, see `Recurrent`.
+        recompute: Of both.
     """
 
     layer: type[Recurrent]
     features: int
     way: str = "auto"
+    recompute: int = 0
 
     @nn.compact
     def __call__(
         self, x: jax.Array | Lookup, lengths: jax.Array | None = None
     ) -> tuple[jax.Array, Carry]:
         """As `Recurrent.__call__`, with outputs [B, T, 2H] and carries [B, 2H]."""
-        forward, carry_forward = self.layer(self.features, way=self.way, name="forward")(x, lengths)
-        backward, carry_backward = self.layer(
-            self.features, reverse=True, way=self.way, name="backward"
-        )(x, lengths)
+        layer = functools.partial(self.layer, self.features, way=self.way, recompute=self.recompute)
+        forward, carry_forward = layer(name="forward")(x, lengths)
+        backward, carry_backward = layer(reverse=True, name="backward")(x, lengths)
         carry = tuple(
             jnp.concatenate(pair, axis=-1)
             for pair in zip(carry_forward, carry_backward, strict=True)

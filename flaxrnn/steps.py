@@ -73,27 +73,27 @@ def train_step(
     first = 0 if axis is None else rows * jax.lax.axis_index(axis)
     key = jax.random.fold_in(state.key, state.step)
     keys = jax.vmap(functools.partial(jax.random.fold_in, key))(first + jnp.arange(rows))
-    weight = _everywhere(batch["weights"].sum(), axis)
 
-    def share_of_loss(params: Params) -> tuple[jax.Array, metrics.Sums]:
+    def loss(params: Params) -> tuple[jax.Array, metrics.Sums]:
         logits = models.logits(model, params, batch["tokens"], batch["lengths"], keys)
         sums = metrics.sums(logits, batch["labels"], batch["weights"])
-        return sums["loss"] / weight, sums
+        return sums["loss"], sums
 
-    gradient = jax.grad(share_of_loss, has_aux=True)
-    grads, sums = _everywhere(gradient(state.params), axis)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    grads, sums = _everywhere(jax.grad(loss, has_aux=True)(state.params), axis)
+    grads = jax.tree.map(lambda g: g / sums["weight"], grads)
     finite = jnp.isfinite(sums["loss"]) & jnp.isfinite(optax.tree.norm(grads))
-
-    def keep(new: Any, old: Any) -> Any:
-        return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
-
     step = state.step + 1
-    params = keep(optax.apply_updates(state.params, updates), state.params)
-    average = (
-        optax.incremental_update(params, state.average, 9 / (step + 8)) if averaging else params
-    )
-    state = TrainState(step, state.key, params, keep(opt_state, state.opt_state), average)
+
+    def update(state: TrainState) -> TrainState:
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        average = params
+        if averaging:
+            average = optax.incremental_update(params, state.average, 9 / (step + 8))
+        return TrainState(step, state.key, params, opt_state, average)
+
+    # Unlike a choice among results, a branch leaves the state where it lies.
+    state = jax.lax.cond(finite, update, lambda state: state.replace(step=step), state)
     return state, sums, finite
 
 

@@ -140,36 +140,53 @@ class MinimalLayer(recurrence.Recurrent):
     cell = Minimal
 
 
-@pytest.mark.parametrize(
-    ("batch", "time", "inputs", "features", "lengths"),
-    [(5, 9, 6, 4, None), (5, 9, 6, 4, [9, 1, 5, 9, 2]), (1, 1, 1, 1, [1]), (3, 7, 2, 5, [3, 2, 4])],
-)
+@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("cls", [*recurrence.LAYERS.values(), MinimalLayer])
-def test_fused_equals_scan(cls, reverse, batch, time, inputs, features, lengths):
-    """Outputs, carries and all gradients, the table's of a folded look-up among them."""
-    rng = np.random.default_rng(0)
-    table = rng.normal(size=(11, inputs)).astype(np.float32)
-    ids = rng.integers(0, 11, (batch, time))
-    counts = None if lengths is None else np.array(lengths)
+def test_fused_equals_scan(cls, reverse, seed):
+    """Outputs, carries and all gradients; over arrays and tables, with and without recomputing."""
+    rng = np.random.default_rng(seed)
+    batch, time, inputs, features = rng.integers(1, 12, 4)
+    lengths = None if seed == 0 else rng.integers(1, time + 1, batch)
+    table = rng.normal(size=(7 if seed % 2 else 200, inputs)).astype(np.float32)
+    ids = rng.integers(0, len(table), (batch, time))
     weights = rng.normal(size=(batch, time, features)).astype(np.float32)
-    lookup = recurrence.Lookup(jnp.array(table), ids)
-    params = cls(features).init(jax.random.key(0), lookup, counts)
+    params = cls(features).init(jax.random.key(0), table[ids], lengths)
     params = jax.tree.map(lambda p: p + 0.2 * rng.normal(size=p.shape).astype("f"), params)
 
-    def run(way, params, table):
-        lookup = recurrence.Lookup(table, ids)
-        x = lookup.rows() if way == "scan" else lookup
-        outputs, carry = cls(features, reverse=reverse, way=way).apply(params, x, counts)
+    @functools.partial(jax.jit, static_argnums=(0, 1, 2))
+    @functools.partial(jax.grad, argnums=(3, 4), has_aux=True)
+    def gradient(way, recompute, look_up, params, table):
+        layer = cls(features, reverse=reverse, way=way, recompute=recompute)
+        x = recurrence.Lookup(table, ids) if look_up else table[ids]
+        outputs, carry = layer.apply(params, x, lengths)
         score = (outputs * weights).sum() + sum((c * c).sum() for c in carry)
         return score, (outputs, carry)
 
-    gradient = jax.jit(jax.grad(run, argnums=(1, 2), has_aux=True), static_argnums=0)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max()),
-        gradient("fused", params, table),
-        gradient("scan", params, table),
-    )
+    reference = gradient("scan", 0, False, params, table)
+    for way, recompute, look_up in [
+        ("scan", 0, True),
+        ("fused", 0, True),
+        ("fused", 0, False),
+        ("fused", 4, True),
+    ]:
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max()),
+            gradient(way, recompute, look_up, params, table),
+            reference,
+        )
+
+
+def test_recompute_takes_less_memory():
+    x = jnp.zeros((8, 1024, 16))
+    layers = {k: recurrence.LSTM(32, recompute=k) for k in (0, 32)}
+    params = layers[0].init(jax.random.key(0), x)
+
+    def temporary_bytes(layer):
+        gradient = jax.jit(jax.grad(lambda params: layer.apply(params, x)[1][1].sum()))
+        return gradient.lower(params).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporary_bytes(layers[32]) < 0.35 * temporary_bytes(layers[0])
 
 
 @pytest.mark.parametrize("cell", LAYERS)
@@ -182,7 +199,7 @@ def test_masked_equals_unpadded(cell, kind):
     layer = {
         "forward": lambda: cls(H),
         "reverse": lambda: cls(H, reverse=True),
-        "bidirectional": lambda: recurrence.Bidirectional(cls, H),
+        "bidirectional": lambda: recurrence.Bidirectional(cls, H, recompute=3),
     }[kind]()
     params = layer.init(jax.random.key(1), x, lengths)
 
