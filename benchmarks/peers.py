@@ -46,7 +46,7 @@ def flaxrnn(spec: Spec) -> Callable[[], Any]:
     import jax
 
     from configs import imdb, reuters
-    from flaxrnn import data, loop, models, optim, steps
+    from flaxrnn import data, devices, loop, models, optim, steps
 
     config = {"reuters": reuters, "imdb": imdb}[spec["model"]].get_config()
     config.model.hidden_size = spec["hidden"]
@@ -54,28 +54,31 @@ def flaxrnn(spec: Spec) -> Callable[[], Any]:
     model = models.build(config.model, config.data.num_words, classes)
     tokens, labels = arrays(spec)
     lengths = np.full(len(tokens), tokens.shape[1], np.int32)
+    devices.use_all_cores()
+    mesh = devices.mesh_for(spec["batch"])
     if spec["mode"] == "infer":
         params = models.init_params(model, jax.random.key(0))
-        forward = jax.jit(functools.partial(models.logits, model))
+        forward = steps.predictor(model, mesh)
         return lambda: forward(params, tokens, lengths).block_until_ready()
-
-    loop.use_all_cores()
-    mesh = loop.mesh_for(spec["batch"])
     optimizer = optim.adam(config.train.learning_rate)
     state = jax.tree.map(jax.numpy.copy, steps.init_state(model, optimizer, 0))
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     texts = {"tokens": tokens.astype(np.uint16), "lengths": lengths, "labels": labels}
     state, texts = jax.device_put((state, texts), everywhere)
-    order = np.tile(np.arange(spec["batch"]), loop.STEPS_A_DISPATCH)
-    (chunk,) = data.chunks(order, spec["batch"], loop.STEPS_A_DISPATCH, mesh.size)
+    batches = [data.Batch(0, np.arange(spec["batch"]))] * loop.STEPS_A_DISPATCH
+    (chunk,) = data.chunks(batches, spec["batch"], loop.STEPS_A_DISPATCH, mesh.size)
     train_steps = functools.partial(
-        steps.train_steps, model=model, optimizer=optimizer, averaging=config.train.averaging
+        steps.train_steps,
+        model=model,
+        optimizer=optimizer,
+        averaging=config.train.averaging,
+        buckets=(spec["length"],),
     )
     train_steps = steps.in_parallel(train_steps, mesh, donate=True)
 
     def run() -> None:
         nonlocal state
-        state, sums = train_steps(state, texts, *chunk)
+        state, sums = train_steps(state, texts, chunk)
         jax.block_until_ready(sums)
 
     run.steps = loop.STEPS_A_DISPATCH  # type: ignore[attr-defined]

@@ -10,6 +10,7 @@ def get_config() -> ConfigDict:
         {
             "task": "reuters",  # reuters | reuters_clean | imdb
             "seed": 0,  # of initial values, order and dropout
+            "compile_cache": placeholder(str),  # compiled programs; unset: JAX', ~/.cache/flaxrnn
             "data": {
                 "source": "auto",  # auto | real | synthetic
                 "data_dir": placeholder(str),  # prepared datasets; unset: TFDS' own
@@ -17,6 +18,8 @@ def get_config() -> ConfigDict:
                 "num_words": 1_000,  # vocabulary size, special ids included
                 "maxlen": 100,  # tokens; of a longer text the last ones stay
                 "padding": "post",  # post: masked | pre: read as if it were text, as in Keras
+                "max_padding": 0.1,  # share of padding that length buckets allow; 1: no buckets
+                "device_memory": 1024.0,  # MiB of each device for texts; more is streamed
                 "validation": "train",  # train: the last part of it | test: the chapter's habit
                 "validation_fraction": 0.1,  # of the training texts, where validation = train
             },

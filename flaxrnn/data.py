@@ -1,4 +1,4 @@
-"""A corpus as encoded arrays in memory, and its batches.
+"""A corpus as encoded arrays in memory, and its batches of texts of like length.
 
 A TFDS corpus is tokenized once; the ids of all its texts, laid end to end, are cached beside the
 prepared dataset, so a second start reads no text. `num_words` and `maxlen` are applied on top, so
@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from flaxrnn import text
-from flaxrnn.errors import ConfigError
+from flaxrnn.errors import ConfigError, DataError
 
 _CACHE_VERSION = 1  # of the tokenizer and of the layout below
+_MOST_BUCKETS = 16  # each is compiled
 
 
 @dataclass(frozen=True)
@@ -45,26 +46,26 @@ class Split:
 
     def clip(self, num_words: int, maxlen: int | None) -> Split:
         """Ids from `num_words` on become unknown; of each text the last `maxlen` tokens stay."""
-        ids = np.where(self.ids < num_words, self.ids, text.UNKNOWN)
-        if maxlen is None:
-            return Split(ids, self.offsets, self.labels)
-        from_end = np.repeat(self.offsets[1:], self.lengths) - np.arange(len(ids))
-        lengths = np.minimum(self.lengths, maxlen)
-        return Split(ids[from_end <= maxlen], np.append(0, np.cumsum(lengths)), self.labels)
+        ids, lengths = self.ids, self.lengths
+        if maxlen is not None:
+            lengths = np.minimum(lengths, maxlen)
+            ids = ids[_ranges(self.offsets[1:] - lengths, lengths)]
+        ids = np.where(ids < num_words, ids, np.int32(text.UNKNOWN))
+        return Split(ids, np.append(0, np.cumsum(lengths)), self.labels)
 
-    def padded(self, maxlen: int, padding: str) -> dict[str, np.ndarray]:
+    def padded(self, maxlen: int, padding: str, dtype: Any = np.int32) -> dict[str, np.ndarray]:
         """The texts, none longer than `maxlen`, as arrays of one length T = `maxlen`.
 
         Args:
             maxlen: T.
             padding: "post": on the right, and `lengths` says where a text ends. "pre": on the left,
                 and `lengths` is T throughout, so that padding is read as if it were text.
+            dtype: Of the tokens.
 
         Returns:
-            tokens uint16 or int32 [N, T], lengths int32 [N], labels int32 [N].
+            tokens [N, T], lengths int32 [N], labels int32 [N].
         """
-        small = self.ids.max(initial=0) < 2**16
-        tokens = np.full((len(self), maxlen), text.PAD, np.uint16 if small else np.int32)
+        tokens = np.full((len(self), maxlen), text.PAD, dtype)
         lengths = self.lengths.astype(np.int32)
         place = np.arange(maxlen, dtype=np.int32)
         if padding == "post":
@@ -74,11 +75,28 @@ class Split:
             lengths[:] = maxlen
         return {"tokens": tokens, "lengths": lengths, "labels": self.labels}
 
-    def slice(self, begin: int, end: int) -> Split:
-        """The texts from `begin` to before `end`."""
-        first, last = self.offsets[begin], self.offsets[end]
-        offsets = self.offsets[begin : end + 1] - first
-        return Split(self.ids[first:last], offsets, self.labels[begin:end])
+    def take(self, rows: np.ndarray) -> Split:
+        """The texts `rows`, int [n], in that order."""
+        lengths = self.lengths[rows]
+        ids = self.ids[_ranges(self.offsets[rows], lengths)]
+        return Split(ids, np.append(0, np.cumsum(lengths)), self.labels[rows])
+
+    def __add__(self, other: Split) -> Split:
+        """These texts, then those of `other`."""
+        return Split(
+            np.concatenate([self.ids, other.ids]),
+            np.concatenate([self.offsets, self.offsets[-1] + other.offsets[1:]]),
+            np.concatenate([self.labels, other.labels]),
+        )
+
+
+def _ranges(begins: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The whole numbers from each begin on, `lengths` of them, end to end, int32."""
+    steps = np.ones(lengths.sum(), np.int32)  # from each number to the next
+    firsts = np.append(0, np.cumsum(lengths))[:-1][lengths > 0]
+    begins, lengths = begins[lengths > 0], lengths[lengths > 0]
+    steps[firsts] = begins - np.append(0, begins[:-1] + lengths[:-1] - 1)
+    return np.cumsum(steps, dtype=np.int32, out=steps)
 
 
 @dataclass(frozen=True)
@@ -220,32 +238,159 @@ def load_data(
     return arrays(corpus.train), arrays(corpus.test)
 
 
-def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
-    """The order in which an epoch visits `n` texts: a pure function of its arguments."""
-    return np.random.default_rng([seed, epoch]).permutation(n)
+class Batch(NamedTuple):
+    """Texts of like length."""
+
+    bucket: int  # index of the length to pad them to
+    rows: np.ndarray  # int [n], n ≤ B
 
 
-def chunks(
-    order: np.ndarray, batch_size: int, steps: int, multiple: int = 1
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.int32]]:
-    """The batches of an order, several at a time and all of one shape; no text is left out.
+class Chunk(NamedTuple):
+    """S batches of one shape, for one program: arrays of NumPy or JAX, or their shardings."""
+
+    rows: Any  # int32 [S, B]
+    weights: Any  # float32 [S, B]; 0: a row that fills up the batch
+    buckets: Any  # int32 [S]
+    used: Any  # int32, how many of the S batches count
+
+
+@dataclass(frozen=True)
+class Material:
+    """The texts of a run: clipped, assigned to splits and to lengths to pad them to."""
+
+    texts: Split  # of all splits
+    lengths: np.ndarray  # tokens that are read of each text, int [N]
+    padding: str  # "post" or "pre"
+    buckets: tuple[int, ...]  # lengths to pad to, rising; the last one is the longest text's
+    rows: dict[str, np.ndarray]  # which texts are "train", "val" and "test"
+
+
+def arrange(
+    corpus: Corpus,
+    *,
+    num_words: int,
+    maxlen: int,
+    padding: str,
+    max_padding: float,
+    validation: str,
+    validation_fraction: float,
+) -> Material:
+    """Prepares a corpus for a run, see `configs/default.py`.
+
+    Raises:
+        DataError: `validation_fraction` leaves nothing to train on, or nothing to validate with.
+    """
+    count = len(corpus.train)
+    train, test = np.arange(count), count + np.arange(len(corpus.test))
+    val = test
+    if validation == "train":
+        cut = count - round(count * validation_fraction)
+        train, val = train[:cut], train[cut:]
+        if not (len(train) and len(val)):
+            raise DataError(
+                f"data.validation_fraction: {validation_fraction} of {count:,} texts"
+                " leaves none to train on or none to validate with"
+            )
+    texts = corpus.train.clip(num_words, maxlen) + corpus.test.clip(num_words, maxlen)
+    lengths = texts.lengths if padding == "post" else np.full(len(texts), maxlen)
+    buckets = bucket_lengths(lengths[train], maxlen, max_padding)
+    return Material(texts, lengths, padding, buckets, {"train": train, "val": val, "test": test})
+
+
+def bucket_lengths(lengths: np.ndarray, maxlen: int, max_padding: float) -> tuple[int, ...]:
+    """Lengths to pad texts to: as few as keep the share of padding below `max_padding`.
+
+    Of all choices of that number of lengths, the one with the least padding; at most 16 of them.
+
+    Args:
+        lengths: Tokens of each text, int [N], none above `maxlen`.
+        maxlen: The longest bucket.
+        max_padding: Padding tokens over all tokens; 1: one bucket.
+
+    Returns:
+        The lengths, rising; the last one is `maxlen`.
+    """
+    ends = np.unique(np.quantile(lengths, np.linspace(0, 1, 257), method="higher"))
+    ends = np.unique(np.append(ends, maxlen)).astype(np.int64)
+    texts = np.searchsorted(np.sort(lengths), ends, side="right")  # that fit into each
+    # between[a, b]: padded tokens of the texts longer than ends[a], up to ends[b].
+    between = np.triu(ends[None, :] * (texts[None, :] - texts[:, None]).astype(float))
+    between[np.tril_indices(len(ends), -1)] = np.inf
+    least = ends * texts.astype(float)  # padded tokens of the texts up to ends[b], in one bucket
+    before: list[np.ndarray] = []  # where the bucket before the last begins, for 2, 3, … buckets
+    while 1 - lengths.sum() / least[-1] >= max_padding and len(before) < _MOST_BUCKETS - 1:
+        candidates = least[:, None] + between
+        before.append(candidates.argmin(axis=0))
+        least = candidates.min(axis=0)
+    chosen = [len(ends) - 1]
+    for choice in reversed(before):
+        chosen.append(choice[chosen[-1]])
+    return tuple(sorted({int(ends[i]) for i in chosen}))
+
+
+def batches(
+    order: np.ndarray, lengths: np.ndarray, buckets: Sequence[int], batch_size: int
+) -> list[Batch]:
+    """Cuts an order of texts into batches of like length, all but the last one full.
+
+    A text goes to the shortest bucket that holds it; those that do not fill a batch there go to the
+    next longer one.
 
     Args:
         order: Rows to visit, int [n].
-        batch_size: B; the last batch is filled up with rows of weight 0.
+        lengths: Tokens of each text, by row.
+        buckets: As `bucket_lengths` gives them.
+        batch_size: Texts a batch.
+    """
+    found = []
+    bucket = np.searchsorted(buckets, lengths[order])
+    left = order[:0]
+    for i in range(len(buckets)):
+        left = np.append(left, order[bucket == i])
+        end = len(left) - (len(left) % batch_size if i + 1 < len(buckets) else 0)
+        found += [
+            Batch(i, left[at : min(at + batch_size, end)]) for at in range(0, end, batch_size)
+        ]
+        left = left[end:]
+    return found
+
+
+def epoch_batches(
+    rows: np.ndarray,
+    lengths: np.ndarray,
+    buckets: Sequence[int],
+    batch_size: int,
+    seed: int,
+    epoch: int,
+) -> list[Batch]:
+    """The batches of an epoch, shuffled: a pure function of its arguments, see `batches`."""
+    random = np.random.default_rng([seed, epoch])
+    found = batches(random.permutation(rows), lengths, buckets, batch_size)
+    return [found[i] for i in random.permutation(len(found))]
+
+
+def chunks(
+    batches: Sequence[Batch], batch_size: int, steps: int, multiple: int = 1
+) -> Iterator[Chunk]:
+    """Batches, several at a time and all of one shape.
+
+    Args:
+        batches: None larger than `batch_size`.
+        batch_size: B; a smaller batch is filled up with rows of weight 0.
         steps: S, batches a chunk; the last chunk is filled up with batches not to be used.
         multiple: B is rounded up to it with rows of weight 0.
-
-    Yields:
-        Rows int32 [S, B], their weights float32 [S, B], and how many of the S batches to use.
     """
-    count = -(-len(order) // batch_size)
     width = -(-batch_size // multiple) * multiple
-    rows = np.zeros((-(-count // steps) * steps, width), np.int32)
-    weights = np.zeros(rows.shape, np.float32)
-    batch, place = np.divmod(np.arange(len(order)), batch_size)
-    rows[batch, place] = order
-    weights[batch, place] = 1
-    for begin in range(0, count, steps):
-        chosen = slice(begin, begin + steps)
-        yield rows[chosen], weights[chosen], np.int32(min(steps, count - begin))
+    for begin in range(0, len(batches), steps):
+        some = batches[begin : begin + steps]
+        chunk = Chunk(
+            np.zeros((steps, width), np.int32),
+            np.zeros((steps, width), np.float32),
+            np.zeros(steps, np.int32),
+            np.int32(len(some)),
+        )
+        for i, batch in enumerate(some):
+            chunk.rows[i, : len(batch.rows)] = batch.rows
+            chunk.weights[i, : len(batch.rows)] = 1
+            chunk.buckets[i] = batch.bucket
+        yield chunk

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from flaxrnn import checkpoint, data, metrics, models, text
+from flaxrnn import checkpoint, data, devices, models, steps, text
 from flaxrnn.errors import DataError, WorkdirError
 
 
@@ -28,13 +28,10 @@ class Classifier:
         """Keeps the parts; `settings` is the config of the run."""
         self.label_names = label_names
         self._vocabulary = vocabulary
-        self._params = params
         self._settings = settings
-        self._probabilities = jax.jit(
-            lambda params, tokens, lengths: metrics.probabilities(
-                models.logits(model, params, tokens, lengths)
-            )
-        )
+        self._mesh = devices.mesh_for(settings.train.eval_batch_size)
+        self._params = devices.everywhere(params, self._mesh)
+        self._probabilities = steps.predictor(model, self._mesh)
 
     def predict(self, texts: list[str]) -> tuple[list[str], np.ndarray]:
         """Classifies raw texts.
@@ -58,6 +55,7 @@ class Classifier:
         split = split.clip(self._settings.data.num_words, maxlen)
         arrays = split.padded(maxlen, self._settings.data.padding)
         size = self._settings.train.eval_batch_size
+        size = -(-size // self._mesh.size) * self._mesh.size
         parts = []
         for begin in range(0, len(rows), size):  # each batch of one shape, the last one too
             chosen = np.minimum(np.arange(begin, begin + size), len(rows) - 1)
@@ -73,6 +71,7 @@ def load(workdir: str | Path) -> Classifier:
     Raises:
         WorkdirError: The workdir holds no trained model.
     """
+    devices.use_all_cores()
     workdir = Path(workdir)
     try:
         settings = ConfigDict(json.loads((workdir / "config.json").read_text("utf-8")))

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -34,10 +34,16 @@ class Report:
         self._workdir = workdir
         self._events = SummaryWriter(str(workdir), purge_step=resumed_epochs + 1, flush_secs=10)
 
-    def progress(self, chunks: Sequence[Any], steps: int, epoch: int) -> Iterable[Any]:
-        """Shows rate and time left of an epoch, of chunks of `steps` each, on a terminal only."""
+    def progress(self, items: Iterable[Any], count: int, steps: int, epoch: int) -> Iterable[Any]:
+        """Shows rate and time left of an epoch of `count` items, of `steps` each, on a terminal."""
         return tqdm(
-            chunks, desc=f"epoch {epoch}", unit="step", unit_scale=steps, leave=False, disable=None
+            items,
+            desc=f"epoch {epoch}",
+            total=count,
+            unit="step",
+            unit_scale=steps,
+            leave=False,
+            disable=None,
         )
 
     def epoch(self, history: list[dict[str, Any]], epochs: int, patience: int) -> None:

@@ -18,7 +18,7 @@ from flax import struct
 from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, PartitionSpec
 
-from flaxrnn import metrics, models
+from flaxrnn import data, metrics, models
 
 Params = Any
 Arrays = dict[str, jax.Array]
@@ -36,6 +36,7 @@ class TrainState(struct.PyTreeNode):
     average: Params  # of the parameters over the latest steps: what is evaluated and kept
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def init_state(
     model: models.TextClassifier, optimizer: optax.GradientTransformation, seed: int
 ) -> TrainState:
@@ -48,9 +49,12 @@ def init_state(
 def train_step(
     state: TrainState,
     batch: Arrays,
+    bucket: jax.Array | int = 0,
+    *,
     model: models.TextClassifier,
     optimizer: optax.GradientTransformation,
     averaging: bool,
+    buckets: tuple[int, ...],
     axis: str | None = None,
 ) -> tuple[TrainState, metrics.Sums, jax.Array]:
     """One update on the mean loss of the batch's real rows.
@@ -60,10 +64,12 @@ def train_step(
     Args:
         state: As the step before left it.
         batch: tokens int32 [B, T], lengths int32 [B], labels int32 [B], weights float32 [B].
+        bucket: Which of `buckets` the texts are cut to, int32.
         model: The classifier.
         optimizer: Of the state.
         averaging: Whether `average` is the polynomial-decay average of the parameters (Shamir &
             Zhang, 2013, eta = 8: about the last ninth of the steps), else the parameters.
+        buckets: Lengths, each at most T and at least as long as the texts that are cut to it.
         axis: Mesh axis over which the rows of the batch are spread; None: they are all here.
 
     Returns:
@@ -74,12 +80,15 @@ def train_step(
     key = jax.random.fold_in(state.key, state.step)
     keys = jax.vmap(functools.partial(jax.random.fold_in, key))(first + jnp.arange(rows))
 
-    def loss(params: Params) -> tuple[jax.Array, metrics.Sums]:
-        logits = models.logits(model, params, batch["tokens"], batch["lengths"], keys)
+    def loss(params: Params, length: int) -> tuple[jax.Array, metrics.Sums]:
+        tokens = batch["tokens"][:, :length]
+        logits = models.logits(model, params, tokens, batch["lengths"], keys)
         sums = metrics.sums(logits, batch["labels"], batch["weights"])
         return sums["loss"], sums
 
-    grads, sums = _everywhere(jax.grad(loss, has_aux=True)(state.params), axis)
+    gradient = jax.grad(loss, has_aux=True)
+    branches = [lambda params, n=n: gradient(params, n) for n in buckets]
+    grads, sums = _everywhere(jax.lax.switch(bucket, branches, state.params), axis)
     grads = jax.tree.map(lambda g: g / sums["weight"], grads)
     finite = jnp.isfinite(sums["loss"]) & jnp.isfinite(optax.tree.norm(grads))
     step = state.step + 1
@@ -100,27 +109,19 @@ def train_step(
 def train_steps(
     state: TrainState,
     texts: Arrays,
-    rows: jax.Array,
-    weights: jax.Array,
-    count: jax.Array,
+    chunk: data.Chunk,
     *,
-    model: models.TextClassifier,
-    optimizer: optax.GradientTransformation,
-    averaging: bool,
     axis: str | None = None,
+    **settings: Any,
 ) -> tuple[TrainState, metrics.Sums]:
-    """The first `count` of S training steps, in one program.
+    """The training steps of a chunk, in one program.
 
     Args:
         state: As the step before left it.
         texts: As `data.Split.padded` gives them.
-        rows: Which texts each step sees, int32 [S, B].
-        weights: Of those, float32 [S, B].
-        count: At most S, int32.
-        model: See `train_step`; so are the others.
-        optimizer: Of the state.
-        averaging: Whether to average the parameters.
+        chunk: Which of them each step sees.
         axis: Mesh axis.
+        **settings: Of `train_step`.
 
     Returns:
         The next state, the sums of `train_step` over the steps, and among them "first_bad", the
@@ -129,43 +130,48 @@ def train_steps(
 
     def body(i: jax.Array, carry: tuple[TrainState, metrics.Sums]) -> Any:
         state, total = carry
-        batch = _take(texts, rows[i], weights[i])
-        state, sums, finite = train_step(state, batch, model, optimizer, averaging, axis)
+        batch = _take(texts, chunk.rows[i], chunk.weights[i])
+        state, sums, finite = train_step(state, batch, chunk.buckets[i], axis=axis, **settings)
         first_bad = total.pop("first_bad")
         total = jax.tree.map(jnp.add, total, sums)
         bad = jnp.where(finite, NO_STEP, state.step)
         return state, {**total, "first_bad": jnp.minimum(first_bad, bad)}
 
     zeros = dict.fromkeys(("loss", "hits", "weight"), jnp.float32(0))
-    return jax.lax.fori_loop(0, count, body, (state, {**zeros, "first_bad": jnp.int32(NO_STEP)}))
+    total = {**zeros, "first_bad": jnp.int32(NO_STEP)}
+    return jax.lax.fori_loop(0, chunk.used, body, (state, total))
 
 
 def evaluate(
     params: Params,
     texts: Arrays,
-    rows: jax.Array,
-    weights: jax.Array,
-    count: jax.Array,
+    chunk: data.Chunk,
     *,
     model: models.TextClassifier,
+    buckets: tuple[int, ...],
     axis: str | None = None,
 ) -> metrics.Sums:
-    """Sums over the first `count` of S batches: `metrics.sums`, and the "confusion" matrix.
+    """Sums over the batches of a chunk: `metrics.sums`, and the "confusion" matrix.
 
     The arguments are those of `train_steps`.
     """
 
     def body(i: jax.Array, total: metrics.Sums) -> metrics.Sums:
-        batch = _take(texts, rows[i], weights[i])
-        logits = models.logits(model, params, batch["tokens"], batch["lengths"])
-        seen = (logits, batch["labels"], batch["weights"])
+        batch = _take(texts, chunk.rows[i], chunk.weights[i])
+
+        def logits(params: Params, length: int) -> jax.Array:
+            return models.logits(model, params, batch["tokens"][:, :length], batch["lengths"])
+
+        branches = [functools.partial(logits, length=n) for n in buckets]
+        out = jax.lax.switch(chunk.buckets[i], branches, params)
+        seen = (out, batch["labels"], batch["weights"])
         sums = {**metrics.sums(*seen), "confusion": metrics.confusion(*seen)}
         return jax.tree.map(jnp.add, total, sums)
 
     classes = max(2, model.outputs)
     zeros = dict.fromkeys(("loss", "hits", "weight"), jnp.float32(0))
     start = {**zeros, "confusion": jnp.zeros((classes, classes))}
-    return _everywhere(jax.lax.fori_loop(0, count, body, start), axis)
+    return _everywhere(jax.lax.fori_loop(0, chunk.used, body, start), axis)
 
 
 def in_parallel(function: Callable, mesh: Mesh, donate: bool) -> jax.stages.Wrapped:
@@ -178,11 +184,36 @@ def in_parallel(function: Callable, mesh: Mesh, donate: bool) -> jax.stages.Wrap
     spread = jax.shard_map(
         functools.partial(function, axis="data"),
         mesh=mesh,
-        in_specs=(all_of_it, all_of_it, some_rows, some_rows, all_of_it),
+        in_specs=(
+            all_of_it,
+            all_of_it,
+            data.Chunk(rows=some_rows, weights=some_rows, buckets=all_of_it, used=all_of_it),
+        ),
         out_specs=all_of_it,
         check_vma=False,  # gradients and sums are added up by hand, once
     )
     return jax.jit(spread, donate_argnums=(0,) if donate else ())
+
+
+def predictor(model: models.TextClassifier, mesh: Mesh) -> jax.stages.Wrapped:
+    """Compiles (params, tokens [B, T], lengths [B]) → probabilities [B, C] for a mesh's devices.
+
+    B is a multiple of their number; each takes its share of the rows.
+    """
+
+    def probabilities(params: Params, tokens: jax.Array, lengths: jax.Array) -> jax.Array:
+        return metrics.probabilities(models.logits(model, params, tokens, lengths))
+
+    rows = PartitionSpec("data")
+    return jax.jit(
+        jax.shard_map(
+            probabilities,
+            mesh=mesh,
+            in_specs=(PartitionSpec(), rows, rows),
+            out_specs=rows,
+            check_vma=False,
+        )
+    )
 
 
 def _take(texts: Arrays, rows: jax.Array, weights: jax.Array) -> Arrays:

@@ -1,6 +1,9 @@
 """Strict process settings, and the corpora that tests share."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 import jax
 import numpy as np
@@ -11,6 +14,11 @@ from flaxrnn.datasets import imdb_sentiment, reuters_topics
 
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Compiled programs are shared by the tests of a session, and never in the user's folder.
+COMPILED = tempfile.mkdtemp()
+atexit.register(shutil.rmtree, COMPILED)
+jax.config.update("jax_compilation_cache_dir", COMPILED)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED
 
 WORDS = ["the", "a", "of", "and", "good", "bad", "not", "very", "film", "plot", "oil", "grain"]
 

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from conftest import tiny_split
@@ -19,19 +21,22 @@ def test_clip_limits_words_and_keeps_the_last_tokens(split):
     assert clipped.ids.dtype == np.int32
 
 
-def test_slice_is_a_range_of_texts(split):
-    part = split.slice(4, 9)
+def test_take_and_add_give_the_texts_asked_for(split):
+    rows = np.array([4, 22, 4, 0])
+    part = split.take(rows) + split.take(rows[:0]) + split.take(rows[1:2])
+    wanted = [*rows, 22]
     assert len(part) == 5
-    for got, want in zip(part.texts(), split.texts()[4:9], strict=True):
-        np.testing.assert_array_equal(got, want)
-    np.testing.assert_array_equal(part.labels, split.labels[4:9])
+    for got, row in zip(part.texts(), wanted, strict=True):
+        np.testing.assert_array_equal(got, split.texts()[row])
+    np.testing.assert_array_equal(part.labels, split.labels[wanted])
+    assert part.ids.dtype == np.int32
 
 
 @pytest.mark.parametrize("padding", ["post", "pre"])
 def test_padded_holds_every_text_as_it_is(split, padding):
     arrays = split.padded(30, padding)
     assert {k: (v.shape, str(v.dtype)) for k, v in arrays.items()} == {
-        "tokens": ((23, 30), "uint16"),
+        "tokens": ((23, 30), "int32"),
         "lengths": ((23,), "int32"),
         "labels": ((23,), "int32"),
     }
@@ -44,32 +49,87 @@ def test_padded_holds_every_text_as_it_is(split, padding):
             np.testing.assert_array_equal(row, np.pad(want, (30 - len(want), 0)))
 
 
-def test_padded_holds_large_ids():
-    big = data.Split(np.array([1, 70_000], np.int32), np.array([0, 2]), np.array([0], np.int32))
-    assert big.padded(3, "post")["tokens"].tolist() == [[1, 70_000, 0]]
+def test_clip_of_a_text_without_a_token():
+    empty = data.Split(np.array([7, 8], np.int32), np.array([0, 0, 2, 2]), np.zeros(3, np.int32))
+    np.testing.assert_array_equal(empty.clip(100, 1).offsets, [0, 0, 1, 1])
+    np.testing.assert_array_equal(empty.clip(100, 1).ids, [8])
+
+
+def padding_of(lengths, buckets):
+    return 1 - lengths.sum() / np.array(buckets)[np.searchsorted(buckets, lengths)].sum()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_bucket_lengths_are_the_fewest_that_keep_padding_low(seed):
+    rng = np.random.default_rng(seed)
+    lengths = np.minimum(rng.geometric(0.05, 400), 60)
+    buckets = data.bucket_lengths(lengths, 60, max_padding=0.2)
+    assert padding_of(lengths, buckets) < 0.2
+    assert buckets[-1] == 60
+    assert list(buckets) == sorted(set(buckets))
+    fewer = itertools.combinations(range(1, 60), len(buckets) - 2)
+    assert min(padding_of(lengths, (*choice, 60)) for choice in fewer) >= 0.2
+    assert data.bucket_lengths(lengths, 60, max_padding=1.0) == (60,)
+    assert len(data.bucket_lengths(lengths, 60, max_padding=1e-9)) == 16
 
 
 @pytest.mark.parametrize(
-    ("n", "batch", "steps", "multiple"), [(23, 4, 2, 1), (24, 4, 3, 8), (1, 5, 16, 2)]
+    ("n", "batch_size", "steps", "multiple"), [(23, 4, 2, 1), (24, 4, 3, 8), (1, 5, 16, 2)]
 )
-def test_chunks_visit_every_row_once_in_order(n, batch, steps, multiple):
-    order = data.epoch_order(n, seed=3, epoch=2)
+def test_an_epoch_visits_every_text_once(n, batch_size, steps, multiple):
+    lengths = np.random.default_rng(0).integers(1, 31, n)
+    buckets = (5, 12, 30)
+    rows = np.arange(100, 100 + n)
+    lengths_by_row = np.append(np.zeros(100, int), lengths)
+    batches = data.epoch_batches(rows, lengths_by_row, buckets, batch_size, seed=3, epoch=2)
+    assert len(batches) == -(-n // batch_size)  # as many as without buckets
+    assert sorted(len(b.rows) for b in batches)[1:] == [batch_size] * (len(batches) - 1)
+    for batch in batches:
+        assert lengths_by_row[batch.rows].max() <= buckets[batch.bucket]
     visited = []
-    for rows, weights, count in data.chunks(order, batch, steps, multiple):
-        assert rows.shape == weights.shape == (steps, -(-batch // multiple) * multiple)
-        assert not weights[count:].any()
-        assert (weights[:count].sum(axis=1) >= 1).all()
-        assert (weights.sum(axis=1) <= batch).all()
-        visited.extend(rows[weights == 1])
-    np.testing.assert_array_equal(visited, order)
+    chunks = list(data.chunks(batches, batch_size, steps, multiple))
+    for chunk in chunks:
+        assert chunk.rows.shape == chunk.weights.shape
+        assert chunk.rows.shape == (steps, -(-batch_size // multiple) * multiple)
+        assert not chunk.weights[chunk.used :].any()
+        for row, weight in zip(chunk.rows, chunk.weights, strict=True):
+            visited.extend(row[weight == 1])
+    np.testing.assert_array_equal(np.sort(visited), rows)
+    buckets_used = np.concatenate([c.buckets[: c.used] for c in chunks])
+    np.testing.assert_array_equal(buckets_used, [b.bucket for b in batches])
 
 
-def test_order_is_a_pure_function_of_seed_and_epoch():
-    first = data.epoch_order(100, seed=0, epoch=1)
-    np.testing.assert_array_equal(first, data.epoch_order(100, seed=0, epoch=1))
-    np.testing.assert_array_equal(np.sort(first), np.arange(100))
-    assert (first != data.epoch_order(100, seed=0, epoch=2)).any()
-    assert (first != data.epoch_order(100, seed=1, epoch=1)).any()
+def test_batches_are_shuffled_by_seed_and_epoch_alone():
+    lengths = np.random.default_rng(0).integers(1, 31, 200)
+
+    def epoch(seed, epoch):
+        found = data.epoch_batches(np.arange(200), lengths, (10, 30), 8, seed, epoch)
+        return [b.bucket for b in found], np.concatenate([b.rows for b in found]).tolist()
+
+    assert epoch(0, 1) == epoch(0, 1)
+    for other in (epoch(0, 2), epoch(1, 1)):
+        assert other[0] != epoch(0, 1)[0]
+        assert other[1] != epoch(0, 1)[1]
+
+
+@pytest.mark.parametrize(("task", "maxlen", "cut"), [("reuters", 100, 0.1), ("imdb", 500, 0.25)])
+def test_padding_of_the_real_corpora_stays_under_a_tenth(task, maxlen, cut, manual_dir, data_dir):
+    corpus = data.load_corpus(task, "real", data_dir, manual_dir)
+    material = data.arrange(
+        corpus,
+        num_words=1_000,
+        maxlen=maxlen,
+        padding="post",
+        max_padding=0.1,
+        validation="train",
+        validation_fraction=cut,
+    )
+    assert len(material.buckets) <= 8
+    batches = data.epoch_batches(
+        material.rows["train"], material.lengths, material.buckets, 40, seed=0, epoch=1
+    )
+    read = sum(material.lengths[batch.rows].sum() for batch in batches)
+    assert 1 - read / sum(40 * material.buckets[batch.bucket] for batch in batches) < 0.1
 
 
 def test_second_load_reads_no_text(data_dir, monkeypatch):

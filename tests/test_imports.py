@@ -18,12 +18,15 @@ ROOMS = {  # module → the modules of the package it may import
     "models": {"recurrence", "text"},
     "metrics": set(),
     "optim": set(),
-    "steps": {"metrics", "models"},
+    "steps": {"data", "metrics", "models"},
+    "devices": set(),
+    "feed": {"data", "devices"},
     "checkpoint": {"errors", "steps"},
     "report": set(),
-    "predict": {"checkpoint", "data", "errors", "metrics", "models", "text"},
-    "loop": {"checkpoint", "config", "data", "errors", "metrics", "models", "optim", "report"}
-    | {"steps"},
+    "predict": {"checkpoint", "data", "devices", "errors", "models", "steps", "text"},
+    "trainer": {"data", "devices", "feed", "metrics", "models", "steps"},
+    "loop": {"checkpoint", "config", "data", "devices", "errors", "metrics", "models", "optim"}
+    | {"report", "steps", "trainer"},
 }
 
 

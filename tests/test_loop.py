@@ -8,14 +8,14 @@ import pytest
 
 import flaxrnn
 from configs import imdb, reuters
-from flaxrnn import loop, steps
+from flaxrnn import loop
 from flaxrnn.errors import DataError, DivergedError, WorkdirError
 
 RESULT = {
     "task", "dataset", "data_source", "seed", "parameters", "epochs", "best_epoch", "val_loss",
     "val_accuracy", "test_loss", "test_accuracy", "test_macro_f1", "test_examples", "seconds",
-    "train_examples_per_second", "train_tokens_per_second", "devices", "versions", "commit",
-    "command",
+    "train_examples_per_second", "train_tokens_per_second", "buckets", "resident", "memory",
+    "devices", "versions", "commit", "command",
 }  # fmt: skip
 
 
@@ -36,7 +36,7 @@ def test_shipped_config_trains(module, variant, tiny_corpus, tmp_path, capsys):
     result = flaxrnn.train(config, tmp_path)
 
     assert set(result) == RESULT
-    assert set(result["seconds"]) == {"startup", "compile", "train", "eval", "total"}
+    assert set(result["seconds"]) == {"startup", "compile", "train", "input", "eval", "total"}
     assert result == json.loads((tmp_path / "result.json").read_text())
     assert result["epochs"] == 2
     assert result["test_examples"] == 23
@@ -123,18 +123,64 @@ def test_early_stopping_brings_the_best_weights_back(tiny_corpus, tmp_path):
     assert last["test_loss"] != result["test_loss"]
 
 
-def test_each_step_and_split_compiles_once(tiny_corpus, tmp_path, monkeypatch):
-    traced = []
-    for name in ("train_steps", "evaluate"):
-        original = getattr(steps, name)
+@pytest.mark.parametrize("device_memory", [0.0, 1.0])
+def test_nothing_compiles_after_the_first_epoch(device_memory, tiny_corpus, tmp_path, monkeypatch):
+    """With several buckets in every epoch, texts resident or streamed; nor in the evaluation."""
+    compiled, after_epoch = [], []
 
-        def counted(*args, _name=name, _original=original, **kwargs):
-            traced.append(_name)
-            return _original(*args, **kwargs)
+    def listen(event, duration, **details):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(details)
 
-        monkeypatch.setattr(steps, name, counted)
-    flaxrnn.train(shrink(reuters.get_config()), tmp_path)
-    assert sorted(traced) == ["evaluate", "evaluate", "train_steps"]  # validation, test
+    reported = loop.report.Report.epoch
+
+    def report_and_count(self, *arguments):
+        reported(self, *arguments)
+        after_epoch.append(len(compiled))
+
+    monkeypatch.setattr(loop.report.Report, "epoch", report_and_count)
+    config = shrink(reuters.get_config(), epochs=4)
+    config.data.max_padding = 0.05
+    config.data.device_memory = device_memory
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        result = flaxrnn.train(config, tmp_path)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert len(result["buckets"]) > 2
+    assert result["resident"] == bool(device_memory)
+    assert after_epoch[0] > 0
+    assert len(compiled) == after_epoch[0]
+
+
+def test_streamed_and_resident_texts_give_the_same_bits(tiny_corpus, tmp_path):
+    for name, device_memory in (("streamed", 0.0), ("resident", 1.0)):
+        config = shrink(imdb.get_config())
+        config.data.device_memory = device_memory
+        flaxrnn.train(config, tmp_path / name)
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        weights(tmp_path / "streamed"),
+        weights(tmp_path / "resident"),
+    )
+
+
+def test_result_names_time_and_memory(tiny_corpus, tmp_path):
+    result = flaxrnn.train(shrink(reuters.get_config()), tmp_path)
+    assert 0 <= result["seconds"]["input"] < result["seconds"]["train"]
+    assert 100 < result["memory"]["peak_rss_mib"] < 100_000
+    assert result["memory"]["peak_device_mib"] is None  # CPU
+
+
+def test_compiled_programs_are_kept_where_the_config_says(tiny_corpus, tmp_path):
+    config = shrink(reuters.get_config())
+    before = jax.config.jax_compilation_cache_dir
+    config.compile_cache = str(tmp_path / "compiled")
+    try:
+        flaxrnn.train(config, tmp_path / "run")
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+    assert list((tmp_path / "compiled").glob("jit_train_steps-*"))
 
 
 def test_loss_that_is_not_finite_stops_and_keeps_the_last_good_weights(tiny_corpus, tmp_path):
@@ -179,7 +225,9 @@ def test_too_few_texts_for_the_validation_fraction(tiny_corpus, tmp_path):
 
 
 def test_predict_names_an_empty_text(tiny_corpus, tmp_path):
-    flaxrnn.train(shrink(imdb.get_config(), epochs=1), tmp_path)
+    config = shrink(imdb.get_config(), epochs=1)
+    config.train.eval_batch_size = 17  # spread over both devices
+    flaxrnn.train(config, tmp_path)
     classifier = flaxrnn.load(tmp_path)
     with pytest.raises(DataError, match=r"text 1 is empty"):
         classifier.predict(["good", " .,"])

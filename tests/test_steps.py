@@ -23,7 +23,9 @@ def setup(config, batch_size=4, maxlen=24, seed=0):
         "labels": rng.integers(0, classes, batch_size),
         "weights": np.ones(batch_size, np.float32),
     }
-    step = functools.partial(steps.train_step, model=model, optimizer=optimizer, averaging=True)
+    step = functools.partial(
+        steps.train_step, model=model, optimizer=optimizer, averaging=True, buckets=(maxlen,)
+    )
 
     @jax.jit
     def one_step(state, batch):
@@ -33,10 +35,18 @@ def setup(config, batch_size=4, maxlen=24, seed=0):
     return model, steps.init_state(model, optimizer, seed), batch, one_step
 
 
-def many_steps(model):
+def many_steps(model, buckets=(24,)):
     return functools.partial(
-        steps.train_steps, model=model, optimizer=optim.adam(1e-3), averaging=True
+        steps.train_steps,
+        model=model,
+        optimizer=optim.adam(1e-3),
+        averaging=True,
+        buckets=buckets,
     )
+
+
+def texts_of(batch):
+    return {name: jnp.array(batch[name]) for name in ("tokens", "lengths", "labels")}
 
 
 def assert_same_gradients(a, b):
@@ -169,11 +179,12 @@ def test_average_is_that_of_late_steps():
 
 def test_evaluation_counts_every_row_once():
     model, state, batch, _ = setup(reuters.get_config())
-    texts = {name: jnp.array(batch[name]) for name in ("tokens", "lengths", "labels")}
-    evaluate = jax.jit(functools.partial(steps.evaluate, model=model))
+    evaluate = jax.jit(functools.partial(steps.evaluate, model=model, buckets=(15, 24)))
+    batches = data.batches(np.arange(4), batch["lengths"], (15, 24), 3)
+    assert {b.bucket for b in batches} == {1}  # one text is short, and does not fill a batch
     total = 0
-    for chunk in data.chunks(np.arange(4), 3, steps=2):
-        total += evaluate(state.params, texts, *chunk)["confusion"]
+    for chunk in data.chunks(batches, 3, steps=2):
+        total += evaluate(state.params, texts_of(batch), chunk)["confusion"]
     assert total.sum() == 4
     np.testing.assert_array_equal(total.sum(axis=1), np.bincount(batch["labels"], minlength=46))
 
@@ -181,24 +192,24 @@ def test_evaluation_counts_every_row_once():
 @pytest.mark.parametrize("config", [reuters, imdb])
 @pytest.mark.parametrize("devices", [1, 2])
 def test_many_steps_at_once_on_any_devices_equal_one_by_one(config, devices):
-    """Batches of 3 rows on 1 or 2 devices, dropout and a chunk that is not full among them."""
+    """Batches of 3 rows on 1 or 2 devices, of two lengths; dropout, a chunk that is not full."""
     config = config.get_config()
     model, state, batch, step = setup(config, batch_size=7)
-    texts = {name: batch[name] for name in ("tokens", "lengths", "labels")}
-    order = np.array([3, 0, 6, 2, 5, 1, 4])
+    texts, buckets = texts_of(batch), (17, 24)
+    batches = data.epoch_batches(np.arange(7), batch["lengths"], buckets, 3, seed=0, epoch=1)
+    assert {b.bucket for b in batches} == {0, 1}
     losses, one_by_one = 0.0, state
-    for begin in range(0, 7, 3):
-        rows = np.resize(order[begin : begin + 3], 3)
-        weights = (np.arange(3) < len(order[begin : begin + 3])).astype(np.float32)
-        chosen = {name: array[rows] for name, array in texts.items()}
+    for _, rows in batches:
+        weights = (np.arange(3) < len(rows)).astype(np.float32)
+        chosen = {name: array[np.resize(rows, 3)] for name, array in texts.items()}
         one_by_one, sums = step(one_by_one, {**chosen, "weights": weights})
         losses += float(sums["loss"])
 
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), ("data",))
-    many = steps.in_parallel(many_steps(model), mesh, donate=False)
+    many = steps.in_parallel(many_steps(model, buckets), mesh, donate=False)
     total, at_once = 0.0, state
-    for chunk in data.chunks(order, 3, steps=2, multiple=devices):
-        at_once, sums = many(at_once, texts, *chunk)
+    for chunk in data.chunks(batches, 3, steps=2, multiple=devices):
+        at_once, sums = many(at_once, texts, chunk)
         assert sums["first_bad"] == steps.NO_STEP
         total += float(sums["loss"])
     np.testing.assert_allclose(total, losses, rtol=1e-5)
@@ -208,8 +219,7 @@ def test_many_steps_at_once_on_any_devices_equal_one_by_one(config, devices):
 
 def test_first_step_that_is_not_finite_is_numbered():
     model, state, batch, _ = setup(reuters.get_config())
-    texts = {name: batch[name] for name in ("tokens", "lengths", "labels")}
-    rows, weights, count = next(data.chunks(np.arange(4), 1, steps=4))
-    weights[2] = np.nan
-    _, sums = jax.jit(many_steps(model))(state, texts, rows, weights, count)
+    chunk = next(data.chunks([data.Batch(0, np.array([i])) for i in range(4)], 1, steps=4))
+    chunk.weights[2] = np.nan
+    _, sums = jax.jit(many_steps(model))(state, texts_of(batch), chunk)
     assert sums["first_bad"] == 3

@@ -1,0 +1,76 @@
+"""The devices of a process: cores or accelerators, their mesh, their compiled programs, memory."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+ROWS_A_DEVICE = 8  # below that, a batch is spread over fewer devices
+
+
+def use_all_cores() -> None:
+    """Makes every core a device of JAX' CPU backend, unless JAX is at work already."""
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", os.cpu_count())
+
+
+def keep_compiled(folder: str | None) -> None:
+    """Keeps compiled programs on disk, for the next start.
+
+    Args:
+        folder: Where; None: where JAX' own settings say, else ~/.cache/flaxrnn.
+    """
+    if folder is None and jax.config.values["jax_compilation_cache_dir"] is None:
+        folder = os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "flaxrnn")
+    if folder is not None:
+        jax.config.update("jax_compilation_cache_dir", str(Path(folder).expanduser()))
+        compilation_cache.reset_cache()  # JAX looks at its settings once, at the first compilation
+    # JAX keeps only what took a second; the small ones add up.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def compiled(program: jax.stages.Wrapped, *arguments: Any) -> jax.stages.Compiled:
+    """Compiles a program for arguments like these, on as little memory as can be had."""
+    lowered = program.lower(*arguments)
+    _trim_heap()
+    executable = lowered.compile()
+    _trim_heap()
+    return executable
+
+
+def _trim_heap() -> None:
+    """Gives freed memory back to the system: XLA's compiler leaves hundreds of MB behind."""
+    with contextlib.suppress(OSError, AttributeError):  # other systems than Linux with glibc
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def mesh_for(batch_size: int) -> Mesh:
+    """The devices to spread a batch over: all, but at least 8 rows for each."""
+    devices = jax.local_devices()[: max(1, batch_size // ROWS_A_DEVICE)]
+    return Mesh(np.array(devices), ("data",))
+
+
+def everywhere(tree: Any, mesh: Mesh) -> Any:
+    """The arrays of a tree on each device of the mesh."""
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def peak_memory() -> dict[str, float | None]:
+    """Peaks of this process in MiB: resident memory; the fullest accelerator's, None on CPU."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    stats = [device.memory_stats() for device in jax.local_devices()]
+    peaks = [found["peak_bytes_in_use"] for found in stats if found]
+    return {
+        "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20,
+        "peak_device_mib": max(peaks) / 2**20 if peaks else None,
+    }
