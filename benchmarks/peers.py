@@ -60,7 +60,7 @@ def flaxrnn(spec: Spec) -> Callable[[], Any]:
         params = models.init_params(model, jax.random.key(0))
         forward = steps.predictor(model, mesh)
         return lambda: forward(params, tokens, lengths).block_until_ready()
-    optimizer = optim.adam(config.train.learning_rate)
+    optimizer = optim.adam(config.train.learning_rate, "constant", 1)
     state = jax.tree.map(jax.numpy.copy, steps.init_state(model, optimizer, 0))
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     texts = {"tokens": tokens.astype(np.uint16), "lengths": lengths, "labels": labels}

@@ -20,6 +20,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import peers
+from flaxrnn import report
 
 RESULTS = Path(__file__).parent / "results"
 OWN = [  # model, batch, length, hidden, mode
@@ -85,6 +86,26 @@ def matmul_peak() -> float:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return float(out.stdout.split()[0])
+
+
+def provenance() -> dict:
+    """Machine, Python, commit and command."""
+    return {
+        "machine": {"cores": os.cpu_count(), "processor": processor()},
+        "python": platform.python_version(),
+        "commit": report.commit(),
+        "command": report.command(),
+    }
+
+
+def processor() -> str:
+    """Its name, where the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def time_case(case: tuple, names: list[str], rounds: int, peak: float) -> dict:
@@ -177,11 +198,7 @@ def main() -> None:
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"throughput-{arguments.device}"
     record = {
-        "machine": {
-            "cores": os.cpu_count(),
-            "processor": platform.processor() or platform.machine(),
-        },
-        "python": platform.python_version(),
+        **provenance(),
         "versions": versions,
         "missing": missing,
         "peak_gflops": peak / 1e9,

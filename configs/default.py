@@ -40,7 +40,8 @@ def get_config() -> ConfigDict:
             "train": {
                 "batch_size": 20,  # texts
                 "eval_batch_size": 250,  # texts
-                "learning_rate": 1e-3,  # of Adam
+                "learning_rate": 1e-3,  # of Adam, the highest
+                "schedule": "constant",  # one_cycle: up in a tenth of all epochs, then down to 0
                 "epochs": 200,  # at most
                 "patience": 5,  # epochs without a lower validation loss before training stops
                 "averaging": True,  # evaluate and keep the average of the weights of late steps

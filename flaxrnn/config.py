@@ -69,6 +69,7 @@ FIELDS = {
     "train.batch_size": _int(1),
     "train.eval_batch_size": _int(1),
     "train.learning_rate": Field(float, "a number above 0", lambda v: 0 < v < float("inf")),
+    "train.schedule": _one_of("constant", "one_cycle"),
     "train.epochs": _int(1),
     "train.patience": _int(1),
     "train.averaging": _BOOL,

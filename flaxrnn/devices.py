@@ -43,7 +43,9 @@ def compiled(program: jax.stages.Wrapped, *arguments: Any) -> jax.stages.Compile
     """Compiles a program for arguments like these, on as little memory as can be had."""
     lowered = program.lower(*arguments)
     _trim_heap()
-    executable = lowered.compile()
+    # On CPU, LLVM's level 3 takes a quarter longer than 2 and gives no faster programs.
+    cpu = jax.default_backend() == "cpu"
+    executable = lowered.compile({"xla_backend_optimization_level": "2"} if cpu else None)
     _trim_heap()
     return executable
 

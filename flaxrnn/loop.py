@@ -68,7 +68,12 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path | None = None) ->
         del corpus  # the texts of the run are all that is needed, IMDB's others take 100 MB
         model = models.build(config.model, config.data.num_words, len(label_names))
         print(models.summary(model, config.train.batch_size, config.data.maxlen))
-        optimizer = optim.adam(config.train.learning_rate)
+        steps_an_epoch = -(-len(material.rows["train"]) // config.train.batch_size)
+        optimizer = optim.adam(
+            config.train.learning_rate,
+            config.train.schedule,
+            steps_an_epoch * config.train.epochs,
+        )
         state = _copy(steps.init_state(model, optimizer, config.seed))
         weights = _copy(state.average)  # what the run would end with now
         progress: dict[str, Any] = {"history": [], "diverged_at": None}
@@ -128,7 +133,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path | None = None) ->
         save()
         reporter.epoch(history, config.train.epochs, config.train.patience)
 
-    with clock("eval"):
+    with clock("test"):
         test_sums = trainer.evaluate(weights, "test")
     checkpoints.close()
     best = report.best_epoch(history)
@@ -165,12 +170,14 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path | None = None) ->
 class Clock:
     """Seconds spent in the parts of a run, over all its starts.
 
-    "input", the wait for the next batches, is a part of "train".
+    "input", the wait for the next batches, is a part of "train"; "eval" is all validations, "test"
+    the one evaluation on the test split.
     """
 
     def __init__(self) -> None:
         """Starts the total."""
-        self._seconds = dict.fromkeys(("startup", "compile", "train", "input", "eval"), 0.0)
+        parts = ("startup", "compile", "train", "input", "eval", "test")
+        self._seconds = dict.fromkeys(parts, 0.0)
         self._began = time.perf_counter()
         self._before = 0.0
 

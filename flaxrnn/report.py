@@ -102,19 +102,24 @@ def provenance() -> dict[str, Any]:
             "python": sys.version.partition(" ")[0],
             **{package: metadata.version(package) for package in PACKAGES},
         },
-        "commit": _commit(),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "commit": commit(),
+        "command": command(),
     }
 
 
-def _commit() -> str | None:
+def command() -> str:
+    """The command line of this process, without folders of the program."""
+    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def commit() -> str | None:
     """The commit of the package's own checkout, "-dirty" behind it if it is changed."""
     root = Path(__file__).parents[1]
     if not (root / ".git").exists():
         return None  # installed, perhaps inside somebody else's repository
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    describe = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        git = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+        git = subprocess.run(describe, cwd=root, capture_output=True, text=True, check=False)
     except OSError:
         return None
     return git.stdout.strip() or None

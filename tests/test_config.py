@@ -6,11 +6,11 @@ from ml_collections import ConfigDict
 
 from configs import default, imdb, reuters
 from flaxrnn import config as config_lib
-from flaxrnn import datasets, models, recurrence
+from flaxrnn import datasets, models, optim, recurrence
 from flaxrnn.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
-VARIANTS = ["", "keras", "demo"]
+VARIANTS = ["", "keras", "fast", "demo"]
 
 
 def test_default_and_fields_list_the_same():
@@ -25,6 +25,7 @@ def test_choices_are_those_of_the_code():
     assert choices("data.source") == list(datasets.SOURCES)
     assert choices("model.cell") == list(recurrence.LAYERS)
     assert choices("model.pooling") == list(models.POOLINGS)
+    assert choices("train.schedule") == list(optim.SCHEDULES)
     assert choices("model.recurrence") == list(recurrence.WAYS)
 
 

@@ -29,14 +29,22 @@ def shrink(config, epochs=2, **model):
     return config
 
 
-@pytest.mark.parametrize("variant", ["", "keras", "demo"])
+@pytest.mark.parametrize("variant", ["", "keras", "fast", "demo"])
 @pytest.mark.parametrize("module", [reuters, imdb])
 def test_shipped_config_trains(module, variant, tiny_corpus, tmp_path, capsys):
     config = shrink(module.get_config(variant))
     result = flaxrnn.train(config, tmp_path)
 
     assert set(result) == RESULT
-    assert set(result["seconds"]) == {"startup", "compile", "train", "input", "eval", "total"}
+    assert set(result["seconds"]) == {
+        "startup",
+        "compile",
+        "train",
+        "input",
+        "eval",
+        "test",
+        "total",
+    }
     assert result == json.loads((tmp_path / "result.json").read_text())
     assert result["epochs"] == 2
     assert result["test_examples"] == 23

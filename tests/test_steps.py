@@ -13,7 +13,7 @@ from flaxrnn import data, models, optim, steps
 def setup(config, batch_size=4, maxlen=24, seed=0):
     classes = {"reuters": 46, "imdb": 2}[config.task]
     model = models.build(config.model, config.data.num_words, classes)
-    optimizer = optim.adam(config.train.learning_rate)
+    optimizer = optim.adam(config.train.learning_rate, "constant", 1)
     rng = np.random.default_rng(seed)
     lengths = rng.integers(9, maxlen + 1, batch_size)
     inside = np.arange(maxlen) < lengths[:, None]
@@ -39,7 +39,7 @@ def many_steps(model, buckets=(24,)):
     return functools.partial(
         steps.train_steps,
         model=model,
-        optimizer=optim.adam(1e-3),
+        optimizer=optim.adam(1e-3, "constant", 1),
         averaging=True,
         buckets=buckets,
     )
@@ -159,7 +159,7 @@ def test_init_and_steps_are_a_pure_function_of_the_seed():
     model, _, batch, step = setup(imdb.get_config())
 
     def run(seed):
-        state, _ = step(steps.init_state(model, optim.adam(1e-3), seed), batch)
+        state, _ = step(steps.init_state(model, optim.adam(1e-3, "constant", 1), seed), batch)
         return state.params["embed"]["embedding"]
 
     np.testing.assert_array_equal(run(5), run(5))
@@ -223,3 +223,16 @@ def test_first_step_that_is_not_finite_is_numbered():
     chunk.weights[2] = np.nan
     _, sums = jax.jit(many_steps(model))(state, texts_of(batch), chunk)
     assert sums["first_bad"] == 3
+
+
+def test_one_cycle_rises_and_falls_to_zero():
+    optimizer = optim.adam(0.1, "one_cycle", 20)
+    params = {"w": jnp.zeros(1)}
+    state, moved = optimizer.init(params), []
+    for _ in range(20):
+        updates, state = optimizer.update({"w": jnp.ones(1)}, state)
+        moved.append(-float(updates["w"][0]))  # Adam's step is the rate, where gradients are equal
+    assert moved[0] == pytest.approx(0.05, rel=1e-4)
+    assert moved[2] == pytest.approx(max(moved)) == pytest.approx(0.1, rel=1e-4)
+    assert (np.diff(moved[2:]) < 0).all()
+    assert moved[-1] == pytest.approx(0.1 / 18, rel=1e-4)

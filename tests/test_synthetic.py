@@ -29,7 +29,7 @@ def lstm_accuracy(material, epochs):
         "recurrence": "auto", "recompute": 0,
     }  # fmt: skip
     model = models.build(settings, WORDS, classes=2)
-    optimizer = optim.adam(5e-3)
+    optimizer = optim.adam(5e-3, "constant", 1)
     trainer = Trainer(
         material,
         model,

@@ -1,0 +1,139 @@
+"""Times training up to the book's accuracy: the chapter's Keras protocol and flaxrnn's `:fast`.
+
+    python -m benchmarks.time_to_accuracy               both tasks, 5 seeds
+    python -m benchmarks.time_to_accuracy --tasks imdb --seeds 3
+
+Needs the real corpora. Both run in turns, every run in a process of its own. Of Keras' protocol
+only the training counts, up to the end of the first epoch whose test accuracy reaches the book's;
+of flaxrnn's the compilation, with nothing kept from before, the training and every validation,
+which alone decides when it stops. Imports and preparing the data count for neither. Writes
+benchmarks/results/time-to-accuracy-DEVICE.json.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks import throughput
+
+BOOK = {"reuters": 0.7177, "imdb": 0.8796}  # test accuracy
+MOST_EPOCHS = {"reuters": 30, "imdb": 10}
+
+
+def keras(task: str, seed: int) -> dict[str, Any]:
+    """The chapter's script under Keras/TensorFlow, on the same texts."""
+    os.environ.update(KERAS_BACKEND="tensorflow", TF_CPP_MIN_LOG_LEVEL="3")
+    import keras
+
+    import flaxrnn
+
+    keras.utils.set_random_seed(seed)
+    reuters = task == "reuters"
+    words, maxlen, batch = (1_000, 100, 20) if reuters else (5_000, 500, 40)
+    (x_train, y_train), (x_test, y_test) = flaxrnn.load_data(
+        task, num_words=words, maxlen=maxlen, source="real"
+    )
+    layers = [keras.layers.Embedding(words, 100)]
+    if reuters:
+        layers += [
+            keras.layers.LSTM(100, activation="tanh"),
+            keras.layers.Dense(46, activation="softmax"),
+        ]
+        y_train, y_test = (keras.utils.to_categorical(y, 46) for y in (y_train, y_test))
+        loss = "categorical_crossentropy"
+    else:
+        layers += [
+            keras.layers.Dropout(0.5),
+            keras.layers.Conv1D(64, 5, padding="valid", activation="relu", strides=1),
+            keras.layers.MaxPooling1D(pool_size=4),
+            keras.layers.LSTM(55),
+            keras.layers.Dense(1, activation="sigmoid"),
+        ]
+        loss = "binary_crossentropy"
+        held_out = round(0.25 * len(x_train))  # the last part, as validation_split takes it
+        x_train, y_train = x_train[:-held_out], y_train[:-held_out]
+    model = keras.Sequential(layers)
+    model.compile(loss=loss, optimizer="adam", metrics=["accuracy"])
+    seconds, accuracies = 0.0, []
+    while len(accuracies) < MOST_EPOCHS[task]:
+        began = time.perf_counter()
+        model.fit(x_train, y_train, batch_size=batch, epochs=1, verbose=0)
+        seconds += time.perf_counter() - began
+        accuracies.append(model.evaluate(x_test, y_test, batch_size=250, verbose=0)[1])
+        if accuracies[-1] >= BOOK[task]:
+            break
+    return {"seconds": seconds, "epochs": len(accuracies), "test_accuracy": accuracies[-1]}
+
+
+def flaxrnn(task: str, seed: int) -> dict[str, Any]:
+    """`configs/TASK.py:fast`, compiled anew."""
+    import flaxrnn
+
+    config = importlib.import_module(f"configs.{task}").get_config("fast")
+    config.seed, config.data.source = seed, "real"
+    with tempfile.TemporaryDirectory() as folder:
+        config.compile_cache = str(Path(folder) / "compiled")
+        result = flaxrnn.train(config, Path(folder) / "run")
+    parts = {part: result["seconds"][part] for part in ("compile", "train", "eval")}
+    return {
+        "seconds": sum(parts.values()),
+        **parts,
+        "epochs": result["epochs"],
+        "val_accuracy": result["val_accuracy"],
+        "test_accuracy": result["test_accuracy"],
+    }
+
+
+RUNS = {"keras": keras, "flaxrnn": flaxrnn}
+
+
+def in_process(name: str, task: str, seed: int) -> dict[str, Any]:
+    """A run in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.time_to_accuracy", "--run", name, task, str(seed)]
+    out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return json.loads(out.splitlines()[-1])
+
+
+def main() -> None:
+    """Runs both protocols over the seeds and writes the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--tasks", nargs="*", default=list(BOOK), choices=list(BOOK))
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--device", default="cpu", help="part of the result file's name")
+    parser.add_argument("--run", nargs=3, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.run:
+        name, task, seed = arguments.run
+        print(json.dumps(RUNS[name](task, int(seed))))
+        return
+    record: dict[str, Any] = {**throughput.provenance(), "seeds": arguments.seeds, "tasks": {}}
+    for task in arguments.tasks:
+        runs: dict[str, list] = {name: [] for name in RUNS}
+        for seed in range(arguments.seeds):
+            for name in RUNS:
+                runs[name].append(in_process(name, task, seed))
+                print(task, name, runs[name][-1], flush=True)
+        means = {
+            name: {
+                key: statistics.mean(run[key] for run in some)
+                for key in ("seconds", "epochs", "test_accuracy")
+            }
+            for name, some in runs.items()
+        }
+        ratio = means["flaxrnn"]["seconds"] / means["keras"]["seconds"]
+        record["tasks"][task] = {"book": BOOK[task], "means": means, "ratio": ratio, "runs": runs}
+        print(f"{task}: flaxrnn takes {ratio:.3f} of Keras' time, 1/{1 / ratio:.1f}")
+    path = throughput.RESULTS / f"time-to-accuracy-{arguments.device}.json"
+    path.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
