@@ -46,7 +46,7 @@ def flaxrnn(spec: Spec) -> Callable[[], Any]:
     import jax
 
     from configs import imdb, reuters
-    from flaxrnn import data, devices, loop, models, optim, steps
+    from flaxrnn import data, devices, models, optim, steps, trainer
 
     config = {"reuters": reuters, "imdb": imdb}[spec["model"]].get_config()
     config.model.hidden_size = spec["hidden"]
@@ -65,8 +65,8 @@ def flaxrnn(spec: Spec) -> Callable[[], Any]:
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     texts = {"tokens": tokens.astype(np.uint16), "lengths": lengths, "labels": labels}
     state, texts = jax.device_put((state, texts), everywhere)
-    batches = [data.Batch(0, np.arange(spec["batch"]))] * loop.STEPS_A_DISPATCH
-    (chunk,) = data.chunks(batches, spec["batch"], loop.STEPS_A_DISPATCH, mesh.size)
+    batches = [data.Batch(0, np.arange(spec["batch"]))] * trainer.STEPS_A_DISPATCH
+    (chunk,) = data.chunks(batches, spec["batch"], trainer.STEPS_A_DISPATCH, mesh.size)
     train_steps = functools.partial(
         steps.train_steps,
         model=model,
@@ -81,7 +81,11 @@ def flaxrnn(spec: Spec) -> Callable[[], Any]:
         state, sums = train_steps(state, texts, chunk)
         jax.block_until_ready(sums)
 
-    run.steps = loop.STEPS_A_DISPATCH  # type: ignore[attr-defined]
+    def program() -> str:
+        return train_steps.lower(state, texts, chunk).compile().as_text()
+
+    run.steps = trainer.STEPS_A_DISPATCH  # type: ignore[attr-defined]
+    run.program = program  # type: ignore[attr-defined]
     return run
 
 
