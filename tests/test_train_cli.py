@@ -31,7 +31,7 @@ def run(*arguments, cwd=ROOT, env=None, prefix=()):
         (["--config", "configs/nope.py"], "--config: there is no file configs/nope.py"),
         (["--config", "README.md"], "--config: README.md gives no config"),
         (["--config", "flaxrnn/text.py"], "--config: flaxrnn/text.py gives no config"),
-        (["--config", "configs/imdb.py:huge"], "variant 'huge' is not one of keras, demo"),
+        (["--config", "configs/imdb.py:huge"], "variant 'huge' is not one of keras, fast, demo"),
         (["--config", "configs/imdb.py", "--worksdir=x"], "worksdir"),
         (["--config", "configs/imdb.py", "x"], "x: not understood"),
         (
