@@ -4,6 +4,8 @@ python train.py --config configs/imdb.py
 python train.py --config configs/reuters.py:keras --workdir runs/keras --config.seed=1
 """
 
+import os
+import signal
 import sys
 
 from absl import app, flags
@@ -16,19 +18,28 @@ config_flags.DEFINE_config_file("config", None, "The config: FILE or FILE:VARIAN
 flags.DEFINE_string(
     "workdir", None, "Where the run is written, or continued; default: a fresh folder under runs/."
 )
+flags.DEFINE_string("coordinator", None, "Of a run of several processes: HOST:PORT of process 0.")
+flags.DEFINE_integer("num_processes", None, "How many processes.")
+flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
 
 
 def main(argv: list[str]) -> None:
     """Trains with the parsed flags."""
     del argv
-    from flaxrnn import loop  # imports JAX: a mistaken flag is answered before that
+    from flaxrnn import cluster, loop  # import JAX: a mistaken flag is answered before that
 
-    loop.train_and_evaluate(flags.FLAGS.config, flags.FLAGS.workdir)
+    given = flags.FLAGS
+    cluster.join(given.coordinator, given.num_processes, given.process_id)
+    loop.train_and_evaluate(given.config, given.workdir)
 
 
 if __name__ == "__main__":
     try:
         app.run(main, flags_parser=config.parse_flags)
     except FlaxrnnError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        sys.stdout.flush()
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        os._exit(error.exit_code)  # without a wait for other processes, which may be lost
+    except KeyboardInterrupt as stopped:  # a Stopped, where there was a run to stop
+        print(stopped, file=sys.stderr)
+        sys.exit(getattr(stopped, "exit_code", 128 + signal.SIGINT))

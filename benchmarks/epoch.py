@@ -67,14 +67,18 @@ class Epochs:
         """Trains an epoch."""
         self._done += 1
         began = time.perf_counter()
-        self._state, _, _ = self._trainer.epoch(self._state, self._done, self._watch)
+        for self._state, sums in self._trainer.epoch(self._state, self._done, watch=self._watch):
+            pass
+        jax.block_until_ready(sums)
         return time.perf_counter() - began
 
-    def _watch(self, fed: Any, count: int) -> Any:
-        for _ in range(count):
+    def _watch(self, fed: Any) -> Any:
+        while True:
             began = time.perf_counter()
-            item = next(fed)
+            item = next(fed, None)
             self.waited += time.perf_counter() - began
+            if item is None:
+                return
             yield item
 
     def padding(self) -> float:

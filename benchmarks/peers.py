@@ -62,9 +62,9 @@ def flaxrnn(spec: Spec) -> Callable[[], Any]:
         return lambda: forward(params, tokens, lengths).block_until_ready()
     optimizer = optim.adam(config.train.learning_rate, "constant", 1)
     state = jax.tree.map(jax.numpy.copy, steps.init_state(model, optimizer, 0))
-    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    everywhere = jax.sharding.PartitionSpec()
     texts = {"tokens": tokens.astype(np.uint16), "lengths": lengths, "labels": labels}
-    state, texts = jax.device_put((state, texts), everywhere)
+    state, texts = devices.place((state, texts), mesh, everywhere)
     batches = [data.Batch(0, np.arange(spec["batch"]))] * trainer.STEPS_A_DISPATCH
     (chunk,) = data.chunks(batches, spec["batch"], trainer.STEPS_A_DISPATCH, mesh.size)
     train_steps = functools.partial(
@@ -74,7 +74,8 @@ def flaxrnn(spec: Spec) -> Callable[[], Any]:
         averaging=config.train.averaging,
         buckets=(spec["length"],),
     )
-    train_steps = steps.in_parallel(train_steps, mesh, donate=True)
+    train_steps = steps.in_parallel(train_steps, mesh, everywhere, donate=True)
+    chunk = devices.place(chunk, mesh, steps.CHUNK)
 
     def run() -> None:
         nonlocal state

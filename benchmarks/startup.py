@@ -24,14 +24,12 @@ from flaxrnn import report
 
 progress = report.Report.progress
 
-def until_the_second(self, items, *arguments):
-    for number, item in enumerate(progress(self, items, *arguments)):
-        if number == 1:
-            print(time.time(), flush=True)
-            os._exit(0)
-        yield item
+def until_the_first(self, dispatches, *arguments):
+    for dispatch in progress(self, dispatches, *arguments):
+        print(time.time(), flush=True)
+        os._exit(0)
 
-report.Report.progress = until_the_second
+report.Report.progress = until_the_first
 runpy.run_path("train.py", run_name="__main__")
 """
 

@@ -45,6 +45,9 @@ def get_config() -> ConfigDict:
                 "epochs": 200,  # at most
                 "patience": 5,  # epochs without a lower validation loss before training stops
                 "averaging": True,  # evaluate and keep the average of the weights of late steps
+                "nonfinite": "stop",  # a step without a finite loss: stop | skip it and count
+                "checkpoint_seconds": 60.0,  # between checkpoints within an epoch
+                "checkpoint_steps": 0,  # also after so many training steps; 0: by seconds alone
                 "restore_best": True,  # end with the weights of the lowest validation loss
             },
         }

@@ -1,69 +1,169 @@
-"""Checkpoints: {state, the weights to keep, progress} on disk, written by Orbax."""
+"""Checkpoints: {state, the weights to keep, progress} on disk, verified before they are used.
+
+A checkpoint is a folder named by its step: `state.safetensors`, `weights.safetensors`,
+`progress.json`, and the checksums of all three. A thread writes it under another name; it gets its
+own only when all of it is on the disk, so whatever stops the process leaves it whole or not there.
+The newest two are kept: should one turn out damaged, the other takes its place.
+"""
 
 from __future__ import annotations
 
+import json
+import shutil
+import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import orbax.checkpoint as ocp
+import jax
+import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError
 
+from flaxrnn import files
 from flaxrnn.errors import WorkdirError
 from flaxrnn.steps import Params, TrainState
 
+_KEPT = 2
+
 
 class Checkpoints:
-    """The checkpoints of a run; the newest is kept.
+    """The checkpoints of a run.
 
     A checkpoint holds the training state, the parameters the run would end with now ("weights"),
-    and its progress as JSON: history of epochs, seconds spent.
+    and its progress as JSON: history of epochs, place in the data, seconds spent.
     """
 
     def __init__(self, folder: Path):
-        """Opens or makes `folder`."""
+        """Opens or makes `folder`.
+
+        Raises:
+            WorkdirError: It cannot be made.
+        """
         self._folder = folder
-        self._manager = ocp.CheckpointManager(
-            folder.absolute(), options=ocp.CheckpointManagerOptions(max_to_keep=1)
-        )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WorkdirError(f"{folder} cannot be written ({error.strerror})") from None
+        self._writer = ThreadPoolExecutor(1, "checkpoint")
+        self._under_way: Future[str | None] | None = None
 
     def save(
         self, state: TrainState, weights: Params, progress: dict[str, Any], wait: bool = False
-    ) -> None:
-        """Writes a checkpoint in the background, or before it returns with `wait`."""
-        self._manager.save(
-            int(state.step),
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state),
-                weights=ocp.args.StandardSave(weights),
-                progress=ocp.args.JsonSave(progress),
-            ),
-        )
-        if wait:
-            self._manager.wait_until_finished()
+    ) -> str | None:
+        """Writes a checkpoint in the background, unless the one before is still being written.
 
-    def restore(self, **like: Any) -> dict[str, Any] | None:
-        """The newest checkpoint, or None where there is none.
+        One that cannot be written costs a warning: the one before stays.
 
         Args:
-            **like: The items to read, "state" or "weights", as arrays of the same shapes.
+            state: Copied before this returns.
+            weights: Copied, too.
+            progress: As JSON.
+            wait: Until it is written.
 
         Returns:
-            Those items, and "progress".
+            With `wait`, why it could not be written, if so.
+        """
+        if self._under_way is not None and not self._under_way.done() and not wait:
+            return None
+        contents = {
+            "state.safetensors": safetensors.numpy.save(_named(state)),
+            "weights.safetensors": safetensors.numpy.save(_named(weights)),
+            "progress.json": json.dumps(progress).encode(),
+        }
+        self._under_way = self._writer.submit(self._write, int(state.step), contents)
+        return self._under_way.result() if wait else None
+
+    def _write(self, step: int, contents: dict[str, bytes]) -> str | None:
+        """Writes a checkpoint and removes old ones; what failed, if anything."""
+        part = self._folder / f"{step}.part"
+        try:
+            shutil.rmtree(part, ignore_errors=True)
+            if not (self._folder / str(step)).exists():
+                part.mkdir()
+                for name, content in contents.items():
+                    (part / name).write_bytes(content)
+                files.seal(part)
+                part.rename(self._folder / str(step))
+                files.sync(self._folder)
+            for old in self._steps()[_KEPT:]:
+                shutil.rmtree(self._folder / str(old))
+        except OSError as error:
+            failure = f"the checkpoint of step {step} cannot be written ({error.strerror})"
+            kept = self._steps()
+            stays = f"that of step {kept[0]} stays" if kept else "there is none before it"
+            print(f"warning: {failure}; {stays}", file=sys.stderr, flush=True)
+            shutil.rmtree(part, ignore_errors=True)
+            return failure
+        return None
+
+    def restore(self, **like: Any) -> dict[str, Any] | None:
+        """The newest checkpoint that is whole, or None where there is none.
+
+        Damaged ones are set aside, with a warning.
+
+        Args:
+            **like: What to read, "state" or "weights": arrays of the shapes and dtypes to expect.
+
+        Returns:
+            Those, as NumPy arrays, and "progress".
 
         Raises:
-            WorkdirError: The checkpoint cannot be read.
+            WorkdirError: There are checkpoints, but none that is whole and fits `like`.
         """
-        step = self._manager.latest_step()
-        if step is None:
-            return None
-        trees = {name: ocp.args.StandardRestore(tree) for name, tree in like.items()}
-        args = ocp.args.Composite(progress=ocp.args.JsonRestore(), **trees)
-        try:
-            items = self._manager.restore(step, args=args)
-        except Exception as error:  # Orbax raises whatever its storage raises
-            reason = str(error).partition("\n")[0]
-            raise WorkdirError(f"{self._folder}/{step}: damaged checkpoint ({reason})") from error
-        return {name: items[name] for name in (*like, "progress")}
+        problem = None
+        for step in self._steps():
+            folder = self._folder / str(step)
+            problem = files.damage(folder)
+            if problem is None:
+                return _read(folder, like)
+            aside = self._folder / f"{step}.damaged"
+            print(f"warning: {folder}: {problem}; set aside as {aside.name}", file=sys.stderr)
+            shutil.rmtree(aside, ignore_errors=True)
+            folder.rename(aside)
+        if problem or any(self._folder.glob("*.damaged")):
+            raise WorkdirError(
+                f"{self._folder}: no checkpoint is whole; delete the folder's run, or name another"
+                " workdir, to start anew"
+            )
+        return None
 
     def close(self) -> None:
         """Waits for what is being written."""
-        self._manager.close()
+        self._writer.shutdown()
+
+    def _steps(self) -> list[int]:
+        """Of the checkpoints, the newest first."""
+        found = (path.name for path in self._folder.iterdir() if path.is_dir())
+        return sorted((int(name) for name in found if name.isdecimal()), reverse=True)
+
+
+def _read(folder: Path, like: dict[str, Any]) -> dict[str, Any]:
+    items: dict[str, Any] = {"progress": json.loads((folder / "progress.json").read_bytes())}
+    for item, tree in like.items():
+        path = folder / f"{item}.safetensors"
+        try:
+            arrays = safetensors.numpy.load_file(path)
+        except SafetensorError as error:
+            raise WorkdirError(f"{path}: cannot be read ({error})") from None
+        expected = _named(tree)
+        if wrong := sorted(arrays.keys() ^ expected.keys()):
+            kind = "unknown array" if wrong[0] in arrays else "there is no array"
+            raise WorkdirError(f"{path}: {kind} {wrong[0]}")
+        for name, array in expected.items():
+            got = arrays[name]
+            if (got.shape, got.dtype) != (array.shape, array.dtype):
+                raise WorkdirError(
+                    f"{path}: {name} is {got.dtype}{list(got.shape)}, not"
+                    f" {array.dtype}{list(array.shape)}"
+                )
+        treedef = jax.tree.structure(tree)
+        items[item] = jax.tree.unflatten(treedef, [arrays[name] for name in expected])
+    return items
+
+
+def _named(tree: Any) -> dict[str, np.ndarray]:
+    """The arrays of a tree by their paths, as copies on the host."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    keystr = jax.tree_util.keystr
+    return {keystr(path, simple=True, separator="/"): np.array(leaf) for path, leaf in leaves}

@@ -73,6 +73,9 @@ FIELDS = {
     "train.epochs": _int(1),
     "train.patience": _int(1),
     "train.averaging": _BOOL,
+    "train.nonfinite": _one_of("stop", "skip"),
+    "train.checkpoint_seconds": Field(float, "a number above 0", lambda v: v > 0),
+    "train.checkpoint_steps": _int(0),
     "train.restore_best": _BOOL,
 }
 
@@ -144,7 +147,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     try:
         rest = flags.FLAGS(argv)
         if flags.FLAGS["verbosity"].using_default_value:
-            logging.set_verbosity(logging.WARNING)  # Orbax and TFDS chat at INFO
+            logging.set_verbosity(logging.WARNING)  # TFDS chats at INFO
         config = flags.FLAGS.config
     except flags.Error as error:
         raise ConfigError(" ".join(str(error).removeprefix("flag ").split())) from None

@@ -252,6 +252,7 @@ class Chunk(NamedTuple):
     weights: Any  # float32 [S, B]; 0: a row that fills up the batch
     buckets: Any  # int32 [S]
     used: Any  # int32, how many of the S batches count
+    stop: Any  # int32 [D], one a device: the signal that asks its process to stop, 0: none
 
 
 @dataclass(frozen=True)
@@ -370,7 +371,7 @@ def epoch_batches(
 
 
 def chunks(
-    batches: Sequence[Batch], batch_size: int, steps: int, multiple: int = 1
+    batches: Sequence[Batch], batch_size: int, steps: int, devices: int = 1
 ) -> Iterator[Chunk]:
     """Batches, several at a time and all of one shape.
 
@@ -378,9 +379,9 @@ def chunks(
         batches: None larger than `batch_size`.
         batch_size: B; a smaller batch is filled up with rows of weight 0.
         steps: S, batches a chunk; the last chunk is filled up with batches not to be used.
-        multiple: B is rounded up to it with rows of weight 0.
+        devices: D; B is rounded up to a multiple of it with rows of weight 0.
     """
-    width = -(-batch_size // multiple) * multiple
+    width = -(-batch_size // devices) * devices
     for begin in range(0, len(batches), steps):
         some = batches[begin : begin + steps]
         chunk = Chunk(
@@ -388,6 +389,7 @@ def chunks(
             np.zeros((steps, width), np.float32),
             np.zeros(steps, np.int32),
             np.int32(len(some)),
+            np.zeros(devices, np.int32),
         )
         for i, batch in enumerate(some):
             chunk.rows[i, : len(batch.rows)] = batch.rows

@@ -19,9 +19,10 @@ ROWS_A_DEVICE = 8  # below that, a batch is spread over fewer devices
 
 
 def use_all_cores() -> None:
-    """Makes every core a device of JAX' CPU backend, unless JAX is at work already."""
-    with contextlib.suppress(RuntimeError):
-        jax.config.update("jax_num_cpu_devices", os.cpu_count())
+    """Makes every core a device of JAX' CPU backend, unless their number is set or JAX at work."""
+    if jax.config.values["jax_num_cpu_devices"] <= 0:
+        with contextlib.suppress(RuntimeError):
+            jax.config.update("jax_num_cpu_devices", os.cpu_count())
 
 
 def keep_compiled(folder: str | None) -> None:
@@ -57,14 +58,37 @@ def _trim_heap() -> None:
 
 
 def mesh_for(batch_size: int) -> Mesh:
-    """The devices to spread a batch over: all, but at least 8 rows for each."""
-    devices = jax.local_devices()[: max(1, batch_size // ROWS_A_DEVICE)]
+    """The devices to spread a batch over: all, but at least 8 rows for each.
+
+    Of several processes, all devices of all of them: each has its share.
+    """
+    devices = jax.devices()
+    if jax.process_count() == 1:
+        devices = devices[: max(1, batch_size // ROWS_A_DEVICE)]
     return Mesh(np.array(devices), ("data",))
 
 
-def everywhere(tree: Any, mesh: Mesh) -> Any:
-    """The arrays of a tree on each device of the mesh."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+def place(tree: Any, mesh: Mesh, specs: Any) -> Any:
+    """Arrays that every process has, on the devices of a mesh, each process' own part on its own.
+
+    Args:
+        tree: Of arrays.
+        mesh: Devices, perhaps of several processes.
+        specs: How the arrays lie on them, a tree or one for all.
+    """
+
+    def put(spec: PartitionSpec, arrays: Any) -> Any:
+        sharding = NamedSharding(mesh, spec)
+        if not mesh.is_multi_process:
+            return jax.device_put(arrays, sharding)
+
+        def part(x: Any) -> jax.Array:
+            x = np.asarray(x)
+            return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+        return jax.tree.map(part, arrays)
+
+    return jax.tree.map(put, specs, tree, is_leaf=lambda x: isinstance(x, PartitionSpec))
 
 
 def peak_memory() -> dict[str, float | None]:

@@ -23,3 +23,15 @@ class DivergedError(FlaxrnnError):
     """The training loss is not finite any more."""
 
     exit_code = 1
+
+
+class OutOfMemoryError(FlaxrnnError):
+    """A device or the host has too little memory for the config."""
+
+    exit_code = 1
+
+
+class ProcessError(FlaxrnnError):
+    """The processes of a run cannot find each other, or one of them was lost."""
+
+    exit_code = 1

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from flaxrnn import data, devices
 
@@ -18,8 +19,12 @@ _AHEAD = 2  # chunks under way to the devices
 class Feed:
     """Gives each chunk of batches the arrays that its rows point into.
 
-    Texts that fit into `memory_mib` of each device lie there and are sent once. Of others, those of
-    a chunk are sent while the devices work on the chunks before it.
+    Texts that fit into `memory_mib` of each device lie on all of them and are sent once. Of others,
+    each device is sent those of its own rows of a chunk, while it works on the chunks before.
+
+    Attributes:
+        resident: Whether all texts lie on the devices.
+        spec: How the arrays lie on them.
     """
 
     def __init__(self, material: data.Material, mesh: Mesh, memory_mib: float):
@@ -27,7 +32,7 @@ class Feed:
 
         Args:
             material: The texts that chunks may name.
-            mesh: Devices that each get the texts.
+            mesh: Devices that share each batch.
             memory_mib: Of each device, for texts.
         """
         self._texts, maxlen = material.texts, material.buckets[-1]
@@ -36,8 +41,9 @@ class Feed:
         self._mesh = mesh
         size = len(self._texts) * (maxlen * np.dtype(self._shape[2]).itemsize + 8)
         self.resident = size <= memory_mib * 2**20
+        self.spec = PartitionSpec() if self.resident else PartitionSpec("data")
         if self.resident:
-            self._sent = self._send(self._texts)
+            self._sent = devices.place(self._texts.padded(*self._shape), mesh, self.spec)
 
     def __call__(self, chunks: Iterable[data.Chunk]) -> Iterator[tuple[Any, data.Chunk]]:
         """Each chunk with the arrays of its texts, see `data.Split.padded`."""
@@ -46,11 +52,17 @@ class Feed:
         return _ahead(self._with_texts, chunks)
 
     def _with_texts(self, chunk: data.Chunk) -> tuple[Any, data.Chunk]:
-        rows = np.arange(chunk.rows.size, dtype=np.int32).reshape(chunk.rows.shape)
-        return self._send(self._texts.take(chunk.rows.ravel())), chunk._replace(rows=rows)
-
-    def _send(self, texts: data.Split) -> Any:
-        return devices.everywhere(texts.padded(*self._shape), self._mesh)
+        size, (S, B) = self._mesh.size, chunk.rows.shape
+        own = [d.process_index == jax.process_index() for d in self._mesh.devices.flat]
+        rows = chunk.rows.reshape(S, size, B // size).swapaxes(0, 1)[own]  # by device
+        arrays = self._texts.take(rows.ravel()).padded(*self._shape)
+        sharding = NamedSharding(self._mesh, self.spec)
+        sent = {
+            name: jax.make_array_from_process_local_data(sharding, array)
+            for name, array in arrays.items()
+        }
+        numbers = np.arange(S * B // size, dtype=np.int32).reshape(S, B // size)
+        return sent, chunk._replace(rows=np.tile(numbers, size))
 
 
 def _ahead(function: Callable, items: Iterable[Any]) -> Iterator[Any]:

@@ -4,25 +4,46 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import json
+import signal
 import time
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import filelock
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
-from flaxrnn import checkpoint, data, devices, metrics, models, optim, report, steps
+from flaxrnn import (
+    checkpoint,
+    cluster,
+    data,
+    devices,
+    files,
+    interrupt,
+    metrics,
+    models,
+    optim,
+    report,
+    steps,
+)
 from flaxrnn import config as config_lib
-from flaxrnn.errors import DivergedError, WorkdirError
-from flaxrnn.trainer import STEPS_A_DISPATCH, Trainer
+from flaxrnn.errors import ConfigError, DivergedError, WorkdirError
+from flaxrnn.trainer import STEPS_A_DISPATCH, Tally, Trainer
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str | Path | None = None) -> dict[str, Any]:
     """Trains a text classifier, or goes on with it, and evaluates it once on the test split.
+
+    A run that is stopped, by a signal or by force, ends as if it had not been, once it is started
+    again with the same config and workdir.
 
     Args:
         config: As `configs/default.py` describes.
@@ -35,136 +56,274 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path | None = None) ->
     Raises:
         ConfigError: A field is impossible.
         DataError: The corpus cannot be had, or has too few texts for the config.
-        WorkdirError: The workdir cannot be written or belongs to another config.
+        WorkdirError: The workdir cannot be written, belongs to another config or run, or has no
+            checkpoint that is whole.
         DivergedError: The loss is not finite any more; the last good weights are kept.
+        OutOfMemoryError: A batch does not fit.
+        ProcessError: Another process of the run was lost.
+        interrupt.Stopped: SIGTERM or SIGINT came; the run is saved.
     """
-    clock = Clock()
-    with clock("startup"):
-        config_lib.check(config)
-        devices.use_all_cores()
-        devices.keep_compiled(config.compile_cache)
-        workdir = _open_workdir(workdir, config)
-        corpus = data.load_corpus(
-            config.task, config.data.source, config.data.data_dir, config.data.manual_dir
-        )
-        if corpus.synthetic:
-            print(report.banner(corpus.name))
-        label_names = corpus.label_names
-        source = {
-            "dataset": corpus.name,
-            "data_source": "synthetic" if corpus.synthetic else "real",
-        }
-        material = data.arrange(
-            corpus,
-            num_words=config.data.num_words,
-            maxlen=config.data.maxlen,
-            padding=config.data.padding,
-            max_padding=config.data.max_padding,
-            validation=config.data.validation,
-            validation_fraction=config.data.validation_fraction,
-        )
+    with interrupt.Listener() as listener, cluster.loss_named(), contextlib.ExitStack() as stack:
+        clock = Clock()
+        with clock("startup"):
+            config_lib.check(config)
+            devices.use_all_cores()
+            devices.keep_compiled(config.compile_cache)
+            workdir = stack.enter_context(_open_workdir(workdir, config))
+            run = _start(config, workdir, clock, listener)
+        stack.callback(run.checkpoints.close)
+        stack.callback(run.reporter.close)
+        with clock("compile"):
+            run.trainer.compile(run.state)
+        listener.patient = True
+        while not _finished(run.progress["history"], config.train):
+            _train_epoch(run)
+            _validate(run)
+        return _test(run)
+
+
+@dataclass
+class Run:
+    """A run under way."""
+
+    config: ConfigDict
+    workdir: Path
+    clock: Clock
+    listener: interrupt.Listener
+    corpus: dict[str, str]  # dataset, data_source
+    material: data.Material
+    trainer: Trainer
+    checkpoints: checkpoint.Checkpoints
+    reporter: report.Report | report.NoReport
+    state: steps.TrainState
+    weights: steps.Params  # what the run would end with now
+    # As JSON: "history" of epochs, and of the epoch under way the dispatches "done", their "sums"
+    # and "seconds_in_epoch"; "diverged_at", the step; "seconds" of the clock; "fingerprint".
+    progress: dict[str, Any]
+    stop: int = 0  # the signal that asked to stop, on all processes at the same step; 0: none
+
+    def save(self, wait: bool = False) -> str | None:
+        """Writes a checkpoint, see `Checkpoints.save`; the first process does."""
+        if not cluster.is_first():
+            return None
+        progress = {**self.progress, "seconds": self.clock.read()}
+        return self.checkpoints.save(self.state, self.weights, progress, wait)
+
+
+def _start(config: ConfigDict, workdir: Path, clock: Clock, listener: interrupt.Listener) -> Run:
+    """Reads the corpus and builds everything, at the point where the last checkpoint stands."""
+    corpus = data.load_corpus(
+        config.task, config.data.source, config.data.data_dir, config.data.manual_dir
+    )
+    if corpus.synthetic and cluster.is_first():
+        print(report.banner(corpus.name))
+    label_names = corpus.label_names
+    material = data.arrange(
+        corpus,
+        num_words=config.data.num_words,
+        maxlen=config.data.maxlen,
+        padding=config.data.padding,
+        max_padding=config.data.max_padding,
+        validation=config.data.validation,
+        validation_fraction=config.data.validation_fraction,
+    )
+    fingerprint = _fingerprint(config, material.texts)
+    if cluster.from_first(fingerprint) != fingerprint:
+        raise ConfigError("--config: the processes of the run have different configs or corpora")
+    model = models.build(config.model, config.data.num_words, len(label_names))
+    optimizer = optim.adam(
+        config.train.learning_rate,
+        config.train.schedule,
+        -(-len(material.rows["train"]) // config.train.batch_size) * config.train.epochs,
+    )
+    state = steps.init_state(model, optimizer, config.seed)
+    weights = state.average
+    progress: dict[str, Any] = {
+        "history": [],
+        "done": 0,
+        "sums": {},
+        "seconds_in_epoch": 0.0,
+        "diverged_at": None,
+        "fingerprint": fingerprint,
+    }
+    checkpoints = checkpoint.Checkpoints(workdir / "checkpoints")
+    restored = checkpoints.restore(state=state, weights=weights) if cluster.is_first() else None
+    if before := cluster.from_first(restored and restored["progress"]):
+        if before["fingerprint"] != fingerprint:
+            raise WorkdirError(
+                f"--workdir: {workdir} was trained on other texts than {corpus.name} has now; name"
+                " another workdir"
+            )
+        if restored:
+            state, weights = restored["state"], restored["weights"]
+        state, weights = cluster.arrays_from_first((state, weights))
+        progress = before
+        clock.add(progress["seconds"])
+    if progress["diverged_at"] is not None:
+        raise _diverged(progress["diverged_at"], workdir)
+    if cluster.is_first():
         corpus.vocabulary.limit(config.data.num_words).save(workdir / "vocabulary.json")
-        report.write_atomically(workdir / "labels.json", json.dumps(label_names))
-        del corpus  # the texts of the run are all that is needed, IMDB's others take 100 MB
-        model = models.build(config.model, config.data.num_words, len(label_names))
+        files.write_atomically(workdir / "labels.json", json.dumps(label_names))
         print(models.summary(model, config.train.batch_size, config.data.maxlen))
-        steps_an_epoch = -(-len(material.rows["train"]) // config.train.batch_size)
-        optimizer = optim.adam(
-            config.train.learning_rate,
-            config.train.schedule,
-            steps_an_epoch * config.train.epochs,
-        )
-        state = _copy(steps.init_state(model, optimizer, config.seed))
-        weights = _copy(state.average)  # what the run would end with now
-        progress: dict[str, Any] = {"history": [], "diverged_at": None}
-        checkpoints = checkpoint.Checkpoints(workdir / "checkpoints")
-        if restored := checkpoints.restore(state=state, weights=weights):
-            state, weights, progress = (restored[k] for k in ("state", "weights", "progress"))
-            clock.add(progress["seconds"])
-            print(f"Continuing {workdir} after epoch {len(progress['history'])}")
-        history = progress["history"]
-        if progress["diverged_at"] is not None:
-            raise _diverged(progress["diverged_at"], workdir)
-        trainer = Trainer(
-            material,
-            model,
-            optimizer,
-            averaging=config.train.averaging,
-            batch_size=config.train.batch_size,
-            eval_batch_size=config.train.eval_batch_size,
-            device_memory=config.data.device_memory,
-            seed=config.seed,
-        )
-        state, weights = trainer.place((state, weights))
-        reporter = report.Report(workdir, len(history))
-    with clock("compile"):
-        trainer.compile(state)
+        if before:
+            place = f"epoch {len(progress['history'])}, step {int(state.step):,}"
+            print(f"Continuing {workdir} after {place}")
+    source = "synthetic" if corpus.synthetic else "real"
+    names = {"dataset": corpus.name, "data_source": source}
+    del corpus  # the texts of the run are all that is needed, IMDB's others take 100 MB
+    trainer = Trainer(
+        material,
+        model,
+        optimizer,
+        averaging=config.train.averaging,
+        batch_size=config.train.batch_size,
+        eval_batch_size=config.train.eval_batch_size,
+        device_memory=config.data.device_memory,
+        seed=config.seed,
+    )
+    state, weights = trainer.place(_copy((state, weights)))
+    history = progress["history"]
+    reporter = report.Report(workdir, history) if cluster.is_first() else report.NoReport()
+    run = Run(
+        config,
+        workdir,
+        clock,
+        listener,
+        names,
+        material,
+        trainer,
+        checkpoints,
+        reporter,
+        state,
+        weights,
+        progress,
+    )
+    if not before and (failure := run.save(wait=True)):  # from here on, there is always one
+        raise WorkdirError(f"--workdir: {workdir}: {failure}")
+    return run
 
-    def save(wait: bool = False) -> None:
-        snapshot = {**progress, "history": list(history), "seconds": clock.read()}
-        checkpoints.save(_copy(state), weights, snapshot, wait)  # the next step takes the state's
 
-    def watch(epoch: int, fed: Iterator[Any], dispatches: int) -> Iterable[Any]:
-        return reporter.progress(clock.each("input", fed), dispatches, STEPS_A_DISPATCH, epoch)
+def _train_epoch(run: Run) -> None:
+    """Trains an epoch, or the rest of it; saves now and then, and when a signal asks to stop."""
+    settings, progress = run.config.train, run.progress
+    epoch, count = len(progress["history"]) + 1, run.trainer.dispatches()
+    seconds_before, began = progress["seconds_in_epoch"], time.perf_counter()
+    tally = Tally(progress["sums"])
+    dispatches = run.trainer.epoch(
+        run.state,
+        epoch,
+        progress["done"],
+        stop=lambda: run.listener.received,
+        watch=functools.partial(run.clock.each, "input"),
+    )
+    shown = run.reporter.progress(dispatches, progress["done"], count, STEPS_A_DISPATCH, epoch)
 
-    while not _finished(history, config.train):
-        epoch = len(history) + 1
-        began = time.perf_counter()
-        with clock("train"):
-            state, sums, bad_step = trainer.epoch(state, epoch, functools.partial(watch, epoch))
-        train_seconds = time.perf_counter() - began
-        if bad_step is not None:
-            progress["diverged_at"] = bad_step
-            save(wait=True)
-            raise _diverged(bad_step, workdir)
-        with clock("eval"):
-            val_sums = trainer.evaluate(state.average, "val")
-        history.append(
-            {
-                "epoch": epoch,
-                **{f"train_{name}": value for name, value in metrics.means(sums).items()},
-                **{f"val_{name}": value for name, value in metrics.means(val_sums).items()},
-                "train_examples_per_second": len(material.rows["train"]) / train_seconds,
-                "seconds": time.perf_counter() - began,
-            }
-        )
-        if not config.train.restore_best or report.best_epoch(history) == epoch:
-            weights = _copy(state.average)
-        save()
-        reporter.epoch(history, config.train.epochs, config.train.patience)
+    def take_stock() -> None:
+        progress["sums"] = tally.read()
+        progress["seconds_in_epoch"] = seconds_before + time.perf_counter() - began
+        if settings.nonfinite == "stop":
+            progress["diverged_at"] = tally.first_bad
 
-    with clock("test"):
-        test_sums = trainer.evaluate(weights, "test")
-    checkpoints.close()
+    saved_at, steps_since = began, 0
+    with run.clock("train"):
+        for run.state, sums in shown:
+            tally.append(sums)
+            progress["done"] += 1
+            if tally.stop or (tally.first_bad and settings.nonfinite == "stop"):
+                break
+            steps_since += STEPS_A_DISPATCH
+            due = time.perf_counter() - saved_at >= settings.checkpoint_seconds
+            due |= 0 < settings.checkpoint_steps <= steps_since
+            if due and progress["done"] < count:  # at the end of an epoch, after its validation
+                take_stock()
+                run.save()
+                saved_at, steps_since = time.perf_counter(), 0
+        take_stock()
+    if progress["diverged_at"] is not None:
+        run.save(wait=True)
+        raise _diverged(progress["diverged_at"], run.workdir)
+    if not progress["sums"]["weight"]:
+        raise DivergedError(f"not one step of epoch {epoch} had a finite loss and gradient")
+    run.stop = tally.stop
+    if run.stop and progress["done"] < count:
+        _save_and_stop(run)
+
+
+def _validate(run: Run) -> None:
+    """Ends an epoch: validation, which weights to keep, report, checkpoint."""
+    settings, progress, history = run.config.train, run.progress, run.progress["history"]
+    began = time.perf_counter()
+    with run.clock("eval"):
+        sums = run.trainer.evaluate(run.state.average, "val")
+    seconds = progress["seconds_in_epoch"]
+    history.append(
+        {
+            "epoch": len(history) + 1,
+            **{f"train_{name}": mean for name, mean in metrics.means(progress["sums"]).items()},
+            **{f"val_{name}": mean for name, mean in metrics.means(sums).items()},
+            "skipped_steps": int(progress["sums"]["bad"]),
+            "train_examples_per_second": len(run.material.rows["train"]) / seconds,
+            "seconds": seconds + time.perf_counter() - began,
+        }
+    )
+    progress.update(done=0, sums={}, seconds_in_epoch=0.0)
+    if not settings.restore_best or report.best_epoch(history) == len(history):
+        run.weights = _copy(run.state.average)
+    run.save()
+    run.reporter.epoch(history, settings.epochs, settings.patience)
+    if run.stop:
+        _save_and_stop(run)
+
+
+def _test(run: Run) -> dict[str, Any]:
+    """Evaluates the kept weights on the test split and writes the result."""
+    history, train = run.progress["history"], run.material.rows["train"]
+    with run.clock("test"):
+        sums = run.trainer.evaluate(run.weights, "test")
+    if failure := run.save(wait=True):
+        raise WorkdirError(f"--workdir: {run.workdir}: {failure}")
     best = report.best_epoch(history)
-    kept = history[best - 1 if config.train.restore_best else -1]
-    test_means = metrics.means(test_sums)
-    seconds = clock.read()
-    train = material.rows["train"]
-    tokens = int(material.texts.lengths[train].sum())
+    kept = history[best - 1 if run.config.train.restore_best else -1]
+    means, seconds = metrics.means(sums), run.clock.read()
+    tokens = int(run.material.texts.lengths[train].sum())
     result = {
-        "task": config.task,
-        **source,
-        "seed": config.seed,
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(weights)),
+        "task": run.config.task,
+        **run.corpus,
+        "seed": run.config.seed,
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(run.weights)),
         "epochs": len(history),
         "best_epoch": best,
         "val_loss": kept["val_loss"],
         "val_accuracy": kept["val_accuracy"],
-        "test_loss": test_means["loss"],
-        "test_accuracy": test_means["accuracy"],
-        "test_macro_f1": metrics.macro_f1(test_sums["confusion"]),
-        "test_examples": int(test_sums["weight"]),
+        "test_loss": means["loss"],
+        "test_accuracy": means["accuracy"],
+        "test_macro_f1": metrics.macro_f1(sums["confusion"]),
+        "test_examples": int(sums["weight"]),
+        "skipped_steps": sum(row["skipped_steps"] for row in history),
         "seconds": seconds,
         "train_examples_per_second": len(train) * len(history) / seconds["train"],
         "train_tokens_per_second": tokens * len(history) / seconds["train"],
-        "buckets": list(material.buckets),
-        "resident": trainer.resident,
+        "buckets": list(run.material.buckets),
+        "resident": run.trainer.resident,
         "memory": devices.peak_memory(),
         **report.provenance(),
     }
-    reporter.finish(result, history)
+    try:
+        run.reporter.finish(result, history)
+    except OSError as error:
+        raise WorkdirError(f"--workdir: {run.workdir} cannot be written ({error})") from None
     return result
+
+
+def _save_and_stop(run: Run) -> None:
+    name = signal.Signals(run.stop).name
+    step = f"step {int(run.state.step):,}"
+    if failure := run.save(wait=True):
+        raise interrupt.Stopped(run.stop, f"{name}: stopped after {step}; {failure}")
+    command = f"python {report.command()}"
+    if "--workdir" not in command:
+        command += f" --workdir {run.workdir}"
+    raise interrupt.Stopped(run.stop, f"{name}: saved after {step}; go on with: {command}")
 
 
 class Clock:
@@ -227,26 +386,43 @@ def _diverged(step: int, workdir: Path) -> DivergedError:
     )
 
 
-def _open_workdir(workdir: str | Path | None, config: ConfigDict) -> Path:
-    """Makes the workdir, or checks that it belongs to the config."""
-    text = json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
+def _fingerprint(config: ConfigDict, texts: data.Split) -> str:
+    """Of all that decides on the course of a run."""
+    arrays = (texts.ids, texts.offsets, texts.labels)
+    sums = [zlib.crc32(np.ascontiguousarray(array).data) for array in arrays]
+    content = json.dumps([config.to_dict(), sums], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def _open_workdir(workdir: str | Path | None, config: ConfigDict) -> Iterator[Path]:
+    """Makes the workdir, or checks that it belongs to the config; nobody else writes to it."""
     if workdir is None:
         workdir = Path("runs") / f"{config.task}-{datetime.now():%Y%m%d-%H%M%S-%f}"
     workdir = Path(workdir).expanduser()
-    path = workdir / "config.json"
+    if not cluster.is_first():
+        yield workdir
+        return
+    path, lock = workdir / "config.json", filelock.FileLock(workdir / ".lock", blocking=False)
     try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
         if path.exists():
             _check_same(config, json.loads(path.read_text("utf-8")), workdir)
         else:
-            workdir.mkdir(parents=True, exist_ok=True)
             if (workdir / "checkpoints").exists():
                 raise WorkdirError(f"--workdir: {workdir} holds checkpoints but no config.json")
-            report.write_atomically(path, text)
+            text = json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
+            files.write_atomically(path, text)
+    except filelock.Timeout:
+        raise WorkdirError(f"--workdir: another run is writing to {workdir}") from None
     except ValueError as error:
         raise WorkdirError(f"--workdir: {path} is not readable as JSON ({error})") from None
     except OSError as error:
         raise WorkdirError(f"--workdir: {workdir} cannot be written ({error.strerror})") from None
-    return workdir
+    with lock:
+        lock.release()  # the second hold, of `with`, is the one that stays
+        yield workdir
 
 
 def _check_same(config: ConfigDict, before: dict[str, Any], workdir: Path) -> None:

@@ -52,6 +52,15 @@ def confusion(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.A
     return jnp.zeros((classes, classes)).at[labels, predictions(logits)].add(weights)
 
 
+def add(total: Sums, sums: Sums) -> Sums:
+    """`total` and a program's sums, in float64 on the host.
+
+    The order in which sums are added is that of the calls: the same calls give the same bits.
+    """
+    found = jax.device_get(sums)
+    return {name: np.float64(value) + total.get(name, 0) for name, value in found.items()}
+
+
 def means(total: Sums) -> dict[str, float]:
     """Divides sums added up over batches: mean loss (nats) and accuracy in [0, 1]."""
     return {

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import PartitionSpec
 from ml_collections import ConfigDict
 
 from flaxrnn import checkpoint, data, devices, models, steps, text
@@ -30,7 +31,7 @@ class Classifier:
         self._vocabulary = vocabulary
         self._settings = settings
         self._mesh = devices.mesh_for(settings.train.eval_batch_size)
-        self._params = devices.everywhere(params, self._mesh)
+        self._params = devices.place(params, self._mesh, PartitionSpec())
         self._probabilities = steps.predictor(model, self._mesh)
 
     def predict(self, texts: list[str]) -> tuple[list[str], np.ndarray]:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto import event_pb2
+from tensorboardX.summary import scalar
 from tqdm import tqdm
+
+from flaxrnn import files
 
 PACKAGES = ("flaxrnn", "jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets")
 
@@ -29,16 +36,25 @@ _BANNER = """
 class Report:
     """Writes the reports of one run into its workdir."""
 
-    def __init__(self, workdir: Path, resumed_epochs: int):
-        """Opens the TensorBoard log; events after `resumed_epochs` are dropped from it."""
+    def __init__(self, workdir: Path, history: list[dict[str, Any]]):
+        """Goes on after the epochs of `history`; later events are dropped from TensorBoard."""
         self._workdir = workdir
-        self._events = SummaryWriter(str(workdir), purge_step=resumed_epochs + 1, flush_secs=10)
+        self._events: EventsWriter | None = None
+        with self._warning():
+            self._events = EventsWriter(str(workdir / "events"), f".{os.getpid()}")
+            restart = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            self._event(len(history) + 1, session_log=restart)
+            if history:
+                self._write_metrics(history)
 
-    def progress(self, items: Iterable[Any], count: int, steps: int, epoch: int) -> Iterable[Any]:
-        """Shows rate and time left of an epoch of `count` items, of `steps` each, on a terminal."""
+    def progress(
+        self, dispatches: Iterable[Any], done: int, count: int, steps: int, epoch: int
+    ) -> Iterable[Any]:
+        """Shows rate and time left of an epoch's dispatches, of `steps` each, on a terminal."""
         return tqdm(
-            items,
+            dispatches,
             desc=f"epoch {epoch}",
+            initial=done,
             total=count,
             unit="step",
             unit_scale=steps,
@@ -47,28 +63,37 @@ class Report:
         )
 
     def epoch(self, history: list[dict[str, Any]], epochs: int, patience: int) -> None:
-        """Reports the last epoch of `history`."""
+        """Reports the last epoch of `history`; what cannot be written costs a warning."""
         row = history[-1]
-        lines = "".join(json.dumps(entry) + "\n" for entry in history)
-        write_atomically(self._workdir / "metrics.jsonl", lines)
-        for key, value in row.items():
-            if key != "epoch":
-                self._events.add_scalar(key.replace("_", "/", 1), value, row["epoch"])
+        with self._warning():
+            self._write_metrics(history)
+            for key, value in row.items():
+                if key != "epoch":
+                    summary = scalar(key.replace("_", "/", 1), value)
+                    self._event(row["epoch"], summary=summary)
         since_best = row["epoch"] - best_epoch(history)
+        skipped = f" | {row['skipped_steps']} steps skipped" if row["skipped_steps"] else ""
         print(
             f"epoch {row['epoch']:3d}/{epochs}"
             f" | train loss {row['train_loss']:.4f} accuracy {row['train_accuracy']:.4f}"
             f" | validation loss {row['val_loss']:.4f} accuracy {row['val_accuracy']:.4f}"
             f" | {row['seconds']:.1f} s, {row['train_examples_per_second']:,.0f} texts/s"
-            f" | {f'best {since_best} of {patience} epochs ago' if since_best else 'best so far'}",
+            f" | {f'best {since_best} of {patience} epochs ago' if since_best else 'best so far'}"
+            f"{skipped}",
             flush=True,
         )
 
     def finish(self, result: dict[str, Any], history: list[dict[str, Any]]) -> None:
-        """Writes result.json and curves.png and prints the outcome."""
-        write_atomically(self._workdir / "result.json", json.dumps(result, indent=2) + "\n")
+        """Writes result.json and curves.png and prints the outcome.
+
+        Raises:
+            OSError: Something cannot be written.
+        """
+        self._write_metrics(history)
         draw_curves(history, result, self._workdir / "curves.png")
-        self._events.close()
+        files.write_atomically(
+            self._workdir / "result.json", json.dumps(result, indent=2) + "\n"
+        )  # the last one: where it is, the run is complete
         seconds = ", ".join(f"{name} {value:.1f}" for name, value in result["seconds"].items())
         print(
             f"\n{result['dataset']} ({result['data_source']} corpus), seed {result['seed']}:"
@@ -83,6 +108,46 @@ class Report:
             flush=True,
         )
 
+    def close(self) -> None:
+        """Closes the TensorBoard log."""
+        if self._events is not None:
+            with self._warning():
+                self._events.close()
+
+    def _write_metrics(self, history: list[dict[str, Any]]) -> None:
+        lines = "".join(json.dumps(row) + "\n" for row in history)
+        files.write_atomically(self._workdir / "metrics.jsonl", lines)
+
+    def _event(self, epoch: int, **content: Any) -> None:
+        if self._events is not None:
+            event = event_pb2.Event(wall_time=time.time(), step=epoch, **content)
+            self._events.write_event(event)
+            self._events.flush()
+
+    @contextlib.contextmanager
+    def _warning(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            print(f"warning: {self._workdir} cannot be written ({error.strerror})", file=sys.stderr)
+
+
+class NoReport:
+    """What every process of a run but the first reports."""
+
+    def progress(self, dispatches: Iterable[Any], *about: int) -> Iterable[Any]:
+        """Shows nothing."""
+        return dispatches
+
+    def epoch(self, *about: Any) -> None:
+        """Reports nothing."""
+
+    def finish(self, *about: Any) -> None:
+        """Reports nothing."""
+
+    def close(self) -> None:
+        """Has nothing to close."""
+
 
 def banner(name: str) -> str:
     """The warning of a run on the embedded corpus `name`."""
@@ -91,7 +156,11 @@ def banner(name: str) -> str:
 
 def best_epoch(history: list[dict[str, Any]]) -> int:
     """The epoch of the lowest validation loss, from 1; the first of several."""
-    return min(history, key=lambda row: row["val_loss"])["epoch"]
+
+    def loss(row: dict[str, Any]) -> float:
+        return math.inf if math.isnan(row["val_loss"]) else row["val_loss"]
+
+    return min(history, key=loss)["epoch"]
 
 
 def provenance() -> dict[str, Any]:
@@ -123,13 +192,6 @@ def commit() -> str | None:
     except OSError:
         return None
     return git.stdout.strip() or None
-
-
-def write_atomically(path: Path, content: str) -> None:
-    """Writes a text file that is never seen half-written."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(content, "utf-8")
-    os.replace(part, path)
 
 
 def draw_curves(history: list[dict[str, Any]], result: dict[str, Any], path: Path) -> None:

@@ -73,7 +73,8 @@ def train_step(
         axis: Mesh axis over which the rows of the batch are spread; None: they are all here.
 
     Returns:
-        The next state, sums over the batch, see `metrics.sums`, and whether the step was finite.
+        The next state, sums over the batch, see `metrics.sums`, zeros where the step was not
+        finite, and whether it was.
     """
     rows = len(batch["weights"])
     first = 0 if axis is None else rows * jax.lax.axis_index(axis)
@@ -103,7 +104,7 @@ def train_step(
 
     # Unlike a choice among results, a branch leaves the state where it lies.
     state = jax.lax.cond(finite, update, lambda state: state.replace(step=step), state)
-    return state, sums, finite
+    return state, jax.tree.map(lambda s: jnp.where(finite, s, 0), sums), finite
 
 
 def train_steps(
@@ -124,22 +125,25 @@ def train_steps(
         **settings: Of `train_step`.
 
     Returns:
-        The next state, the sums of `train_step` over the steps, and among them "first_bad", the
-        number of the first step that was not finite, else `NO_STEP`.
+        The next state, the sums of `train_step` over the steps, and among them "bad", how many were
+        not finite, "first_bad", the number of the first of them, else `NO_STEP`, and "stop", the
+        highest of the chunk.
     """
 
     def body(i: jax.Array, carry: tuple[TrainState, metrics.Sums]) -> Any:
         state, total = carry
         batch = _take(texts, chunk.rows[i], chunk.weights[i])
         state, sums, finite = train_step(state, batch, chunk.buckets[i], axis=axis, **settings)
-        first_bad = total.pop("first_bad")
-        total = jax.tree.map(jnp.add, total, sums)
-        bad = jnp.where(finite, NO_STEP, state.step)
-        return state, {**total, "first_bad": jnp.minimum(first_bad, bad)}
+        first_bad = jnp.where(finite, NO_STEP, state.step)
+        first_bad = jnp.minimum(total.pop("first_bad"), first_bad)
+        total = jax.tree.map(jnp.add, total, {**sums, "bad": jnp.int32(~finite)})
+        return state, {**total, "first_bad": first_bad}
 
     zeros = dict.fromkeys(("loss", "hits", "weight"), jnp.float32(0))
-    total = {**zeros, "first_bad": jnp.int32(NO_STEP)}
-    return jax.lax.fori_loop(0, chunk.used, body, (state, total))
+    total = {**zeros, "bad": jnp.int32(0), "first_bad": jnp.int32(NO_STEP)}
+    state, total = jax.lax.fori_loop(0, chunk.used, body, (state, total))
+    stop = chunk.stop.max()
+    return state, {**total, "stop": stop if axis is None else jax.lax.pmax(stop, axis)}
 
 
 def evaluate(
@@ -174,22 +178,32 @@ def evaluate(
     return _everywhere(jax.lax.fori_loop(0, chunk.used, body, start), axis)
 
 
-def in_parallel(function: Callable, mesh: Mesh, donate: bool) -> jax.stages.Wrapped:
-    """Compiles `train_steps` or `evaluate` for the devices of `mesh`, along its axis "data".
+# How chunks lie on the devices of a mesh, along its axis "data": each has its rows of each batch.
+CHUNK = data.Chunk(
+    rows=PartitionSpec(None, "data"),
+    weights=PartitionSpec(None, "data"),
+    buckets=PartitionSpec(),
+    used=PartitionSpec(),
+    stop=PartitionSpec("data"),
+)
 
-    The rows of each batch are spread over the devices, everything else is on all of them. With
-    `donate`, the first argument's memory is used for the result.
+
+def in_parallel(
+    function: Callable, mesh: Mesh, texts: PartitionSpec, donate: bool
+) -> jax.stages.Wrapped:
+    """Compiles `train_steps` or `evaluate` for the devices of `mesh`.
+
+    Args:
+        function: Of parameters or a state, which are on all devices, texts and a chunk.
+        mesh: Its axis is "data".
+        texts: How the texts lie on the devices.
+        donate: Whether the first argument's memory is used for the result.
     """
-    all_of_it, some_rows = PartitionSpec(), PartitionSpec(None, "data")
     spread = jax.shard_map(
         functools.partial(function, axis="data"),
         mesh=mesh,
-        in_specs=(
-            all_of_it,
-            all_of_it,
-            data.Chunk(rows=some_rows, weights=some_rows, buckets=all_of_it, used=all_of_it),
-        ),
-        out_specs=all_of_it,
+        in_specs=(PartitionSpec(), texts, CHUNK),
+        out_specs=PartitionSpec(),
         check_vma=False,  # gradients and sums are added up by hand, once
     )
     return jax.jit(spread, donate_argnums=(0,) if donate else ())

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from flaxrnn import files
 from flaxrnn.errors import DataError, WorkdirError
 
 PAD, START, UNKNOWN = 0, 1, 2
@@ -72,7 +73,8 @@ class Vocabulary:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the words, in order of rank, as JSON."""
-        Path(path).write_text(json.dumps({"words": self.words}, ensure_ascii=False), "utf-8")
+        content = json.dumps({"words": self.words}, ensure_ascii=False)
+        files.write_atomically(Path(path), content)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Vocabulary:

@@ -2,18 +2,61 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 import optax
+from jax.sharding import PartitionSpec
 
 from flaxrnn import data, devices, metrics, models, steps
+from flaxrnn.errors import OutOfMemoryError
 from flaxrnn.feed import Feed
 
 STEPS_A_DISPATCH = 16  # batches that one program runs through
+
+
+class Tally:
+    """Adds up what the dispatches of an epoch came to.
+
+    On accelerators it reads the dispatch before the last, so that they always have the next one
+    while the host looks.
+
+    Attributes:
+        first_bad: The first step that was not finite; None: all were.
+        stop: The signal that asks to stop; 0: none.
+    """
+
+    def __init__(self, total: metrics.Sums):
+        """Goes on from what the earlier dispatches of the epoch came to."""
+        self.first_bad: int | None = None
+        self.stop = 0
+        self._total = total
+        self._unread: deque[metrics.Sums] = deque()
+        self._behind = 0 if jax.default_backend() == "cpu" else 1
+
+    def append(self, sums: metrics.Sums) -> None:
+        """Takes the sums of the next dispatch, see `steps.train_steps`."""
+        self._unread.append(sums)
+        self._read(self._behind)
+
+    def read(self) -> dict[str, float]:
+        """All sums so far; waits for the last dispatch."""
+        self._read(0)
+        return {name: float(value) for name, value in self._total.items()}
+
+    def _read(self, down_to: int) -> None:
+        while len(self._unread) > down_to:
+            sums = jax.device_get(self._unread.popleft())
+            first_bad, stop = int(sums.pop("first_bad")), int(sums.pop("stop"))
+            if first_bad != steps.NO_STEP and self.first_bad is None:
+                self.first_bad = first_bad
+            self.stop = max(self.stop, stop)
+            self._total = metrics.add(self._total, sums)
 
 
 class Trainer:
@@ -55,8 +98,9 @@ class Trainer:
             steps.train_steps, optimizer=optimizer, averaging=averaging, **settings
         )
         evaluate = functools.partial(steps.evaluate, **settings)
-        self._train: Any = steps.in_parallel(train, self._mesh, donate=True)
-        self._evaluate: Any = steps.in_parallel(evaluate, self._mesh, donate=False)
+        lie = (self._mesh, self._feed.spec)
+        self._train: Any = steps.in_parallel(train, *lie, donate=True)
+        self._evaluate: Any = steps.in_parallel(evaluate, *lie, donate=False)
 
     @property
     def resident(self) -> bool:
@@ -65,34 +109,75 @@ class Trainer:
 
     def place(self, tree: Any) -> Any:
         """A state or parameters on all devices."""
-        return devices.everywhere(tree, self._mesh)
+        return devices.place(tree, self._mesh, PartitionSpec())
 
     def compile(self, state: steps.TrainState) -> None:
-        """Compiles both programs for a state like this one."""
+        """Compiles both programs for a state like this one.
+
+        Raises:
+            OutOfMemoryError: A device or the host has too little.
+        """
         some = self._material.rows["train"][:1]
-        fed = next(self._feed(self._chunks([data.Batch(0, some)], self._batch_size)))
-        self._train = devices.compiled(self._train, state, *fed)
-        fed = next(self._feed(self._chunks([data.Batch(0, some)], self._eval_batch_size)))
-        self._evaluate = devices.compiled(self._evaluate, state.average, *fed)
+        for name, size, tree in (
+            ("_train", self._batch_size, state),
+            ("_evaluate", self._eval_batch_size, state.average),
+        ):
+            texts, chunk = next(self._feed(self._chunks([data.Batch(0, some)], size)))
+            with self._memory(name == "_train", self._material.buckets[-1]):
+                program = devices.compiled(getattr(self, name), tree, texts, self._place(chunk))
+            setattr(self, name, program)
+
+    def dispatches(self) -> int:
+        """Dispatches an epoch."""
+        return len(self._epoch_chunks(1))
 
     def epoch(
         self,
         state: steps.TrainState,
         number: int,
-        watch: Callable[[Iterable[Any], int], Iterable[Any]] = lambda fed, count: fed,
-    ) -> tuple[steps.TrainState, metrics.Sums, int | None]:
-        """Trains an epoch.
+        done: int = 0,
+        stop: Callable[[], int] = lambda: 0,
+        watch: Callable[[Iterator[Any]], Iterator[Any]] = iter,
+    ) -> Iterator[tuple[steps.TrainState, metrics.Sums]]:
+        """Trains an epoch, a dispatch of many steps at a time.
 
         Args:
-            state: Its memory is used for the next one.
+            state: Its memory is used for the next one; so is that of each state given.
             number: Of the epoch, which decides on its order.
-            watch: Is given what the devices are fed with, a dispatch each, and the number of
-                dispatches; gives it back.
+            done: Dispatches of it that are done already.
+            stop: Gives the signal that asks this process to stop, 0: none.
+            watch: Is given what the devices are fed with, a dispatch each, and gives it back.
 
-        Returns:
-            The new state, sums over the epoch, and the number of the first step that was not
-            finite, where the epoch broke off, else None.
+        Yields:
+            After each dispatch, the new state, and the sums of `steps.train_steps`, both perhaps
+            still being computed.
+
+        Raises:
+            OutOfMemoryError: A device or the host has too little.
         """
+        for texts, chunk in watch(self._feed(self._epoch_chunks(number)[done:])):
+            chunk = chunk._replace(stop=np.full_like(chunk.stop, stop()))
+            length = self._material.buckets[chunk.buckets[: chunk.used].max()]
+            with self._memory(True, length):
+                state, sums = self._train(state, texts, self._place(chunk))
+                if jax.default_backend() == "cpu":
+                    # Two programs under way can wait for each other's threads for ever.
+                    jax.block_until_ready(sums)
+            yield state, sums
+
+    def evaluate(self, params: steps.Params, split: str) -> metrics.Sums:
+        """Sums over the texts of "train", "val" or "test", see `steps.evaluate`."""
+        material = self._material
+        batches = data.batches(
+            material.rows[split], material.lengths, material.buckets, self._eval_batch_size
+        )
+        total: metrics.Sums = {}
+        with self._memory(False, material.buckets[-1]):
+            for texts, chunk in self._feed(self._chunks(batches, self._eval_batch_size)):
+                total = metrics.add(total, self._evaluate(params, texts, self._place(chunk)))
+        return total
+
+    def _epoch_chunks(self, number: int) -> list[data.Chunk]:
         material = self._material
         batches = data.epoch_batches(
             material.rows["train"],
@@ -102,36 +187,26 @@ class Trainer:
             self._seed,
             number,
         )
-        chunks = self._chunks(batches, self._batch_size)
-        parts: list[metrics.Sums] = []
-        for texts, chunk in watch(self._feed(chunks), len(chunks)):
-            state, sums = self._train(state, texts, chunk)
-            parts.append(sums)
-            # A look at the dispatch before, so that an accelerator always has the next one. On
-            # CPU, two programs under way can wait for each other's threads for ever.
-            look = parts[-1 if jax.default_backend() == "cpu" else max(-2, -len(parts))]
-            if look["first_bad"] != steps.NO_STEP:
-                break
-        first_bad = min(int(sums.pop("first_bad")) for sums in parts)
-        return state, _sum_up(parts), None if first_bad == steps.NO_STEP else first_bad
-
-    def evaluate(self, params: steps.Params, split: str) -> metrics.Sums:
-        """Sums over the texts of "train", "val" or "test", see `steps.evaluate`."""
-        material = self._material
-        batches = data.batches(
-            material.rows[split], material.lengths, material.buckets, self._eval_batch_size
-        )
-        chunks = self._chunks(batches, self._eval_batch_size)
-        return _sum_up(self._evaluate(params, *fed) for fed in self._feed(chunks))
+        return self._chunks(batches, self._batch_size)
 
     def _chunks(self, batches: list[data.Batch], batch_size: int) -> list[data.Chunk]:
         return list(data.chunks(batches, batch_size, STEPS_A_DISPATCH, self._mesh.size))
 
+    def _place(self, chunk: data.Chunk) -> data.Chunk:
+        return devices.place(chunk, self._mesh, steps.CHUNK)
 
-def _sum_up(parts: Iterable[metrics.Sums]) -> metrics.Sums:
-    """Adds up dispatches, in float64 on the host."""
-    total: metrics.Sums = {}
-    for part in parts:
-        for name, value in jax.device_get(part).items():
-            total[name] = total.get(name, 0) + np.float64(value)
-    return total
+    @contextlib.contextmanager
+    def _memory(self, training: bool, length: int) -> Iterator[None]:
+        """Says of a lack of memory which batch it came to and what to lower."""
+        try:
+            yield
+        except (MemoryError, jax.errors.JaxRuntimeError) as error:
+            if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+                field = "train.batch_size" if training else "train.eval_batch_size"
+                size = self._batch_size if training else self._eval_batch_size
+                raise OutOfMemoryError(
+                    f"out of memory with a batch of {size:,} texts of {length:,} tokens on"
+                    f" {self._mesh.size} devices; lower {field}, data.maxlen or model.hidden_size,"
+                    " or set model.recompute"
+                ) from error
+            raise

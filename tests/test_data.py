@@ -74,9 +74,9 @@ def test_bucket_lengths_are_the_fewest_that_keep_padding_low(seed):
 
 
 @pytest.mark.parametrize(
-    ("n", "batch_size", "steps", "multiple"), [(23, 4, 2, 1), (24, 4, 3, 8), (1, 5, 16, 2)]
+    ("n", "batch_size", "steps", "devices"), [(23, 4, 2, 1), (24, 4, 3, 8), (1, 5, 16, 2)]
 )
-def test_an_epoch_visits_every_text_once(n, batch_size, steps, multiple):
+def test_an_epoch_visits_every_text_once(n, batch_size, steps, devices):
     lengths = np.random.default_rng(0).integers(1, 31, n)
     buckets = (5, 12, 30)
     rows = np.arange(100, 100 + n)
@@ -87,10 +87,10 @@ def test_an_epoch_visits_every_text_once(n, batch_size, steps, multiple):
     for batch in batches:
         assert lengths_by_row[batch.rows].max() <= buckets[batch.bucket]
     visited = []
-    chunks = list(data.chunks(batches, batch_size, steps, multiple))
+    chunks = list(data.chunks(batches, batch_size, steps, devices))
     for chunk in chunks:
         assert chunk.rows.shape == chunk.weights.shape
-        assert chunk.rows.shape == (steps, -(-batch_size // multiple) * multiple)
+        assert chunk.rows.shape == (steps, -(-batch_size // devices) * devices)
         assert not chunk.weights[chunk.used :].any()
         for row, weight in zip(chunk.rows, chunk.weights, strict=True):
             visited.extend(row[weight == 1])

@@ -33,9 +33,12 @@ def test_streamed_rows_are_the_resident_ones(padding):
         assert part["tokens"].shape == (chunk.rows.size, 30)
         assert part["tokens"].dtype == np.uint16
         for name in ("tokens", "lengths", "labels"):
-            np.testing.assert_array_equal(
-                np.asarray(texts[name])[chunk.rows], np.asarray(part[name])[local.rows]
-            )
+            assert len(part[name].addressable_shards) == mesh.size
+            for columns, shard in zip(([0, 1], [2, 3]), part[name].addressable_shards, strict=True):
+                np.testing.assert_array_equal(
+                    np.asarray(texts[name])[chunk.rows[:, columns]],
+                    np.asarray(shard.data)[local.rows[:, columns]],
+                )
         for name in ("weights", "buckets", "used"):
             np.testing.assert_array_equal(getattr(chunk, name), getattr(local, name))
 

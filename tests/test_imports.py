@@ -10,10 +10,13 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "flaxrnn"
 ROOMS = {  # module → the modules of the package it may import
     "errors": set(),
-    "text": {"errors"},
+    "files": set(),
+    "interrupt": set(),
+    "cluster": {"errors"},
+    "text": {"errors", "files"},
     "config": {"errors"},
-    "datasets": {"datasets", "errors"},
-    "data": {"datasets", "errors", "text"},
+    "datasets": {"datasets", "errors", "files"},
+    "data": {"datasets", "errors", "files", "text"},
     "recurrence": set(),
     "models": {"recurrence", "text"},
     "metrics": set(),
@@ -21,12 +24,12 @@ ROOMS = {  # module → the modules of the package it may import
     "steps": {"data", "metrics", "models"},
     "devices": set(),
     "feed": {"data", "devices"},
-    "checkpoint": {"errors", "steps"},
-    "report": set(),
+    "checkpoint": {"errors", "files", "steps"},
+    "report": {"files"},
     "predict": {"checkpoint", "data", "devices", "errors", "models", "steps", "text"},
-    "trainer": {"data", "devices", "feed", "metrics", "models", "steps"},
-    "loop": {"checkpoint", "config", "data", "devices", "errors", "metrics", "models", "optim"}
-    | {"report", "steps", "trainer"},
+    "trainer": {"data", "devices", "errors", "feed", "metrics", "models", "steps"},
+    "loop": {"checkpoint", "cluster", "config", "data", "devices", "errors", "files", "interrupt"}
+    | {"metrics", "models", "optim", "report", "steps", "trainer"},
 }
 
 

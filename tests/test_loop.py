@@ -13,7 +13,8 @@ from flaxrnn.errors import DataError, DivergedError, WorkdirError
 
 RESULT = {
     "task", "dataset", "data_source", "seed", "parameters", "epochs", "best_epoch", "val_loss",
-    "val_accuracy", "test_loss", "test_accuracy", "test_macro_f1", "test_examples", "seconds",
+    "val_accuracy", "test_loss", "test_accuracy", "test_macro_f1", "test_examples", "skipped_steps",
+    "seconds",
     "train_examples_per_second", "train_tokens_per_second", "buckets", "resident", "memory",
     "devices", "versions", "commit", "command",
 }  # fmt: skip

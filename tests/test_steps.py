@@ -206,9 +206,11 @@ def test_many_steps_at_once_on_any_devices_equal_one_by_one(config, devices):
         losses += float(sums["loss"])
 
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), ("data",))
-    many = steps.in_parallel(many_steps(model, buckets), mesh, donate=False)
+    many = steps.in_parallel(
+        many_steps(model, buckets), mesh, jax.sharding.PartitionSpec(), donate=False
+    )
     total, at_once = 0.0, state
-    for chunk in data.chunks(batches, 3, steps=2, multiple=devices):
+    for chunk in data.chunks(batches, 3, steps=2, devices=devices):
         at_once, sums = many(at_once, texts, chunk)
         assert sums["first_bad"] == steps.NO_STEP
         total += float(sums["loss"])
@@ -221,8 +223,14 @@ def test_first_step_that_is_not_finite_is_numbered():
     model, state, batch, _ = setup(reuters.get_config())
     chunk = next(data.chunks([data.Batch(0, np.array([i])) for i in range(4)], 1, steps=4))
     chunk.weights[2] = np.nan
+    chunk.stop[:] = 15
     _, sums = jax.jit(many_steps(model))(state, texts_of(batch), chunk)
-    assert sums["first_bad"] == 3
+    assert {name: int(sums[name]) for name in ("first_bad", "bad", "stop", "weight")} == {
+        "first_bad": 3,
+        "bad": 1,
+        "stop": 15,
+        "weight": 3,
+    }
 
 
 def test_one_cycle_rises_and_falls_to_zero():

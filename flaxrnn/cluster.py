@@ -1,0 +1,110 @@
+"""The processes of a run: how they find each other, what the first one tells, when one is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from flaxrnn.errors import ConfigError, ProcessError
+
+_HEARTBEAT_SECONDS = 30  # a process that is silent for so long is lost
+_JOIN_SECONDS = 120
+
+
+def join(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+    """Makes this process one of several that train together, before JAX is used.
+
+    Args:
+        coordinator: HOST:PORT of process 0, which opens it.
+        num_processes: How many there are.
+        process_id: Which one this is, from 0.
+
+    All None: JAX detects a cluster (TPU pod, Slurm, Open MPI, Kubernetes), or this is the only one.
+
+    Raises:
+        ConfigError: Some are None, or one is impossible.
+        ProcessError: The others are not there in time.
+    """
+    flags = {
+        "--coordinator": coordinator,
+        "--num_processes": num_processes,
+        "--process_id": process_id,
+    }
+    missing = [name for name, value in flags.items() if value is None]
+    if missing and len(missing) < len(flags):
+        raise ConfigError(
+            f"{missing[0]}: missing; give --coordinator, --num_processes and --process_id, or none"
+            " of them where JAX detects the cluster"
+        )
+    if coordinator and not re.fullmatch(r"([^\s:]+|\[[0-9a-fA-F:]+\]):\d{1,5}", coordinator):
+        raise ConfigError(f"--coordinator: {coordinator!r} must be HOST:PORT of process 0")
+    if num_processes is not None and num_processes < 1:
+        raise ConfigError(f"--num_processes: {num_processes} must be at least 1")
+    if process_id not in range(num_processes or 0) and not missing:
+        raise ConfigError(
+            f"--process_id: {process_id} must be from 0 up, and below --num_processes"
+        )
+    try:
+        jax.distributed.initialize(
+            coordinator,
+            num_processes,
+            process_id,
+            initialization_timeout=_JOIN_SECONDS,
+            heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
+        )
+    except ValueError:
+        if coordinator is not None:
+            raise
+        return  # no cluster: the only process
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        raise ProcessError(
+            f"process {process_id} of {num_processes}: the others were not there within"
+            f" {_JOIN_SECONDS} s at {coordinator} ({reason})"
+        ) from None
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes and speaks."""
+    return jax.process_index() == 0
+
+
+def from_first(value: Any) -> Any:
+    """What the first process has, as JSON."""
+    if jax.process_count() == 1:
+        return value
+    content = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    size = int(multihost_utils.broadcast_one_to_all(np.int64(len(content))))
+    content = content if is_first() else np.zeros(size, np.uint8)
+    return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(content)).tobytes())
+
+
+def arrays_from_first(tree: Any) -> Any:
+    """The arrays that the first process has; the others give some of the same shapes."""
+    return tree if jax.process_count() == 1 else multihost_utils.broadcast_one_to_all(tree)
+
+
+@contextlib.contextmanager
+def loss_named() -> Iterator[None]:
+    """Names the loss of another process, which shows as a failed exchange with it.
+
+    Raises:
+        ProcessError: In place of JAX' error.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        raise ProcessError(
+            f"process {jax.process_index()} of {jax.process_count()}: another process of the run"
+            " was lost; start all of them again with the same command, the run goes on from its"
+            f" last checkpoint ({str(error).partition(chr(10))[0]})"
+        ) from None
