@@ -40,6 +40,8 @@ if __name__ == "__main__":
         sys.stdout.flush()
         print(f"error: {error}", file=sys.stderr, flush=True)
         os._exit(error.exit_code)  # without a wait for other processes, which may be lost
+    except BrokenPipeError:
+        os._exit(128 + signal.SIGPIPE)  # nobody reads on, as in `train.py … | head`
     except KeyboardInterrupt as stopped:  # a Stopped, where there was a run to stop
         print(stopped, file=sys.stderr)
         sys.exit(getattr(stopped, "exit_code", 128 + signal.SIGINT))

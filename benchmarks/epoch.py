@@ -13,6 +13,7 @@ import importlib
 import json
 import statistics
 import time
+from collections import deque
 from typing import Any
 
 import jax
@@ -67,8 +68,8 @@ class Epochs:
         """Trains an epoch."""
         self._done += 1
         began = time.perf_counter()
-        for self._state, sums in self._trainer.epoch(self._state, self._done, watch=self._watch):
-            pass
+        dispatches = self._trainer.epoch(self._state, self._done, watch=self._watch)
+        self._state, sums = deque(dispatches, maxlen=1).pop()
         jax.block_until_ready(sums)
         return time.perf_counter() - began
 

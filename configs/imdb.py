@@ -28,7 +28,9 @@ def get_config(variant: str = "") -> ConfigDict:
         config.data.padding = "pre"
         config.train.averaging = False
         config.train.restore_best = False
-    elif variant == "fast":  # chosen on validation: more words, a small model, one cycle of one epoch
+    elif (
+        variant == "fast"
+    ):  # chosen on validation: more words, a small model, one cycle of one epoch
         config.data.num_words = 20_000
         config.data.maxlen = 300
         config.data.max_padding = 0.25
@@ -36,7 +38,10 @@ def get_config(variant: str = "") -> ConfigDict:
         config.model.embedding_size = 32
         config.model.dropout = 0.0
         config.model.conv_pool = 8
-        config.train.learning_rate = 4e-3
+        config.model.hidden_size = 32
+        config.model.bidirectional = True
+        config.train.learning_rate = 6e-3
+        config.train.averaging = False
         config.train.schedule = "one_cycle"
         config.train.epochs = 1
     elif variant == "demo":

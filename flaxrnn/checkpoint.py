@@ -43,6 +43,8 @@ class Checkpoints:
         self._folder = folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            for unfinished in folder.glob("*.part"):
+                shutil.rmtree(unfinished)
         except OSError as error:
             raise WorkdirError(f"{folder} cannot be written ({error.strerror})") from None
         self._writer = ThreadPoolExecutor(1, "checkpoint")
@@ -76,16 +78,10 @@ class Checkpoints:
 
     def _write(self, step: int, contents: dict[str, bytes]) -> str | None:
         """Writes a checkpoint and removes old ones; what failed, if anything."""
-        part = self._folder / f"{step}.part"
+        folder = self._folder / str(step)
         try:
-            shutil.rmtree(part, ignore_errors=True)
-            if not (self._folder / str(step)).exists():
-                part.mkdir()
-                for name, content in contents.items():
-                    (part / name).write_bytes(content)
-                files.seal(part)
-                part.rename(self._folder / str(step))
-                files.sync(self._folder)
+            if not folder.exists():  # else the run has been here before
+                files.write_folder(folder, contents)
             for old in self._steps()[_KEPT:]:
                 shutil.rmtree(self._folder / str(old))
         except OSError as error:
@@ -93,7 +89,6 @@ class Checkpoints:
             kept = self._steps()
             stays = f"that of step {kept[0]} stays" if kept else "there is none before it"
             print(f"warning: {failure}; {stays}", file=sys.stderr, flush=True)
-            shutil.rmtree(part, ignore_errors=True)
             return failure
         return None
 

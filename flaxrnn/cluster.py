@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import json
 import re
 from collections.abc import Iterator
@@ -59,6 +60,9 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
             initialization_timeout=_JOIN_SECONDS,
             heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
         )
+        # Where the runtime ends this process because another was lost, it says so; the stacks of
+        # all threads, which absl has set up, would bury it.
+        faulthandler.disable()
     except ValueError:
         if coordinator is not None:
             raise

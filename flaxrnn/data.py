@@ -1,25 +1,25 @@
 """A corpus as encoded arrays in memory, and its batches of texts of like length.
 
 A TFDS corpus is tokenized once; the ids of all its texts, laid end to end, are cached beside the
-prepared dataset, so a second start reads no text. `num_words` and `maxlen` are applied on top, so
+prepared datasets, so a second start reads no text. `num_words` and `maxlen` are applied on top, so
 every config shares that cache.
 """
 
 from __future__ import annotations
 
-import os
-import zipfile
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import safetensors.numpy
 
-from flaxrnn import text
+from flaxrnn import files, text
 from flaxrnn.errors import ConfigError, DataError
 
-_CACHE_VERSION = 1  # of the tokenizer and of the layout below
+_CACHE_VERSION = 2  # of the tokenizer and of the layout below
 _MOST_BUCKETS = 16  # each is compiled
 
 
@@ -133,7 +133,9 @@ def load_corpus(
     if source not in datasets.SOURCES:
         raise ConfigError(f"data.source: {source!r} is not one of {', '.join(datasets.SOURCES)}")
     builder = datasets.prepare(datasets.TASKS[task], source, data_dir, manual_dir)
-    cache = builder.data_path / f"encoded-{_CACHE_VERSION}-{task}.npz"
+    name = builder.info.full_name.replace("/", "-")
+    root = Path(builder.data_dir).parents[builder.info.full_name.count("/")]
+    cache = root / "encoded" / f"{name}-{task}-{_CACHE_VERSION}"
     arrays = _read_cache(cache)
     if arrays is None:
         arrays = _encode(builder, datasets.TASKS[task].vocabulary_splits)
@@ -176,25 +178,16 @@ def _encode(builder: Any, vocabulary_splits: tuple[str, ...]) -> dict[str, np.nd
     return arrays
 
 
-def _read_cache(path: Path) -> dict[str, np.ndarray] | None:
-    try:
-        with (
-            open(path, "rb") as raw,
-            np.load(raw, allow_pickle=False) as file,
-        ):  # zip members carry a CRC-32
-            return dict(file)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+def _read_cache(folder: Path) -> dict[str, np.ndarray] | None:
+    if files.damage(folder):
         return None  # absent or damaged: made anew
+    return safetensors.numpy.load_file(folder / "arrays.safetensors")
 
 
-def _write_cache(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with open(part, "wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-        os.replace(part, path)
-    except OSError:
-        Path(part).unlink(missing_ok=True)  # a read-only or full disk costs time, not the run
+def _write_cache(folder: Path, arrays: dict[str, np.ndarray]) -> None:
+    # A read-only or full disk costs time, not the run.
+    with contextlib.suppress(OSError):
+        files.write_folder(folder, {"arrays.safetensors": safetensors.numpy.save(arrays)})
 
 
 def load_data(

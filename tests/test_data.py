@@ -1,11 +1,13 @@
 import itertools
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import tiny_split
 
 import flaxrnn
-from flaxrnn import data, datasets
+from flaxrnn import data
 from flaxrnn.errors import ConfigError
 
 
@@ -142,14 +144,32 @@ def test_second_load_reads_no_text(data_dir, monkeypatch):
 
 def test_damaged_cache_is_made_anew(data_dir):
     first = data.load_corpus("reuters", "synthetic", data_dir)
-    builder = datasets.prepare(datasets.TASKS["reuters"], "synthetic", data_dir)
-    (cache,) = builder.data_path.glob("encoded-*.npz")
-    content = bytearray(cache.read_bytes())
-    content[len(content) // 2] ^= 1
-    for damaged in (bytes(content), content[:1000], b""):
-        cache.write_bytes(damaged)
+    (cache,) = Path(data_dir).glob("encoded/synthetic_reuters*")
+    file = cache / "arrays.safetensors"
+    content = file.read_bytes()
+    flipped = bytearray(content)
+    flipped[len(flipped) // 2] ^= 1
+    for damaged in (bytes(flipped), content[:1000], b"", None):
+        file.unlink() if damaged is None else file.write_bytes(damaged)
         again = data.load_corpus("reuters", "synthetic", data_dir)
         np.testing.assert_array_equal(first.train.ids, again.train.ids)
+        assert file.read_bytes() == content
+
+
+def test_damaged_dataset_is_prepared_again(data_dir, tmp_path, capsys):
+    first = data.load_corpus("reuters", "synthetic", data_dir)
+    shutil.copytree(data_dir, tmp_path, dirs_exist_ok=True)
+    rng = np.random.default_rng(0)
+    dataset = tmp_path / "synthetic_reuters_topics" / "1.0.0"
+    for name in sorted(path.name for path in dataset.iterdir()):
+        shutil.rmtree(tmp_path / "encoded")
+        path = dataset / name
+        content = bytearray(path.read_bytes())
+        content[rng.integers(len(content))] ^= 1 << rng.integers(8)
+        path.write_bytes(content)
+        again = data.load_corpus("reuters", "synthetic", str(tmp_path))
+        np.testing.assert_array_equal(first.train.ids, again.train.ids)
+        assert f"{name} is damaged; it is prepared again" in capsys.readouterr().err
 
 
 def test_load_data_gives_what_keras_users_know(data_dir):

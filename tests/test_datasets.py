@@ -278,14 +278,41 @@ def test_bad_archive_is_one_clear_line_and_leaves_nothing(tmp_path, no_web, sour
         assert left <= {".lock", "metadata.json"}  # of the builder config, not of the data
 
 
-def test_archive_members_are_only_plain_files(tmp_path):
-    path = tmp_path / "a.tar.gz"
+@pytest.mark.parametrize(
+    ("name", "kind", "message"),
+    [
+        ("reut2-000.sgm", tarfile.SYMTYPE, "reut2-000.sgm is no plain file"),
+        ("reut2-000.sgm", tarfile.LNKTYPE, "reut2-000.sgm is no plain file"),
+        ("reut2-000.sgm", tarfile.CHRTYPE, "reut2-000.sgm is no plain file"),
+        ("/tmp/reut2-000.sgm", tarfile.REGTYPE, "/tmp/reut2-000.sgm lies outside of it"),
+        ("a/../../reut2-000.sgm", tarfile.REGTYPE, "reut2-000.sgm lies outside of it"),
+    ],
+)
+def test_hostile_archive_is_refused_and_nothing_written(tmp_path, no_web, name, kind, message):
+    path = tmp_path / reuters_topics.ARCHIVE
     with tarfile.open(path, "w:gz") as tar:
-        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE):
-            info = tarfile.TarInfo("x.txt")
-            info.type, info.linkname = kind, "/etc/passwd"
-            tar.addfile(info)
-    assert archive.read_members(path, re.compile(r".*\.txt")) == {}
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname = kind, "/etc/passwd"
+        tar.addfile(info)
+    with pytest.raises(DataError, match=f"{path}: refused: .*{message}"):
+        datasets.prepare(datasets.TASKS["reuters"], "real", str(tmp_path / "data"), str(tmp_path))
+    left = {p.name for p in tmp_path.rglob("*") if p.is_file()}
+    assert left <= {path.name, ".lock", "metadata.json"}
+
+
+@pytest.mark.parametrize("where", ["a member", "members between", "a header"])
+def test_archive_that_inflates_without_end_is_refused(tmp_path, monkeypatch, where):
+    monkeypatch.setattr(archive, "_MOST_BYTES", 10_000_000)
+    path = tmp_path / "a.tar.gz"
+    with tarfile.open(path, "w:gz", format=tarfile.PAX_FORMAT) as tar:
+        for i in range(20):
+            info = tarfile.TarInfo("x.txt" if where == "a member" else f"y{i}")
+            info.size = 1_000_000
+            if where == "a header":
+                info.pax_headers = {"comment": "x" * 1_000_000}
+            tar.addfile(info, io.BytesIO(bytes(info.size)))
+    with pytest.raises(DataError, match="unpacks to more than 10 MiB"):
+        archive.read_members(path, re.compile(r"x\.txt"))
 
 
 PREPARE = """

@@ -22,6 +22,7 @@ import filelock
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
+from flaxrnn import files
 from flaxrnn.datasets import imdb_sentiment, reuters_topics, synthetic
 from flaxrnn.errors import DataError
 
@@ -120,7 +121,12 @@ def is_synthetic(builder: tfds.core.DatasetBuilder) -> bool:
 def _builder(
     cls: type[tfds.core.GeneratorBasedBuilder], root: Path, variant: str | None = None
 ) -> tfds.core.DatasetBuilder:
+    folder = root.joinpath(*filter(None, (cls.name, variant, str(cls.VERSION))))
+    sealed = (folder / files.CHECKSUMS).exists()  # others may have prepared it
     try:
+        if sealed and (problem := files.damage(folder)):
+            print(f"warning: {folder}: {problem}; it is prepared again", file=sys.stderr)
+            shutil.rmtree(folder)
         return cls(data_dir=root, config=variant, file_format="array_record")
     except OSError as error:
         raise DataError(f"data.data_dir: {root} cannot be used ({error})") from None
@@ -153,6 +159,7 @@ def _prepared(
                 builder.download_and_prepare(
                     download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
                 )
+            files.seal(Path(builder.data_path))
     except OSError as error:
         raise DataError(f"{builder.info.full_name} cannot be prepared: {error}") from None
     return builder
