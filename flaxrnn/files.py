@@ -15,11 +15,14 @@ CHECKSUMS = "checksums.json"
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Writes a file that is never seen half-written, also after a power loss."""
     part = path.with_name(f"{path.name}.part")
-    with part.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    try:
+        with part.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:

@@ -161,6 +161,8 @@ def _start(config: ConfigDict, workdir: Path, clock: Clock, listener: interrupt.
         clock.add(progress["seconds"])
     if progress["diverged_at"] is not None:
         raise _diverged(progress["diverged_at"], workdir)
+    if not before and (workdir / "metrics.jsonl").exists():
+        raise WorkdirError(f"--workdir: {workdir} holds epochs of a run, but not its checkpoints")
     if cluster.is_first():
         corpus.vocabulary.limit(config.data.num_words).save(workdir / "vocabulary.json")
         files.write_atomically(workdir / "labels.json", json.dumps(label_names))
