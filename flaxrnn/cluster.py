@@ -5,7 +5,11 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import json
+import os
 import re
+import socket
+import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,9 +18,12 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from flaxrnn.errors import ConfigError, ProcessError
+from flaxrnn.interrupt import Saved
 
 _HEARTBEAT_SECONDS = 30  # a process that is silent for so long is lost
 _JOIN_SECONDS = 120
+_GOODBYE = b"."
+_coordinator_host: str | None = None  # where it was named
 
 
 def join(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
@@ -52,6 +59,8 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
         raise ConfigError(
             f"--process_id: {process_id} must be from 0 up, and below --num_processes"
         )
+    global _coordinator_host
+    _coordinator_host = coordinator and coordinator.rpartition(":")[0]
     try:
         jax.distributed.initialize(
             coordinator,
@@ -96,19 +105,59 @@ def arrays_from_first(tree: Any) -> Any:
 
 
 @contextlib.contextmanager
-def loss_named() -> Iterator[None]:
-    """Names the loss of another process, which shows as a failed exchange with it.
+def watch() -> Iterator[None]:
+    """Ends this process at once when another one of the run is lost, which it would wait for.
+
+    Each process keeps a line open to the first one; a line that breaks before the block has ended
+    tells of a loss. Should a whole machine fall silent, JAX' own heartbeats notice.
 
     Raises:
-        ProcessError: In place of JAX' error.
+        ProcessError: An exchange with another process failed.
     """
+    if jax.process_count() == 1:
+        yield
+        return
+    lines = _lines()
+    for line in lines:
+        threading.Thread(target=_listen, args=(line,), daemon=True).start()
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
-            raise
-        raise ProcessError(
-            f"process {jax.process_index()} of {jax.process_count()}: another process of the run"
-            " was lost; start all of them again with the same command, the run goes on from its"
-            f" last checkpoint ({str(error).partition(chr(10))[0]})"
-        ) from None
+        raise ProcessError(f"{_lost()} ({str(error).partition(chr(10))[0]})") from None
+    except Saved:
+        _say_goodbye(lines)
+        raise
+    _say_goodbye(lines)
+
+
+def _lines() -> list[socket.socket]:
+    """Connects the first process with each other one."""
+    server = socket.create_server(("", 0)) if is_first() else None
+    port = server and server.getsockname()[1]
+    host, port = from_first([_coordinator_host or socket.gethostname(), port])
+    if server is None:
+        return [socket.create_connection((host.strip("[]"), port))]
+    with server:
+        return [server.accept()[0] for _ in range(jax.process_count() - 1)]
+
+
+def _listen(line: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        if line.recv(1) == _GOODBYE:
+            return
+    print(f"error: {_lost()}", file=sys.stderr, flush=True)
+    os._exit(ProcessError.exit_code)
+
+
+def _say_goodbye(lines: list[socket.socket]) -> None:
+    for line in lines:
+        with contextlib.suppress(OSError):
+            line.sendall(_GOODBYE)
+
+
+def _lost() -> str:
+    return (
+        f"process {jax.process_index()} of {jax.process_count()}: another process of the run was"
+        " lost; start all of them again with the same command, the run goes on from its last"
+        " checkpoint"
+    )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import resource
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ import jax
 import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from flaxrnn.errors import OutOfMemoryError
 
 ROWS_A_DEVICE = 8  # below that, a batch is spread over fewer devices
 
@@ -89,6 +93,23 @@ def place(tree: Any, mesh: Mesh, specs: Any) -> Any:
         return jax.tree.map(part, arrays)
 
     return jax.tree.map(put, specs, tree, is_leaf=lambda x: isinstance(x, PartitionSpec))
+
+
+@contextlib.contextmanager
+def memory(message: str) -> Iterator[None]:
+    """Says of a lack of memory what it came to and what to lower.
+
+    Raises:
+        OutOfMemoryError: With `message`, in place of JAX' or Python's error.
+    """
+    try:
+        yield
+    except MemoryError:
+        raise OutOfMemoryError(message) from None
+    except jax.errors.JaxRuntimeError as error:
+        if not re.search("RESOURCE_EXHAUSTED|Out of memory", str(error)):
+            raise
+        raise OutOfMemoryError(message) from None
 
 
 def peak_memory() -> dict[str, float | None]:

@@ -13,12 +13,16 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stopped(KeyboardInterrupt):  # not an Exception: nothing on the way up may take it for one
-    """A signal stopped the run; the message says how to go on."""
+    """A signal stopped the run; the message says what became of it."""
 
     def __init__(self, number: int, message: str):
         """Of signal `number`."""
         super().__init__(message)
         self.exit_code = 128 + number
+
+
+class Saved(Stopped):
+    """It was saved first, and so did all processes of the run."""
 
 
 class Listener:

@@ -61,18 +61,17 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path | None = None) ->
         DivergedError: The loss is not finite any more; the last good weights are kept.
         OutOfMemoryError: A batch does not fit.
         ProcessError: Another process of the run was lost.
-        interrupt.Stopped: SIGTERM or SIGINT came; the run is saved.
+        interrupt.Stopped: SIGTERM or SIGINT came; once training has begun, the run is saved.
     """
-    with interrupt.Listener() as listener, cluster.loss_named(), contextlib.ExitStack() as stack:
+    with interrupt.Listener() as listener, contextlib.ExitStack() as stack:
         clock = Clock()
         with clock("startup"):
             config_lib.check(config)
             devices.use_all_cores()
             devices.keep_compiled(config.compile_cache)
+            stack.enter_context(cluster.watch())
             workdir = stack.enter_context(_open_workdir(workdir, config))
-            run = _start(config, workdir, clock, listener)
-        stack.callback(run.checkpoints.close)
-        stack.callback(run.reporter.close)
+            run = _start(config, workdir, clock, listener, stack)
         with clock("compile"):
             run.trainer.compile(run.state)
         listener.patient = True
@@ -97,7 +96,7 @@ class Run:
     reporter: report.Report | report.NoReport
     state: steps.TrainState
     weights: steps.Params  # what the run would end with now
-    # As JSON: "history" of epochs, and of the epoch under way the dispatches "done", their "sums"
+    # As JSON: "history" of epochs, and of the epoch under way the batches "done", their "sums"
     # and "seconds_in_epoch"; "diverged_at", the step; "seconds" of the clock; "fingerprint".
     progress: dict[str, Any]
     stop: int = 0  # the signal that asked to stop, on all processes at the same step; 0: none
@@ -110,8 +109,17 @@ class Run:
         return self.checkpoints.save(self.state, self.weights, progress, wait)
 
 
-def _start(config: ConfigDict, workdir: Path, clock: Clock, listener: interrupt.Listener) -> Run:
-    """Reads the corpus and builds everything, at the point where the last checkpoint stands."""
+def _start(
+    config: ConfigDict,
+    workdir: Path,
+    clock: Clock,
+    listener: interrupt.Listener,
+    stack: contextlib.ExitStack,
+) -> Run:
+    """Reads the corpus and builds everything, at the point where the last checkpoint stands.
+
+    What must be closed at the end is left to `stack`.
+    """
     corpus = data.load_corpus(
         config.task, config.data.source, config.data.data_dir, config.data.manual_dir
     )
@@ -136,7 +144,8 @@ def _start(config: ConfigDict, workdir: Path, clock: Clock, listener: interrupt.
         config.train.schedule,
         -(-len(material.rows["train"]) // config.train.batch_size) * config.train.epochs,
     )
-    state = steps.init_state(model, optimizer, config.seed)
+    with devices.memory("out of memory for the parameters; lower model.hidden_size"):
+        state = jax.block_until_ready(steps.init_state(model, optimizer, config.seed))
     weights = state.average
     progress: dict[str, Any] = {
         "history": [],
@@ -147,6 +156,7 @@ def _start(config: ConfigDict, workdir: Path, clock: Clock, listener: interrupt.
         "fingerprint": fingerprint,
     }
     checkpoints = checkpoint.Checkpoints(workdir / "checkpoints")
+    stack.callback(checkpoints.close)
     restored = checkpoints.restore(state=state, weights=weights) if cluster.is_first() else None
     if before := cluster.from_first(restored and restored["progress"]):
         if before["fingerprint"] != fingerprint:
@@ -186,6 +196,7 @@ def _start(config: ConfigDict, workdir: Path, clock: Clock, listener: interrupt.
     state, weights = trainer.place(_copy((state, weights)))
     history = progress["history"]
     reporter = report.Report(workdir, history) if cluster.is_first() else report.NoReport()
+    stack.callback(reporter.close)
     run = Run(
         config,
         workdir,
@@ -208,7 +219,7 @@ def _start(config: ConfigDict, workdir: Path, clock: Clock, listener: interrupt.
 def _train_epoch(run: Run) -> None:
     """Trains an epoch, or the rest of it; saves now and then, and when a signal asks to stop."""
     settings, progress = run.config.train, run.progress
-    epoch, count = len(progress["history"]) + 1, run.trainer.dispatches()
+    epoch, count = len(progress["history"]) + 1, run.trainer.batches()
     seconds_before, began = progress["seconds_in_epoch"], time.perf_counter()
     tally = Tally(progress["sums"])
     dispatches = run.trainer.epoch(
@@ -230,7 +241,7 @@ def _train_epoch(run: Run) -> None:
     with run.clock("train"):
         for run.state, sums in shown:
             tally.append(sums)
-            progress["done"] += 1
+            progress["done"] = min(progress["done"] + STEPS_A_DISPATCH, count)
             if tally.stop or (tally.first_bad and settings.nonfinite == "stop"):
                 break
             steps_since += STEPS_A_DISPATCH
@@ -310,10 +321,7 @@ def _test(run: Run) -> dict[str, Any]:
         "memory": devices.peak_memory(),
         **report.provenance(),
     }
-    try:
-        run.reporter.finish(result, history)
-    except OSError as error:
-        raise WorkdirError(f"--workdir: {run.workdir} cannot be written ({error})") from None
+    run.reporter.finish(result, history)
     return result
 
 
@@ -321,11 +329,11 @@ def _save_and_stop(run: Run) -> None:
     name = signal.Signals(run.stop).name
     step = f"step {int(run.state.step):,}"
     if failure := run.save(wait=True):
-        raise interrupt.Stopped(run.stop, f"{name}: stopped after {step}; {failure}")
+        raise interrupt.Saved(run.stop, f"{name}: stopped after {step}; {failure}")
     command = f"python {report.command()}"
     if "--workdir" not in command:
         command += f" --workdir {run.workdir}"
-    raise interrupt.Stopped(run.stop, f"{name}: saved after {step}; go on with: {command}")
+    raise interrupt.Saved(run.stop, f"{name}: saved after {step}; go on with: {command}")
 
 
 class Clock:
@@ -424,7 +432,10 @@ def _open_workdir(workdir: str | Path | None, config: ConfigDict) -> Iterator[Pa
         raise WorkdirError(f"--workdir: {workdir} cannot be written ({error.strerror})") from None
     with lock:
         lock.release()  # the second hold, of `with`, is the one that stays
-        yield workdir
+        try:
+            yield workdir
+        except OSError as error:
+            raise WorkdirError(f"--workdir: {workdir} cannot be written ({error})") from None
 
 
 def _check_same(config: ConfigDict, before: dict[str, Any], workdir: Path) -> None:

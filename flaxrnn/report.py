@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -15,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2
+from tensorboardX.record_writer import RecordWriter
 from tensorboardX.summary import scalar
 from tqdm import tqdm
 
@@ -39,9 +40,11 @@ class Report:
     def __init__(self, workdir: Path, history: list[dict[str, Any]]):
         """Goes on after the epochs of `history`; later events are dropped from TensorBoard."""
         self._workdir = workdir
-        self._events: EventsWriter | None = None
+        self._events: RecordWriter | None = None
         with self._warning():
-            self._events = EventsWriter(str(workdir / "events"), f".{os.getpid()}")
+            name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
+            self._events = RecordWriter(str(workdir / name))
+            self._event(0, file_version="brain.Event:2")
             restart = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
             self._event(len(history) + 1, session_log=restart)
             if history:
@@ -50,12 +53,20 @@ class Report:
     def progress(
         self, dispatches: Iterable[Any], done: int, count: int, steps: int, epoch: int
     ) -> Iterable[Any]:
-        """Shows rate and time left of an epoch's dispatches, of `steps` each, on a terminal."""
+        """Shows rate and time left of an epoch on a terminal.
+
+        Args:
+            dispatches: Still to come.
+            done: Batches that are done.
+            count: Batches of the epoch.
+            steps: Batches a dispatch.
+            epoch: Its number.
+        """
         return tqdm(
             dispatches,
             desc=f"epoch {epoch}",
-            initial=done,
-            total=count,
+            initial=done / steps,
+            total=count / steps,
             unit="step",
             unit_scale=steps,
             leave=False,
@@ -121,7 +132,7 @@ class Report:
     def _event(self, epoch: int, **content: Any) -> None:
         if self._events is not None:
             event = event_pb2.Event(wall_time=time.time(), step=epoch, **content)
-            self._events.write_event(event)
+            self._events.write(event.SerializeToString())
             self._events.flush()
 
     @contextlib.contextmanager

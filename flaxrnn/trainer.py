@@ -14,7 +14,6 @@ import optax
 from jax.sharding import PartitionSpec
 
 from flaxrnn import data, devices, metrics, models, steps
-from flaxrnn.errors import OutOfMemoryError
 from flaxrnn.feed import Feed
 
 STEPS_A_DISPATCH = 16  # batches that one program runs through
@@ -127,9 +126,9 @@ class Trainer:
                 program = devices.compiled(getattr(self, name), tree, texts, self._place(chunk))
             setattr(self, name, program)
 
-    def dispatches(self) -> int:
-        """Dispatches an epoch."""
-        return len(self._epoch_chunks(1))
+    def batches(self) -> int:
+        """Batches an epoch."""
+        return len(self._epoch_batches(1))
 
     def epoch(
         self,
@@ -144,7 +143,7 @@ class Trainer:
         Args:
             state: Its memory is used for the next one; so is that of each state given.
             number: Of the epoch, which decides on its order.
-            done: Dispatches of it that are done already.
+            done: Batches of it that are done already.
             stop: Gives the signal that asks this process to stop, 0: none.
             watch: Is given what the devices are fed with, a dispatch each, and gives it back.
 
@@ -155,7 +154,8 @@ class Trainer:
         Raises:
             OutOfMemoryError: A device or the host has too little.
         """
-        for texts, chunk in watch(self._feed(self._epoch_chunks(number)[done:])):
+        chunks = self._chunks(self._epoch_batches(number)[done:], self._batch_size)
+        for texts, chunk in watch(self._feed(chunks)):
             chunk = chunk._replace(stop=np.full_like(chunk.stop, stop()))
             length = self._material.buckets[chunk.buckets[: chunk.used].max()]
             with self._memory(True, length):
@@ -177,9 +177,9 @@ class Trainer:
                 total = metrics.add(total, self._evaluate(params, texts, self._place(chunk)))
         return total
 
-    def _epoch_chunks(self, number: int) -> list[data.Chunk]:
+    def _epoch_batches(self, number: int) -> list[data.Batch]:
         material = self._material
-        batches = data.epoch_batches(
+        return data.epoch_batches(
             material.rows["train"],
             material.lengths,
             material.buckets,
@@ -187,7 +187,6 @@ class Trainer:
             self._seed,
             number,
         )
-        return self._chunks(batches, self._batch_size)
 
     def _chunks(self, batches: list[data.Batch], batch_size: int) -> list[data.Chunk]:
         return list(data.chunks(batches, batch_size, STEPS_A_DISPATCH, self._mesh.size))
@@ -195,18 +194,11 @@ class Trainer:
     def _place(self, chunk: data.Chunk) -> data.Chunk:
         return devices.place(chunk, self._mesh, steps.CHUNK)
 
-    @contextlib.contextmanager
-    def _memory(self, training: bool, length: int) -> Iterator[None]:
-        """Says of a lack of memory which batch it came to and what to lower."""
-        try:
-            yield
-        except (MemoryError, jax.errors.JaxRuntimeError) as error:
-            if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
-                field = "train.batch_size" if training else "train.eval_batch_size"
-                size = self._batch_size if training else self._eval_batch_size
-                raise OutOfMemoryError(
-                    f"out of memory with a batch of {size:,} texts of {length:,} tokens on"
-                    f" {self._mesh.size} devices; lower {field}, data.maxlen or model.hidden_size,"
-                    " or set model.recompute"
-                ) from error
-            raise
+    def _memory(self, training: bool, length: int) -> contextlib.AbstractContextManager[None]:
+        size = self._batch_size if training else self._eval_batch_size
+        field = "train.batch_size" if training else "train.eval_batch_size"
+        return devices.memory(
+            f"out of memory with a batch of {size:,} texts of {length:,} tokens on"
+            f" {self._mesh.size} devices; lower {field}, data.maxlen or model.hidden_size, or set"
+            " model.recompute"
+        )

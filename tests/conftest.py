@@ -8,10 +8,18 @@ import tempfile
 import jax
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from flaxrnn import data, datasets, text
 from flaxrnn.datasets import imdb_sentiment, reuters_topics
 
+settings.register_profile(
+    "suite",
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("suite")
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Compiled programs are shared by the tests of a session, and never in the user's folder.

@@ -12,7 +12,7 @@ ROOMS = {  # module → the modules of the package it may import
     "errors": set(),
     "files": set(),
     "interrupt": set(),
-    "cluster": {"errors"},
+    "cluster": {"errors", "interrupt"},
     "text": {"errors", "files"},
     "config": {"errors"},
     "datasets": {"datasets", "errors", "files"},
@@ -22,12 +22,12 @@ ROOMS = {  # module → the modules of the package it may import
     "metrics": set(),
     "optim": set(),
     "steps": {"data", "metrics", "models"},
-    "devices": set(),
+    "devices": {"errors"},
     "feed": {"data", "devices"},
     "checkpoint": {"errors", "files", "steps"},
     "report": {"files"},
     "predict": {"checkpoint", "data", "devices", "errors", "models", "steps", "text"},
-    "trainer": {"data", "devices", "errors", "feed", "metrics", "models", "steps"},
+    "trainer": {"data", "devices", "feed", "metrics", "models", "steps"},
     "loop": {"checkpoint", "cluster", "config", "data", "devices", "errors", "files", "interrupt"}
     | {"metrics", "models", "optim", "report", "steps", "trainer"},
 }

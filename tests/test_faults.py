@@ -1,0 +1,335 @@
+"""Runs that are killed, disks that fail, settings that make no sense: nothing is lost or hidden."""
+
+import contextlib
+import errno
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import filelock
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ml_collections import ConfigDict
+from test_loop import shrink, weights
+
+import flaxrnn
+from benchmarks import faults
+from configs import default, imdb, reuters
+from flaxrnn import config as config_lib
+from flaxrnn import data, files, interrupt, loop, text
+from flaxrnn.errors import ConfigError, DivergedError, FlaxrnnError, OutOfMemoryError, WorkdirError
+
+ROOT = Path(__file__).parents[1]
+KILLED = """
+import os, runpy, signal, sys, threading
+from flaxrnn import loop
+
+after, number = float(sys.argv.pop(1)), int(sys.argv.pop(1))
+train_epoch = loop._train_epoch
+
+def with_a_bomb(run):
+    if not run.progress["history"]:
+        threading.Timer(after, os.kill, (os.getpid(), number)).start()
+    train_epoch(run)
+
+loop._train_epoch = with_a_bomb
+runpy.run_path("train.py", run_name="__main__")
+"""
+
+
+def test_killed_runs_end_as_if_they_had_been_left_alone(data_dir, tmp_path):
+    """Five SIGKILLs and a SIGTERM, at random moments from the first training step on."""
+    flags = [
+        "--config=configs/reuters.py",
+        "--config.data.source=synthetic",
+        f"--config.data.data_dir={data_dir}",
+        "--config.data.maxlen=20",
+        "--config.model.hidden_size=8",
+        "--config.train.batch_size=40",
+        "--config.train.epochs=8",
+        "--config.train.checkpoint_steps=32",
+    ]
+    faults.finish(flags, tmp_path / "alone")
+    alone = faults.outcome(tmp_path / "alone")
+    seconds = json.loads((tmp_path / "alone" / "result.json").read_text())["seconds"]["train"]
+    draw, steps = random.Random(time.time()), []
+    for i, number in enumerate([signal.SIGKILL] * 5 + [signal.SIGTERM]):
+        workdir, after = tmp_path / str(i), draw.uniform(0, seconds)
+        command = [sys.executable, "-c", KILLED, str(after), str(int(number)), *flags]
+        killed = subprocess.run(
+            [*command, f"--workdir={workdir}"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if number == signal.SIGKILL:
+            assert killed.returncode in (-signal.SIGKILL, 0)  # it may have been quicker
+        else:
+            assert killed.returncode in (128 + signal.SIGTERM, 0), killed.stderr
+            assert "Traceback" not in killed.stderr
+        found = (workdir / "checkpoints").iterdir()
+        steps.append(max(int(path.name) for path in found if path.name.isdecimal()))
+        faults.finish(flags, workdir)
+        assert faults.outcome(workdir) == alone, (number, after)
+    assert any(0 < step < 1600 for step in steps), steps
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_between_two_steps_and_says_how_to_go_on(
+    number, tiny_corpus, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("flaxrnn.trainer.STEPS_A_DISPATCH", 2)
+    monkeypatch.setattr(loop, "STEPS_A_DISPATCH", 2)
+    config = shrink(reuters.get_config(), epochs=3)
+    straight = flaxrnn.train(config, tmp_path / "straight")
+    before = signal.getsignal(number)
+    train_epoch = loop._train_epoch
+
+    def with_a_signal(run):
+        if len(run.progress["history"]) == 1:
+            os.kill(os.getpid(), number)
+        train_epoch(run)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "_train_epoch", with_a_signal)
+        with pytest.raises(
+            interrupt.Saved, match="saved after step 7; go on with: python "
+        ) as stop:
+            flaxrnn.train(config, tmp_path / "stopped")
+    assert stop.value.exit_code == 128 + number
+    assert f"--workdir {tmp_path / 'stopped'}" in str(stop.value)
+    assert signal.getsignal(number) is before
+    resumed = flaxrnn.train(config, tmp_path / "stopped")
+    assert resumed["test_loss"] == straight["test_loss"]
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        weights(tmp_path / "straight"),
+        weights(tmp_path / "stopped"),
+    )
+
+
+def test_a_signal_before_training_ends_at_once(tiny_corpus, tmp_path, monkeypatch):
+    start = loop._start
+
+    def with_a_signal(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return start(*arguments)
+
+    monkeypatch.setattr(loop, "_start", with_a_signal)
+    with pytest.raises(
+        interrupt.Stopped, match="SIGTERM: stopped before there was anything"
+    ) as stop:
+        flaxrnn.train(shrink(reuters.get_config()), tmp_path)
+    assert stop.value.exit_code == 143
+
+
+def test_a_second_signal_ends_at_once():
+    code = (
+        "import os, signal; from flaxrnn import interrupt\n"
+        "with interrupt.Listener() as listener:\n"
+        "    listener.patient = True\n"
+        "    os.kill(os.getpid(), signal.SIGINT); print(listener.received, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM); print('not reached')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (128 + signal.SIGTERM, f"{int(signal.SIGINT)}\n")
+    assert done.stderr == "\nSIGINT: saving; a second signal ends at once\n"
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_write_that_fails_stops_cleanly_or_not_at_all(
+    seed, tiny_corpus, tmp_path, monkeypatch, capfd
+):
+    """The disk is full from some write on, or at one; then the run ends as if it had not been."""
+    config = shrink(reuters.get_config(), epochs=3)
+    config.train.checkpoint_steps = 2
+    monkeypatch.setattr("flaxrnn.trainer.STEPS_A_DISPATCH", 2)
+    monkeypatch.setattr(loop, "STEPS_A_DISPATCH", 2)
+    number, lasting, writes = [1, 3, 8, 15, 20, 30][seed], seed % 2, 0
+
+    def failing(function):
+        def write(*arguments, **kwargs):
+            nonlocal writes
+            writes += 1
+            if writes == number or (lasting and writes > number):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return function(*arguments, **kwargs)
+
+        return write
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files.os, "fsync", failing(os.fsync))
+        patch.setattr(Path, "write_bytes", failing(Path.write_bytes))
+        expected = pytest.raises(WorkdirError, match="No space left on device")
+        with expected if lasting else contextlib.suppress(WorkdirError):
+            flaxrnn.train(config, tmp_path / "run")
+    assert writes >= number
+    assert "Traceback" not in capfd.readouterr().err
+    result = flaxrnn.train(config, tmp_path / "run")
+    assert result["test_loss"] == flaxrnn.train(config, tmp_path / "alone")["test_loss"]
+
+
+def test_two_runs_on_one_workdir_are_refused(tiny_corpus, tmp_path):
+    config = shrink(reuters.get_config(), epochs=1)
+    refused = pytest.raises(WorkdirError, match=f"another run is writing to {tmp_path}")
+    with filelock.FileLock(tmp_path / ".lock"), refused:
+        flaxrnn.train(config, tmp_path)
+    flaxrnn.train(config, tmp_path)
+
+
+def test_other_texts_than_those_of_the_checkpoint_are_refused(tiny_corpus, tmp_path, monkeypatch):
+    config = shrink(reuters.get_config(), epochs=1)
+    flaxrnn.train(config, tmp_path)
+    arrange = data.arrange
+
+    def other(*arguments, **settings):
+        material = arrange(*arguments, **settings)
+        material.texts.ids[3] += 1
+        return material
+
+    monkeypatch.setattr(data, "arrange", other)
+    with pytest.raises(WorkdirError, match="was trained on other texts than tiny_reuters has now"):
+        flaxrnn.train(config, tmp_path)
+
+
+def test_a_history_without_checkpoints_is_no_new_start(tiny_corpus, tmp_path):
+    config = shrink(reuters.get_config(), epochs=1)
+    flaxrnn.train(config, tmp_path)
+    for path in (tmp_path / "checkpoints").iterdir():
+        path.rename(tmp_path / f"lost-{path.name}")
+    with pytest.raises(WorkdirError, match="holds epochs of a run, but not its checkpoints"):
+        flaxrnn.train(config, tmp_path)
+
+
+def poisoned(patch, steps):
+    """Makes the loss of some training steps infinite, through the weights of their rows."""
+    chunks = data.chunks
+
+    def poison(batches, batch_size, *arguments):
+        for i, chunk in enumerate(chunks(batches, batch_size, *arguments)):
+            if batch_size == 8 and i in steps:
+                chunk.weights[0, 0] = np.inf
+            yield chunk
+
+    patch.setattr(data, "chunks", poison)
+    patch.setattr("flaxrnn.trainer.STEPS_A_DISPATCH", 1)
+    patch.setattr(loop, "STEPS_A_DISPATCH", 1)
+
+
+def test_steps_that_are_not_finite_are_skipped_and_counted(tiny_corpus, tmp_path, monkeypatch):
+    config = shrink(reuters.get_config(), epochs=2)
+    config.train.nonfinite = "skip"
+    poisoned(monkeypatch, {1, 3})
+    result = flaxrnn.train(config, tmp_path / "some")
+    assert result["skipped_steps"] == 4
+    assert np.isfinite([result["val_loss"], result["test_loss"]]).all()
+    lines = (tmp_path / "some" / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [row["skipped_steps"] for row in rows] == [2, 2]
+    assert np.isfinite([row["train_loss"] for row in rows]).all()
+    poisoned(monkeypatch, set(range(5)))
+    with pytest.raises(DivergedError, match="not one step of epoch 1"):
+        flaxrnn.train(config, tmp_path / "all")
+
+
+def test_too_little_memory_names_the_batch_and_what_to_lower(tiny_corpus, tmp_path, monkeypatch):
+    config = shrink(reuters.get_config())
+    config.model.hidden_size = 2**19  # 4 TiB of recurrent weights
+    with pytest.raises(OutOfMemoryError, match=r"for the parameters; lower model\.hidden_size"):
+        flaxrnn.train(config, tmp_path / "model")
+
+    def exhausted(program, *arguments):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
+
+    monkeypatch.setattr("flaxrnn.devices.compiled", lambda *_: exhausted)
+    with pytest.raises(OutOfMemoryError) as caught:
+        flaxrnn.train(shrink(reuters.get_config()), tmp_path / "batch")
+    assert str(caught.value) == (
+        "out of memory with a batch of 8 texts of 20 tokens on 1 devices; lower train.batch_size,"
+        " data.maxlen or model.hidden_size, or set model.recompute"
+    )
+
+
+VALUES = st.one_of(
+    st.none(), st.booleans(), st.integers(-3, 70), st.floats(), st.text(max_size=5), st.just([])
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from([*config_lib.FIELDS, "model.size", "x"]), VALUES, max_size=4)
+)
+def test_any_config_is_possible_or_named(overrides):
+    config = ConfigDict(default.get_config().to_dict(), type_safe=False)
+    for name, value in overrides.items():
+        group, _, field = name.rpartition(".")
+        (config[group] if group else config)[field] = value
+    message = ""
+    try:
+        config_lib.check(config)
+    except ConfigError as error:
+        message = str(error)
+    assert not message or message.startswith(tuple(overrides))
+    assert "\n" not in message
+
+
+POSSIBLE = {
+    "data.maxlen": st.integers(1, 40),
+    "data.padding": st.sampled_from(["post", "pre"]),
+    "data.max_padding": st.sampled_from([0.05, 0.3, 1.0]),
+    "data.device_memory": st.sampled_from([0.0, 1.0]),
+    "data.num_words": st.integers(4, 40),
+    "data.validation": st.sampled_from(["train", "test"]),
+    "model.dropout": st.sampled_from([0.0, 0.3]),
+    "model.conv_filters": st.sampled_from([0, 3]),
+    "model.conv_pool": st.integers(1, 50),
+    "model.cell": st.sampled_from(["simple", "lstm", "gru"]),
+    "model.layers": st.integers(1, 2),
+    "model.bidirectional": st.booleans(),
+    "model.pooling": st.sampled_from(["last", "max", "mean", "attention"]),
+    "model.recompute": st.integers(0, 9),
+    "train.batch_size": st.integers(1, 70),
+    "train.eval_batch_size": st.integers(1, 70),
+    "train.learning_rate": st.sampled_from([1e-3, 10.0, 1e38]),
+    "train.schedule": st.sampled_from(["constant", "one_cycle"]),
+    "train.nonfinite": st.sampled_from(["stop", "skip"]),
+    "train.restore_best": st.booleans(),
+}
+
+
+@settings(max_examples=5)
+@given(chosen=st.fixed_dictionaries({}, optional=POSSIBLE))
+def test_any_possible_config_trains_or_says_why_not(chosen, tiny_corpus, tmp_path_factory):
+    config = shrink(imdb.get_config(), epochs=1)
+    for name, value in chosen.items():
+        group, _, field = name.partition(".")
+        config[group][field] = value
+    with contextlib.suppress(FlaxrnnError):
+        result = flaxrnn.train(config, tmp_path_factory.mktemp("run"))
+        assert result["test_examples"] == 23
+
+
+@given(st.lists(st.text(max_size=10_000), min_size=1, max_size=4), st.integers(1, 600))
+def test_any_text_is_encoded_and_padded(texts, maxlen):
+    words = [text.tokenize(raw) for raw in texts]
+    vocabulary = text.Vocabulary(sorted({word for found in words for word in found}))
+    rows = [np.array(vocabulary.encode(found), np.int32) for found in words]
+    offsets = np.cumsum([0, *map(len, rows)])
+    split = data.Split(np.concatenate(rows), offsets, np.zeros(len(rows), np.int32))
+    for found, row in zip(words, split.texts(), strict=True):
+        assert vocabulary.decode(row) == " ".join(found)
+    clipped = split.clip(len(vocabulary) + text.FIRST_WORD, maxlen)
+    arrays = clipped.padded(maxlen, "post")
+    for tokens, length, row in zip(arrays["tokens"], arrays["lengths"], rows, strict=True):
+        np.testing.assert_array_equal(tokens[:length], row[-maxlen:])
+        assert not tokens[length:].any()
