@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from flaxrnn.errors import ConfigError, ProcessError
+from flaxrnn.errors import ConfigError, DivergedError, ProcessError
 from flaxrnn.interrupt import Saved
 
 _HEARTBEAT_SECONDS = 30  # a process that is silent for so long is lost
@@ -124,7 +124,7 @@ def watch() -> Iterator[None]:
         yield
     except jax.errors.JaxRuntimeError as error:
         raise ProcessError(f"{_lost()} ({str(error).partition(chr(10))[0]})") from None
-    except Saved:
+    except (Saved, DivergedError):  # so have all others
         _say_goodbye(lines)
         raise
     _say_goodbye(lines)

@@ -92,7 +92,7 @@ class Run:
     corpus: dict[str, str]  # dataset, data_source
     material: data.Material
     trainer: Trainer
-    checkpoints: checkpoint.Checkpoints
+    checkpoints: checkpoint.Checkpoints | None  # of the first process
     reporter: report.Report | report.NoReport
     state: steps.TrainState
     weights: steps.Params  # what the run would end with now
@@ -102,8 +102,8 @@ class Run:
     stop: int = 0  # the signal that asked to stop, on all processes at the same step; 0: none
 
     def save(self, wait: bool = False) -> str | None:
-        """Writes a checkpoint, see `Checkpoints.save`; the first process does."""
-        if not cluster.is_first():
+        """Writes a checkpoint, see `Checkpoints.save`."""
+        if self.checkpoints is None:
             return None
         progress = {**self.progress, "seconds": self.clock.read()}
         return self.checkpoints.save(self.state, self.weights, progress, wait)
@@ -146,38 +146,18 @@ def _start(
     )
     with devices.memory("out of memory for the parameters; lower model.hidden_size"):
         state = jax.block_until_ready(steps.init_state(model, optimizer, config.seed))
-    weights = state.average
-    progress: dict[str, Any] = {
-        "history": [],
-        "done": 0,
-        "sums": {},
-        "seconds_in_epoch": 0.0,
-        "diverged_at": None,
-        "fingerprint": fingerprint,
-    }
-    checkpoints = checkpoint.Checkpoints(workdir / "checkpoints")
-    stack.callback(checkpoints.close)
-    restored = checkpoints.restore(state=state, weights=weights) if cluster.is_first() else None
-    if before := cluster.from_first(restored and restored["progress"]):
-        if before["fingerprint"] != fingerprint:
-            raise WorkdirError(
-                f"--workdir: {workdir} was trained on other texts than {corpus.name} has now; name"
-                " another workdir"
-            )
-        if restored:
-            state, weights = restored["state"], restored["weights"]
-        state, weights = cluster.arrays_from_first((state, weights))
-        progress = before
+    checkpoints = None
+    if cluster.is_first():
+        checkpoints = checkpoint.Checkpoints(workdir / "checkpoints")
+        stack.callback(checkpoints.close)
+    state, weights, progress = _resume(checkpoints, state, fingerprint, workdir)
+    if progress["seconds"]:
         clock.add(progress["seconds"])
-    if progress["diverged_at"] is not None:
-        raise _diverged(progress["diverged_at"], workdir)
-    if not before and (workdir / "metrics.jsonl").exists():
-        raise WorkdirError(f"--workdir: {workdir} holds epochs of a run, but not its checkpoints")
     if cluster.is_first():
         corpus.vocabulary.limit(config.data.num_words).save(workdir / "vocabulary.json")
         files.write_atomically(workdir / "labels.json", json.dumps(label_names))
         print(models.summary(model, config.train.batch_size, config.data.maxlen))
-        if before:
+        if progress["seconds"]:
             place = f"epoch {len(progress['history'])}, step {int(state.step):,}"
             print(f"Continuing {workdir} after {place}")
     source = "synthetic" if corpus.synthetic else "real"
@@ -211,9 +191,42 @@ def _start(
         weights,
         progress,
     )
-    if not before and (failure := run.save(wait=True)):  # from here on, there is always one
+    if not int(state.step) and (failure := run.save(wait=True)):  # from here on, there is one
         raise WorkdirError(f"--workdir: {workdir}: {failure}")
     return run
+
+
+def _resume(
+    checkpoints: checkpoint.Checkpoints | None,
+    state: steps.TrainState,
+    fingerprint: str,
+    workdir: Path,
+) -> tuple[steps.TrainState, steps.Params, dict[str, Any]]:
+    """State, weights and progress of the last checkpoint, or of a new run; the first process reads.
+
+    Args:
+        checkpoints: Of the first process; None: of another one.
+        state: Of a new run.
+        fingerprint: Of config and texts.
+        workdir: Named in errors.
+    """
+    weights = state.average
+    restored = checkpoints and checkpoints.restore(state=state, weights=weights)
+    progress = cluster.from_first(restored and restored["progress"])
+    if progress is None:
+        if checkpoints and (workdir / "metrics.jsonl").exists():
+            raise WorkdirError(f"--workdir: {workdir} holds epochs of a run, but no checkpoint")
+        new = {"history": [], "done": 0, "sums": {}, "seconds_in_epoch": 0.0, "diverged_at": None}
+        return state, weights, {**new, "seconds": None, "fingerprint": fingerprint}
+    if progress["fingerprint"] != fingerprint:
+        raise WorkdirError(
+            f"--workdir: {workdir} was trained on other texts than there are now; name another one"
+        )
+    if progress["diverged_at"] is not None:
+        raise _diverged(progress["diverged_at"], workdir)
+    if restored:
+        state, weights = restored["state"], restored["weights"]
+    return *cluster.arrays_from_first((state, weights)), progress
 
 
 def _train_epoch(run: Run) -> None:
@@ -409,7 +422,7 @@ def _open_workdir(workdir: str | Path | None, config: ConfigDict) -> Iterator[Pa
     """Makes the workdir, or checks that it belongs to the config; nobody else writes to it."""
     if workdir is None:
         workdir = Path("runs") / f"{config.task}-{datetime.now():%Y%m%d-%H%M%S-%f}"
-    workdir = Path(workdir).expanduser()
+    workdir = Path(cluster.from_first(str(workdir))).expanduser()
     if not cluster.is_first():
         yield workdir
         return

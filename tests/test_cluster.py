@@ -22,9 +22,9 @@ import jax
 from configs import imdb
 from flaxrnn import cluster, data, models, optim, steps, trainer
 
-folder, memory, *address = sys.argv[1:]
-if address:
-    cluster.join(address[0], 2, int(address[1]))
+folder, memory, *place = sys.argv[1:]
+address, number = place or (None, None)
+cluster.join(address, address and 2, address and int(number))
 config = imdb.get_config()
 config.model.update(embedding_size=8, conv_filters=6, hidden_size=5)
 corpus = data.load_corpus("reuters", "synthetic", folder)
@@ -56,8 +56,8 @@ def free_address():
         return f"localhost:{found.getsockname()[1]}"
 
 
-def start(*command, devices):
-    env = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices), "PYTHONPATH": str(ROOT)}
+def start(*command, devices, **env):
+    env |= {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices), "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         [sys.executable, "-u", *map(str, command)],
         cwd=ROOT,
@@ -68,23 +68,38 @@ def start(*command, devices):
     )
 
 
-def losses(*arguments, devices, processes=1):
-    address = free_address()
-    last = [[address, i] for i in range(processes)] if processes > 1 else [[]]
-    started = [start("-c", LOSSES, *arguments, *more, devices=devices) for more in last]
+def losses(*arguments, devices, places=((),), variables=({},)):
+    started = [
+        start("-c", LOSSES, *arguments, *place, devices=devices, **env)
+        for place, env in zip(places, variables, strict=True)
+    ]
     ended = [process.communicate(timeout=120) for process in started]
-    assert [process.returncode for process in started] == [0] * processes, ended
+    assert [process.returncode for process in started] == [0] * len(started), ended
     return json.loads(ended[0][0].splitlines()[-1])
 
 
+def open_mpi(rank):
+    """The variables by which Open MPI tells a process where it is."""
+    return {
+        "OMPI_MCA_orte_hnp_uri": f"{4096 * (os.getpid() % 4096)}.0;tcp://127.0.0.1:1",
+        "OMPI_COMM_WORLD_SIZE": "2",
+        "OMPI_COMM_WORLD_RANK": str(rank),
+        "OMPI_COMM_WORLD_LOCAL_RANK": str(rank),
+    }
+
+
 def test_losses_order_and_counts_do_not_depend_on_devices_and_processes(data_dir):
-    """With dropout, convolution and buckets; texts resident, and streamed by their own process."""
+    """With dropout, convolution and buckets; texts resident, and streamed by their own process;
+    processes that are told where they are, and two that detect it."""
     one = losses(data_dir, 1024, devices=1)
     assert len(one["losses"]) == 50
     assert sum(one["counts"]) == 2_246
-    for devices, processes, memory in [(8, 1, 1024), (2, 2, 1024), (2, 2, 0)]:
-        other = losses(data_dir, memory, devices=devices, processes=processes)
-        assert other["devices"] == devices * processes
+    address = free_address()
+    told = {"places": [(address, 0), (address, 1)], "variables": [{}, {}]}
+    detected = {"places": [(), ()], "variables": [open_mpi(0), open_mpi(1)]}
+    for devices, memory, where in [(8, 1024, {}), (2, 1024, told), (2, 0, detected)]:
+        other = losses(data_dir, memory, devices=devices, **where)
+        assert other["devices"] == (4 if where else 8)
         np.testing.assert_allclose(other["losses"], one["losses"], rtol=1e-5)
         assert other["counts"] == one["counts"]
 
