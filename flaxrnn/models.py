@@ -252,8 +252,8 @@ def attributions(
 ) -> tuple[jax.Array, jax.Array]:
     """How much each token speaks for the likeliest class: gradient × input.
 
-    The gradient of that class' logit at the token's embedding, times the embedding, summed (Shrikumar
-    et al., 2016): to first order, what the logit would lose without it.
+    The gradient of that class' logit at the token's embedding, times the embedding, summed
+    (Shrikumar et al., 2016): to first order, what the logit would lose without it.
 
     Returns:
         Logits [B, outputs], and the weights of the tokens [B, T].
