@@ -26,7 +26,7 @@ COLUMNS: dict[str, tuple[Callable[[dict[str, Any]], float], str]] = {
     "macro-F1": (lambda result: result["test_macro_f1"], ".4f"),
     "seconds": (lambda result: result["seconds"]["total"], ",.1f"),
     "parameters": (lambda result: result["parameters"], ",.0f"),
-    "epochs": (lambda result: result["epochs"], ",.1f"),
+    "epochs": (lambda result: result["epochs"], ",.4g"),
 }
 
 
@@ -182,8 +182,7 @@ def _mean(of: list[Run], name: str) -> float:
 def _figure(values: list[float], form: str) -> str:
     """Mean ± standard deviation, or what all of them are."""
     if min(values) == max(values):
-        whole = form == ",.1f" and values[0].is_integer()
-        return format(values[0], ",.0f" if whole else form)
+        return format(values[0], form)
     return f"{statistics.mean(values):{form}} ± {statistics.stdev(values):{form}}"
 
 

@@ -8,6 +8,7 @@ tail -n 100 reviews.txt | python -m flaxrnn.predict --workdir runs/imdb --format
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import itertools
 import json
@@ -15,6 +16,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from flaxrnn import terminal
@@ -59,19 +61,19 @@ def main(arguments: list[str] | None = None) -> None:
         WorkdirError: The workdir holds no trained model.
     """
     given = _parse(arguments)
-    records = _records(given)
-    from flaxrnn import classifier  # imports JAX: a mistaken flag is answered before that
+    with _records(given) as records:
+        from flaxrnn import classifier  # imports JAX: a mistaken flag is answered before that
 
-    model = classifier.load(given.workdir)
-    if given.top > len(model.label_names):
-        raise ConfigError(
-            f"--top: {given.top} must be at most {len(model.label_names)}, all labels"
-        )
-    show = _table(model, given) if given.format == "table" else _json_lines(given)
-    # From a keyboard, each line is answered at once.
-    at_once = 1 if not (given.file or given.texts) and sys.stdin.isatty() else TEXTS_AT_ONCE
-    for row in _classify(model, records, at_once, given.top, given.explain):
-        print(show(row), flush=at_once == 1)
+        model = classifier.load(given.workdir)
+        labels = len(model.label_names)
+        if given.top > labels:
+            raise ConfigError(f"--top: {given.top} must be at most {labels}, all labels")
+        show = _table(model, given) if given.format == "table" else _json_lines(given)
+        # From a keyboard, each line is answered at once.
+        typed = not (given.file or given.texts) and sys.stdin.isatty()
+        at_once = 1 if typed else TEXTS_AT_ONCE
+        for row in _classify(model, records, at_once, given.top, given.explain):
+            print(show(row), flush=typed)
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -94,7 +96,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         raise ConfigError(f"--top: {given.top} must be a whole number of at least 1")
     if given.file and given.texts:
         raise ConfigError("--file: cannot be had together with texts as arguments")
-    fields = bool(given.file) and given.file.endswith((".jsonl", ".csv"))
+    fields = bool(given.file) and Path(given.file).suffix in WITH_FIELDS
     if fields and not given.field:
         raise ConfigError(f"--field: missing; name the field of {given.file} that holds the text")
     if given.field and not fields:
@@ -103,33 +105,31 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     return given
 
 
-def _records(given: argparse.Namespace) -> Iterator[Record]:
-    """The texts, read as they are asked for; the first one at once, for the errors it may have."""
+@contextlib.contextmanager
+def _records(given: argparse.Namespace) -> Iterator[Iterator[Record]]:
+    """The texts, read as they are asked for; a file's first one at once, for its errors."""
     if given.texts:
-        return map(Record, given.texts)
+        yield map(Record, given.texts)
+        return
     if not given.file:
         sys.stdin.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
         if sys.stdin.isatty():
             print("Reading texts, one a line; Ctrl-D ends.", file=sys.stderr)
-        return _lines(sys.stdin)
-    try:
-        # Closed with the process. A byte that is no UTF-8 costs a word, not the text.
-        file = open(  # noqa: SIM115
-            given.file,
-            encoding="utf-8-sig",
-            errors="replace",
-            newline="" if given.file.endswith(".csv") else "\n",
-        )
-        if given.file.endswith(".jsonl"):
-            records = _of_json(file, given.file, given.field)
-        elif given.file.endswith(".csv"):
-            records = _of_csv(file, given.file, given.field)
+        yield _lines(sys.stdin)
+        return
+    kind = Path(given.file).suffix
+    newline = "" if kind == ".csv" else "\n"
+    try:  # a byte that is no UTF-8 costs a word, not the text
+        file = open(given.file, encoding="utf-8-sig", errors="replace", newline=newline)  # noqa: SIM115
+    except OSError as error:
+        raise DataError(f"--file: {given.file} cannot be read ({error.strerror})") from None
+    with file:
+        if kind in WITH_FIELDS:
+            records = WITH_FIELDS[kind](file, given.file, given.field)
         else:
             records = _lines(file)
         first = list(itertools.islice(records, 1))
-    except OSError as error:
-        raise DataError(f"--file: {given.file} cannot be read ({error.strerror})") from None
-    return itertools.chain(first, records)
+        yield itertools.chain(first, records)
 
 
 def _lines(file: TextIO) -> Iterator[Record]:
@@ -164,6 +164,9 @@ def _of_csv(file: TextIO, name: str, field: str) -> Iterator[Record]:
 def _no_field(name: str, field: str, fields: Iterable[str]) -> DataError:
     known = ", ".join(map(str, fields)) or "none"
     return DataError(f"--field: the first line of {name} has no field {field!r}; it has {known}")
+
+
+WITH_FIELDS = {".jsonl": _of_json, ".csv": _of_csv}
 
 
 def _classify(
@@ -235,7 +238,7 @@ def _table(model: Classifier, given: argparse.Namespace) -> Callable[[Row], str]
     def line(index: str, label: str, probability: str, unknown: str, rest: str) -> str:
         label += " " * (names - terminal.width(label))
         begin = f"{index:>6}  {label}  {probability:>11}  {unknown:>7}  "
-        return (begin + terminal.fit(rest, max(20, screen - len(begin)))).rstrip()
+        return (begin + terminal.fit(rest, max(20, screen - terminal.width(begin)))).rstrip()
 
     def show(row: Row) -> str:
         note = f"({row.note}) " if row.note else ""
@@ -248,7 +251,7 @@ def _table(model: Classifier, given: argparse.Namespace) -> Callable[[Row], str]
         ]
         lines += [line("", label, f"{probability:.4f}", "", "") for label, probability in others]
         if given.explain:
-            lines += ["", *_marked(row, colour, screen), ""]
+            lines += [*_marked(row, colour, screen), ""]
         return "\n".join(lines)
 
     meaning = "green: for the label, red: against" if colour else "+ for the label, - against"
