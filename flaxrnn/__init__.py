@@ -12,7 +12,7 @@ from typing import Any
 _LAZY = {  # name → module and attribute; imported when first used, JAX and TFDS take seconds
     "load_data": ("flaxrnn.data", "load_data"),
     "train": ("flaxrnn.loop", "train_and_evaluate"),
-    "load": ("flaxrnn.predict", "load"),
+    "load": ("flaxrnn.classifier", "load"),
 }
 _MODULES = ("models", "recurrence")
 

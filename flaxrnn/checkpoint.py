@@ -128,9 +128,29 @@ class Checkpoints:
         self._writer.shutdown()
 
     def _steps(self) -> list[int]:
-        """Of the checkpoints, the newest first."""
-        found = (path.name for path in self._folder.iterdir() if path.is_dir())
-        return sorted((int(name) for name in found if name.isdecimal()), reverse=True)
+        return _steps(self._folder)
+
+
+def latest(folder: Path, **like: Any) -> dict[str, Any] | None:
+    """As `Checkpoints.restore`, of a run that may be under way: nothing in `folder` changes.
+
+    Returns:
+        What `restore` does; None where no checkpoint is whole.
+
+    Raises:
+        WorkdirError: The newest whole one does not fit `like`.
+    """
+    for step in _steps(folder) if folder.is_dir() else []:
+        if (problem := files.damage(folder / str(step))) is None:
+            return _read(folder / str(step), like)
+        print(f"warning: {folder / str(step)}: {problem}; not used", file=sys.stderr)
+    return None
+
+
+def _steps(folder: Path) -> list[int]:
+    """Of the checkpoints, the newest first."""
+    found = (path.name for path in folder.iterdir() if path.is_dir())
+    return sorted((int(name) for name in found if name.isdecimal()), reverse=True)
 
 
 def _read(folder: Path, like: dict[str, Any]) -> dict[str, Any]:

@@ -103,11 +103,11 @@ def check(config: ConfigDict) -> None:
         raise ConfigError("model.recompute: must be 0 with model.recurrence=scan")
 
 
-def flatten(config: ConfigDict) -> dict[str, Any]:
+def flatten(config: ConfigDict | dict[str, Any]) -> dict[str, Any]:
     """Field name with dots → value."""
     flat = {}
     for key, value in config.items():
-        if isinstance(value, ConfigDict):
+        if isinstance(value, ConfigDict | dict):
             flat.update({f"{key}.{name}": inner for name, inner in flatten(value).items()})
         else:
             flat[key] = value

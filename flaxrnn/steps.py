@@ -218,10 +218,24 @@ def predictor(model: models.TextClassifier, mesh: Mesh) -> jax.stages.Wrapped:
     def probabilities(params: Params, tokens: jax.Array, lengths: jax.Array) -> jax.Array:
         return metrics.probabilities(models.logits(model, params, tokens, lengths))
 
+    return _by_rows(probabilities, mesh)
+
+
+def explainer(model: models.TextClassifier, mesh: Mesh) -> jax.stages.Wrapped:
+    """As `predictor`, with the weights of the tokens [B, T] behind, see `models.attributions`."""
+
+    def explain(params: Params, tokens: jax.Array, lengths: jax.Array) -> Any:
+        logits, weights = models.attributions(model, params, tokens, lengths)
+        return metrics.probabilities(logits), weights
+
+    return _by_rows(explain, mesh)
+
+
+def _by_rows(function: Callable, mesh: Mesh) -> jax.stages.Wrapped:
     rows = PartitionSpec("data")
     return jax.jit(
         jax.shard_map(
-            probabilities,
+            function,
             mesh=mesh,
             in_specs=(PartitionSpec(), rows, rows),
             out_specs=rows,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -30,6 +31,11 @@ def tokenize(text: str) -> list[str]:
     space, tab and newline separate words, so other Unicode white space stays inside them.
     """
     return [word for word in text.lower().translate(_TO_SPACE).split(" ") if word]
+
+
+def spans(text: str) -> list[tuple[int, int]]:
+    """Where the words of `tokenize` begin and end in the text, as it is spelled."""
+    return [word.span() for word in re.finditer("[^ ]+", text.translate(_TO_SPACE))]
 
 
 class Vocabulary:

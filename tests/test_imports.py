@@ -26,7 +26,10 @@ ROOMS = {  # module → the modules of the package it may import
     "feed": {"data", "devices"},
     "checkpoint": {"errors", "files", "steps"},
     "report": {"files"},
-    "predict": {"checkpoint", "data", "devices", "errors", "models", "steps", "text"},
+    "classifier": {"checkpoint", "config", "data", "devices", "errors", "models", "steps", "text"},
+    "terminal": {"errors"},
+    "predict": {"classifier", "errors", "terminal"},
+    "compare": {"config", "errors", "terminal"},
     "trainer": {"data", "devices", "feed", "metrics", "models", "steps"},
     "loop": {"checkpoint", "cluster", "config", "data", "devices", "errors", "files", "interrupt"}
     | {"metrics", "models", "optim", "report", "steps", "trainer"},
@@ -53,11 +56,19 @@ def test_imports_go_one_way(path):
         assert imported(path) <= ROOMS[room]
 
 
-def test_only_loop_config_and_predict_see_a_config():
+def test_only_loop_config_and_classifier_see_a_config():
     users = {p.stem for p in PACKAGE.rglob("*.py") if "ConfigDict" in p.read_text()}
-    assert users == {"config", "loop", "predict"}
+    assert users == {"classifier", "config", "loop"}
 
 
-def test_package_and_config_import_without_jax():
-    code = "import sys, flaxrnn, flaxrnn.config; sys.exit('jax' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+@pytest.mark.parametrize(
+    ("modules", "absent"),
+    [
+        ("flaxrnn, flaxrnn.config, flaxrnn.predict, flaxrnn.compare", {"jax", "matplotlib"}),
+        ("flaxrnn.classifier", {"tensorflow_datasets", "tensorboardX", "matplotlib"}),
+    ],
+)
+def test_starts_without_what_it_does_not_need(modules, absent):
+    code = f"import sys, {modules}; sys.exit(str({absent!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, check=False)
+    assert done.stderr == b"set()\n"

@@ -1,0 +1,147 @@
+"""A trained workdir → labels for raw text, and which words decided on them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import PartitionSpec
+from ml_collections import ConfigDict
+
+from flaxrnn import checkpoint, config, data, devices, models, steps, text
+from flaxrnn.errors import ConfigError, DataError, WorkdirError
+
+
+class Reading(NamedTuple):
+    """What the classifier reads of a text: all of it, or its last `data.maxlen` words."""
+
+    text: str  # that part
+    spans: list[tuple[int, int]]  # where its words begin and end there
+    ids: np.ndarray  # int32 [n], of the words, behind the start id where there is room for it
+    words: int  # of the whole text
+
+    @property
+    def unknown(self) -> float:
+        """Share of the words read that are outside the vocabulary; 0 where there is no word."""
+        ids = self.ids[-len(self.spans) :]
+        return float((ids == text.UNKNOWN).mean())
+
+
+class Classifier:
+    """A trained classifier with its vocabulary and label names."""
+
+    def __init__(
+        self,
+        model: models.TextClassifier,
+        params: Any,
+        vocabulary: text.Vocabulary,
+        label_names: list[str],
+        settings: ConfigDict,
+    ):
+        """Keeps the parts; `settings` is the config of the run."""
+        self.label_names = label_names
+        self._vocabulary = vocabulary
+        self._settings = settings
+        self._mesh = devices.mesh_for(settings.train.eval_batch_size)
+        self._params = devices.place(params, self._mesh, PartitionSpec())
+        self._predict = steps.predictor(model, self._mesh)
+        self._explain = steps.explainer(model, self._mesh)
+        # A text is padded to the shortest of these that holds it. Each is compiled when needed.
+        maxlen = settings.data.maxlen
+        shares = (8, 4, 2, 1) if settings.data.padding == "post" else (1,)
+        self._buckets = sorted({-(-maxlen // share) for share in shares})
+
+    def predict(self, texts: list[str]) -> tuple[list[str], np.ndarray]:
+        """Classifies raw texts.
+
+        Returns:
+            The likeliest label of each, and the probabilities of all labels, float32 [N, C].
+
+        Raises:
+            DataError: A text has not a single word.
+        """
+        readings = [self.read(raw) for raw in texts]
+        for i, reading in enumerate(readings):
+            if not reading.words:
+                raise DataError(f"text {i} is empty: not a single word in {texts[i][:40]!r}")
+        probabilities = self.probabilities(readings)
+        return [self.label_names[i] for i in probabilities.argmax(axis=1)], probabilities
+
+    def read(self, raw: str) -> Reading:
+        """A raw text as the classifier reads it."""
+        maxlen = self._settings.data.maxlen
+        ids = self._vocabulary.encode(text.tokenize(raw))[-maxlen:]
+        found = text.spans(raw)
+        begin = found[-maxlen][0] if len(found) > maxlen else 0
+        spans = [(first - begin, end - begin) for first, end in found[-maxlen:]]
+        return Reading(raw[begin:], spans, np.array(ids, np.int32), len(found))
+
+    def probabilities(self, readings: list[Reading]) -> np.ndarray:
+        """Of all labels for texts that have words, float32 [N, C]."""
+        out = np.zeros((len(readings), len(self.label_names)), np.float32)
+        size = self._settings.train.eval_batch_size
+        for rows, probabilities in self._batches(self._predict, readings, size):
+            out[rows] = probabilities[: len(rows)]
+        return out
+
+    def explain(self, readings: list[Reading]) -> tuple[np.ndarray, list[np.ndarray]]:
+        """`probabilities`, and of each text the weights of the words read, float32 [words].
+
+        A weight above 0 speaks for the likeliest label, see `models.attributions`.
+        """
+        out = np.zeros((len(readings), len(self.label_names)), np.float32)
+        weights = [np.zeros(0, np.float32)] * len(readings)
+        size = self._settings.train.batch_size  # a gradient takes the memory of a training step
+        for rows, (probabilities, of_tokens) in self._batches(self._explain, readings, size):
+            out[rows] = probabilities[: len(rows)]
+            for row, tokens in zip(rows, np.asarray(of_tokens), strict=False):
+                post = self._settings.data.padding == "post"
+                end = len(readings[row].ids) if post else len(tokens)
+                weights[row] = tokens[end - len(readings[row].spans) : end]
+        return out, weights
+
+    def _batches(
+        self, program: jax.stages.Wrapped, readings: list[Reading], size: int
+    ) -> Iterator[tuple[np.ndarray, Any]]:
+        """The rows of each batch, and what the program gives for them and for what fills it up."""
+        if not readings:
+            return
+        ids = [reading.ids for reading in readings]
+        labels = np.zeros(len(ids), np.int32)
+        split = data.Split(np.concatenate(ids), np.cumsum([0, *map(len, ids)]), labels)
+        size = -(-size // self._mesh.size) * self._mesh.size
+        buckets = self._buckets[: np.searchsorted(self._buckets, split.lengths.max()) + 1]
+        for bucket, rows in data.batches(np.arange(len(ids)), split.lengths, buckets, size):
+            batch = split.take(np.resize(rows, size))
+            arrays = batch.padded(buckets[bucket], self._settings.data.padding)
+            yield rows, program(self._params, arrays["tokens"], arrays["lengths"])
+
+
+def load(workdir: str | Path) -> Classifier:
+    """The classifier that a run left in its workdir; the run may still be under way.
+
+    Raises:
+        WorkdirError: The workdir holds no trained model.
+    """
+    devices.use_all_cores()
+    workdir = Path(workdir).expanduser()
+    try:
+        settings = ConfigDict(json.loads((workdir / "config.json").read_text("utf-8")))
+        label_names = json.loads((workdir / "labels.json").read_text("utf-8"))
+        config.check(settings)
+    except (OSError, ValueError, TypeError) as error:
+        kind = f"config.json: {error}" if isinstance(error, ConfigError) else error
+        raise WorkdirError(f"--workdir: {workdir}: no trained model here ({kind})") from None
+    devices.keep_compiled(settings.compile_cache)
+    vocabulary = text.Vocabulary.load(workdir / "vocabulary.json")
+    model = models.build(settings.model, settings.data.num_words, len(label_names))
+    shapes = jax.eval_shape(lambda: models.init_params(model, jax.random.key(0)))
+    like = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    found = checkpoint.latest(workdir / "checkpoints", weights=like)
+    if found is None:
+        raise WorkdirError(f"--workdir: {workdir}: no whole checkpoint here; has it been trained?")
+    return Classifier(model, found["weights"], vocabulary, label_names, settings)
