@@ -122,7 +122,8 @@ def _headline(result: dict[str, Any]) -> str:
             f"{result['train_examples_per_second']:,.0f}",
             f"texts/s in training, {result['train_tokens_per_second']:,.0f} tokens/s",
         ),
-        "parameters": (f"{result['parameters']:,}", f"seed {result['seed']}"),
+        "parameters": (f"{result['parameters']:,}", ""),
+        "seed": (f"{result['seed']}", ""),
     }
     shown = "\n".join(
         f"<div><dt>{name}</dt><dd><b>{value}</b> {unit}</dd></div>"
@@ -257,8 +258,7 @@ def _confusion(confusion: np.ndarray, names: list[str], order: np.ndarray) -> st
                 f" ({share:.1%})"
             )
             kind = "hit" if row == column else "miss"
-            dark = " dark" if share > 0.55 else ""
-            look = f' class="{kind}{dark}" style="--share:{share:.3f}"' if count else ""
+            look = f' class="{kind}" style="--share:{share:.3f}"' if count else ""
             shown = f"{count:.0f}" if count else ""
             cells.append(f'<td{look} title="{escape(title)}">{shown}</td>')
         rows.append(f'<tr><th scope="row">{escape(names[row])}</th>{"".join(cells)}</tr>')
@@ -267,7 +267,7 @@ def _confusion(confusion: np.ndarray, names: list[str], order: np.ndarray) -> st
         "<p>Rows are the true classes, columns the predicted ones, both by number of texts."
         " The colour is the share of the row: blue is right, orange is mistaken.</p>\n"
         '<p class="readout" aria-live="polite">Point at a cell to read it.</p>\n'
-        f'<div class="scroll tall"><table class="confusion {size}">'
+        f'<div class="scroll tall fit"><table class="confusion {size}">'
         f'<thead><tr><th class="corner">true \\ predicted</th>{columns}</tr></thead>\n'
         "<tbody>" + "\n".join(rows) + "</tbody></table></div>"
     )
@@ -279,9 +279,10 @@ def _mistakes(found: list[Mistake], names: list[str]) -> str:
     items = []
     for mistake in found:
         probability = f"{mistake.probability:.2%}"
+        wrong, right = escape(names[mistake.predicted]), escape(names[mistake.label])
         verdict = (
-            f"<p><b>{probability}</b> <span class='wrong'>{escape(names[mistake.predicted])}</span>"
-            f" is <span class='right'>{escape(names[mistake.label])}</span></p>"
+            f'<p><b>{probability}</b> <span class="wrong">{wrong}</span>,'
+            f' in truth <span class="right">{right}</span></p>'
         )
         shown = f"<p>{escape(mistake.text)}</p>"
         if len(mistake.text) > _SNIPPET:
@@ -289,8 +290,8 @@ def _mistakes(found: list[Mistake], names: list[str]) -> str:
             shown = f"<details><summary><span>{escape(snippet)} …</span></summary>{shown}</details>"
         items.append(f"<li>{verdict}{shown}</li>")
     return (
-        "<p>Probability and name of the predicted class, then the true one. The text is what the"
-        " model read: words it does not know are “?”.</p>\n"
+        "<p>The probability of the predicted class, its name, and the true one. The text is what"
+        " the model read: words it does not know are “?”.</p>\n"
         '<ol class="mistakes">\n' + "\n".join(items) + "\n</ol>"
     )
 
@@ -317,14 +318,13 @@ def _provenance(result: dict[str, Any]) -> dict[str, str]:
     kinds = Counter(device.partition(" ")[2] for device in result["devices"])
     peak = result["memory"]
     device_peak = peak["peak_device_mib"]
+    on_device = "not measured" if device_peak is None else f"{device_peak:,.0f} MiB"
     return {
         "command": result["command"],
         "commit": result["commit"] or "none: not run from a checkout",
-        "devices": ", ".join(f"{count} of {kind}" for kind, count in kinds.items()),
+        "devices": ", ".join(f"{kind} ({count})" for kind, count in kinds.items()),
         "peak memory of the process": f"{peak['peak_rss_mib']:,.0f} MiB",
-        "peak memory of a device": "not measured"
-        if device_peak is None
-        else f"{device_peak:,.0f} MiB",
+        "peak memory of a device": on_device,
         "texts on the devices": "all" if result["resident"] else "streamed",
         "lengths padded to": ", ".join(map(str, result["buckets"])),
         "steps skipped, not finite": f"{result['skipped_steps']:,}",

@@ -25,11 +25,12 @@ ROOMS = {  # module → the modules of the package it may import
     "devices": {"errors"},
     "feed": {"data", "devices"},
     "checkpoint": {"errors", "files", "steps"},
-    "report": {"files"},
+    "page": {"data", "metrics", "text"},
+    "report": {"files", "page"},
     "predict": {"checkpoint", "data", "devices", "errors", "models", "steps", "text"},
     "trainer": {"data", "devices", "feed", "metrics", "models", "steps"},
     "loop": {"checkpoint", "cluster", "config", "data", "devices", "errors", "files", "interrupt"}
-    | {"metrics", "models", "optim", "report", "steps", "trainer"},
+    | {"metrics", "models", "optim", "page", "report", "steps", "text", "trainer"},
 }
 
 
