@@ -13,7 +13,7 @@ import pytest
 
 from flaxrnn import data, page, text
 
-ATTACK = "<script>alert('x')</script> & \"quoted\""
+ATTACK = "<script>console.error('x')</script> & \"quoted\""
 NAMES = [f"class-{i:02d}" for i in range(44)] + [ATTACK, "unseen"]
 
 
@@ -48,7 +48,7 @@ def run_of(classes, epochs=7, **changes):
         "test_macro_f1": 0.2801,
         "test_examples": int(confusion.sum()),
         "skipped_steps": 0,
-        "seconds": {**seconds, "test": 1.0, "total": 37.5},
+        "seconds": {**seconds, "test": 1.0, "total": 36.2},
         "train_examples_per_second": 5_419.2,
         "train_tokens_per_second": 528_021.9,
         "buckets": [61, 150],
