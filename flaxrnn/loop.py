@@ -31,8 +31,10 @@ from flaxrnn import (
     metrics,
     models,
     optim,
+    page,
     report,
     steps,
+    text,
 )
 from flaxrnn import config as config_lib
 from flaxrnn.errors import ConfigError, DivergedError, WorkdirError
@@ -91,6 +93,9 @@ class Run:
     listener: interrupt.Listener
     corpus: dict[str, str]  # dataset, data_source
     material: data.Material
+    vocabulary: text.Vocabulary  # of the words that the model knows
+    label_names: list[str]
+    summary: str  # of the model
     trainer: Trainer
     checkpoints: checkpoint.Checkpoints | None  # of the first process
     reporter: report.Report | report.NoReport
@@ -153,10 +158,12 @@ def _start(
     state, weights, progress = _resume(checkpoints, state, fingerprint, workdir)
     if progress["seconds"]:
         clock.add(progress["seconds"])
+    vocabulary = corpus.vocabulary.limit(config.data.num_words)
+    summary = models.summary(model, config.train.batch_size, config.data.maxlen)
     if cluster.is_first():
-        corpus.vocabulary.limit(config.data.num_words).save(workdir / "vocabulary.json")
+        vocabulary.save(workdir / "vocabulary.json")
         files.write_atomically(workdir / "labels.json", json.dumps(label_names))
-        print(models.summary(model, config.train.batch_size, config.data.maxlen))
+        print(summary)
         if progress["seconds"]:
             place = f"epoch {len(progress['history'])}, step {int(state.step):,}"
             print(f"Continuing {workdir} after {place}")
@@ -184,6 +191,9 @@ def _start(
         listener,
         names,
         material,
+        vocabulary,
+        label_names,
+        summary,
         trainer,
         checkpoints,
         reporter,
@@ -242,7 +252,9 @@ def _train_epoch(run: Run) -> None:
         stop=lambda: run.listener.received,
         watch=functools.partial(run.clock.each, "input"),
     )
-    shown = run.reporter.progress(dispatches, progress["done"], count, STEPS_A_DISPATCH, epoch)
+    shown = run.reporter.progress(
+        dispatches, progress["done"], count, STEPS_A_DISPATCH, epoch, lambda: tally.loss
+    )
 
     def take_stock() -> None:
         progress["sums"] = tally.read()
@@ -280,7 +292,7 @@ def _validate(run: Run) -> None:
     settings, progress, history = run.config.train, run.progress, run.progress["history"]
     began = time.perf_counter()
     with run.clock("eval"):
-        sums = run.trainer.evaluate(run.state.average, "val")
+        sums, _ = run.trainer.evaluate(run.state.average, "val")
     seconds = progress["seconds_in_epoch"]
     history.append(
         {
@@ -305,7 +317,7 @@ def _test(run: Run) -> dict[str, Any]:
     """Evaluates the kept weights on the test split and writes the result."""
     history, train = run.progress["history"], run.material.rows["train"]
     with run.clock("test"):
-        sums = run.trainer.evaluate(run.weights, "test")
+        sums, found = run.trainer.evaluate(run.weights, "test")
     if failure := run.save(wait=True):
         raise WorkdirError(f"--workdir: {run.workdir}: {failure}")
     best = report.best_epoch(history)
@@ -334,7 +346,14 @@ def _test(run: Run) -> dict[str, Any]:
         "memory": devices.peak_memory(),
         **report.provenance(),
     }
-    run.reporter.finish(result, history)
+    details = page.Details(
+        run.label_names,
+        sums["confusion"],
+        page.mistakes(run.material, run.vocabulary, **found),
+        config_lib.flatten(run.config),
+        run.summary,
+    )
+    run.reporter.finish(result, history, details)
     return result
 
 

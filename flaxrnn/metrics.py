@@ -69,11 +69,28 @@ def means(total: Sums) -> dict[str, float]:
     }
 
 
+def by_class(confusion: np.ndarray) -> dict[str, np.ndarray]:
+    """How well each class is found, from the matrix of `confusion`.
+
+    Returns:
+        precision, recall and f1 in [0, 1], those of scikit-learn with `zero_division=0`; support
+        and predicted, how many examples are and how many were taken for the class. All float [C].
+    """
+    hits, support, predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    return {
+        "precision": hits / np.maximum(predicted, 1),
+        "recall": hits / np.maximum(support, 1),
+        "f1": 2 * hits / np.maximum(support + predicted, 1),
+        "support": support,
+        "predicted": predicted,
+    }
+
+
 def macro_f1(confusion: np.ndarray) -> float:
     """Unweighted mean of the F1 of every class that is true or predicted somewhere.
 
     The mean that scikit-learn's `f1_score(average="macro")` takes.
     """
-    hits = np.diag(confusion)
-    seen = confusion.sum(axis=0) + confusion.sum(axis=1)
-    return float(np.mean(2 * hits[seen > 0] / seen[seen > 0]))
+    classes = by_class(confusion)
+    seen = classes["support"] + classes["predicted"] > 0
+    return float(classes["f1"][seen].mean())

@@ -1,4 +1,4 @@
-"""What a run shows and leaves behind: progress, metrics.jsonl, TensorBoard, result.json, curves."""
+"""What a run shows and leaves behind: progress, metrics, TensorBoard, result, curves, the page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from tensorboardX.record_writer import RecordWriter
 from tensorboardX.summary import scalar
 from tqdm import tqdm
 
-from flaxrnn import files
+from flaxrnn import files, page
 
 PACKAGES = ("flaxrnn", "jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets")
 
@@ -51,27 +51,36 @@ class Report:
                 self._write_metrics(history)
 
     def progress(
-        self, dispatches: Iterable[Any], done: int, count: int, steps: int, epoch: int
-    ) -> Iterable[Any]:
-        """Shows rate and time left of an epoch on a terminal.
+        self,
+        dispatches: Iterable[Any],
+        done: int,
+        count: int,
+        steps: int,
+        epoch: int,
+        loss: Callable[[], float],
+    ) -> Iterator[Any]:
+        """Gives an epoch's dispatches, and shows on a terminal how far they are.
 
         Args:
             dispatches: Still to come.
             done: Batches that are done.
             count: Batches of the epoch.
-            steps: Batches a dispatch.
+            steps: Batches a dispatch, the last one may have fewer.
             epoch: Its number.
+            loss: Gives the mean so far, in nats.
         """
-        return tqdm(
-            dispatches,
+        with tqdm(
             desc=f"epoch {epoch}",
-            initial=done / steps,
-            total=count / steps,
-            unit="step",
-            unit_scale=steps,
+            initial=done,
+            total=count,
+            unit=" steps",
             leave=False,
             disable=None,
-        )
+        ) as bar:
+            for dispatch in dispatches:
+                yield dispatch
+                bar.set_postfix_str(f"train loss {loss():.4f}", refresh=False)
+                bar.update(min(steps, count - bar.n))
 
     def epoch(self, history: list[dict[str, Any]], epochs: int, patience: int) -> None:
         """Reports the last epoch of `history`; what cannot be written costs a warning."""
@@ -94,14 +103,18 @@ class Report:
             flush=True,
         )
 
-    def finish(self, result: dict[str, Any], history: list[dict[str, Any]]) -> None:
-        """Writes result.json and curves.png and prints the outcome.
+    def finish(
+        self, result: dict[str, Any], history: list[dict[str, Any]], details: page.Details
+    ) -> None:
+        """Writes report.html, curves.png and result.json and prints the outcome.
 
         Raises:
             OSError: Something cannot be written.
         """
         self._write_metrics(history)
         draw_curves(history, result, self._workdir / "curves.png")
+        shown = self._workdir / "report.html"
+        files.write_atomically(shown, page.render(result, history, details))
         files.write_atomically(
             self._workdir / "result.json", json.dumps(result, indent=2) + "\n"
         )  # the last one: where it is, the run is complete
@@ -115,7 +128,7 @@ class Report:
             f"  seconds     {seconds}\n"
             f"  speed       {result['train_examples_per_second']:,.0f} texts/s,"
             f" {result['train_tokens_per_second']:,.0f} tokens/s in training\n"
-            f"  workdir     {self._workdir}",
+            f"  report      {shown}",
             flush=True,
         )
 
@@ -146,7 +159,7 @@ class Report:
 class NoReport:
     """What every process of a run but the first reports."""
 
-    def progress(self, dispatches: Iterable[Any], *about: int) -> Iterable[Any]:
+    def progress(self, dispatches: Iterable[Any], *about: Any) -> Iterable[Any]:
         """Shows nothing."""
         return dispatches
 

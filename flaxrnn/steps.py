@@ -154,13 +154,16 @@ def evaluate(
     model: models.TextClassifier,
     buckets: tuple[int, ...],
     axis: str | None = None,
-) -> metrics.Sums:
-    """Sums over the batches of a chunk: `metrics.sums`, and the "confusion" matrix.
+) -> tuple[metrics.Sums, Arrays]:
+    """Evaluates the batches of a chunk; the arguments are those of `train_steps`.
 
-    The arguments are those of `train_steps`.
+    Returns:
+        Sums over the rows, `metrics.sums` and the "confusion" matrix, and of each row the likeliest
+        class, "predicted", int32 [S, B], and its "probability", float32 [S, B].
     """
 
-    def body(i: jax.Array, total: metrics.Sums) -> metrics.Sums:
+    def body(i: jax.Array, carry: tuple[metrics.Sums, Arrays]) -> tuple[metrics.Sums, Arrays]:
+        total, found = carry
         batch = _take(texts, chunk.rows[i], chunk.weights[i])
 
         def logits(params: Params, length: int) -> jax.Array:
@@ -170,12 +173,21 @@ def evaluate(
         out = jax.lax.switch(chunk.buckets[i], branches, params)
         seen = (out, batch["labels"], batch["weights"])
         sums = {**metrics.sums(*seen), "confusion": metrics.confusion(*seen)}
-        return jax.tree.map(jnp.add, total, sums)
+        found = {
+            "predicted": found["predicted"].at[i].set(metrics.predictions(out)),
+            "probability": found["probability"].at[i].set(metrics.probabilities(out).max(axis=-1)),
+        }
+        return jax.tree.map(jnp.add, total, sums), found
 
     classes = max(2, model.outputs)
     zeros = dict.fromkeys(("loss", "hits", "weight"), jnp.float32(0))
-    start = {**zeros, "confusion": jnp.zeros((classes, classes))}
-    return _everywhere(jax.lax.fori_loop(0, chunk.used, body, start), axis)
+    sums = {**zeros, "confusion": jnp.zeros((classes, classes))}
+    shape = chunk.rows.shape
+    found = {"predicted": jnp.zeros(shape, jnp.int32), "probability": jnp.zeros(shape)}
+    sums, found = jax.lax.fori_loop(0, chunk.used, body, (sums, found))
+    if axis is not None:  # every process gets the rows of all
+        found = jax.lax.all_gather(found, axis, axis=1, tiled=True)
+    return _everywhere(sums, axis), found
 
 
 # How chunks lie on the devices of a mesh, along its axis "data": each has its rows of each batch.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -47,6 +48,11 @@ class Tally:
         """All sums so far; waits for the last dispatch."""
         self._read(0)
         return {name: float(value) for name, value in self._total.items()}
+
+    @property
+    def loss(self) -> float:
+        """Mean in nats of what was read so far, NaN of nothing."""
+        return metrics.means(self._total)["loss"] if self._total.get("weight") else math.nan
 
     def _read(self, down_to: int) -> None:
         while len(self._unread) > down_to:
@@ -165,17 +171,29 @@ class Trainer:
                     jax.block_until_ready(sums)
             yield state, sums
 
-    def evaluate(self, params: steps.Params, split: str) -> metrics.Sums:
-        """Sums over the texts of "train", "val" or "test", see `steps.evaluate`."""
+    def evaluate(
+        self, params: steps.Params, split: str
+    ) -> tuple[metrics.Sums, dict[str, np.ndarray]]:
+        """Evaluates on the N texts of "train", "val" or "test".
+
+        Returns:
+            Sums over them, and of each, in the order of the split, the class "predicted", int32
+            [N], and its "probability", float32 [N]; see `steps.evaluate`.
+        """
         material = self._material
         batches = data.batches(
             material.rows[split], material.lengths, material.buckets, self._eval_batch_size
         )
         total: metrics.Sums = {}
+        parts: dict[str, list[np.ndarray]] = {"predicted": [], "probability": []}
         with self._memory(False, material.buckets[-1]):
             for texts, chunk in self._feed(self._chunks(batches, self._eval_batch_size)):
-                total = metrics.add(total, self._evaluate(params, texts, self._place(chunk)))
-        return total
+                sums, found = self._evaluate(params, texts, self._place(chunk))
+                total = metrics.add(total, sums)
+                for name, rows in jax.device_get(found).items():
+                    parts[name].append(rows[chunk.weights > 0])
+        order = np.argsort(np.concatenate([batch.rows for batch in batches]))
+        return total, {name: np.concatenate(rows)[order] for name, rows in parts.items()}
 
     def _epoch_batches(self, number: int) -> list[data.Batch]:
         material = self._material

@@ -25,14 +25,15 @@ ROOMS = {  # module → the modules of the package it may import
     "devices": {"errors"},
     "feed": {"data", "devices"},
     "checkpoint": {"errors", "files", "steps"},
-    "report": {"files"},
+    "page": {"data", "metrics", "text"},
+    "report": {"files", "page"},
     "classifier": {"checkpoint", "config", "data", "devices", "errors", "models", "steps", "text"},
     "terminal": {"errors"},
     "predict": {"classifier", "errors", "terminal"},
     "compare": {"config", "errors", "terminal"},
     "trainer": {"data", "devices", "feed", "metrics", "models", "steps"},
     "loop": {"checkpoint", "cluster", "config", "data", "devices", "errors", "files", "interrupt"}
-    | {"metrics", "models", "optim", "report", "steps", "trainer"},
+    | {"metrics", "models", "optim", "page", "report", "steps", "text", "trainer"},
 }
 
 

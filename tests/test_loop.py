@@ -54,9 +54,13 @@ def test_shipped_config_trains(module, variant, tiny_corpus, tmp_path, capsys):
     history = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in history] == [1, 2]
     assert result["best_epoch"] == 1 + int(np.argmin([row["val_loss"] for row in history]))
-    for name in ("curves.png", "vocabulary.json", "labels.json", "checkpoints"):
+    for name in ("report.html", "curves.png", "vocabulary.json", "labels.json", "checkpoints"):
         assert (tmp_path / name).exists()
     assert list(tmp_path.glob("events.out.tfevents.*"))
+    page = (tmp_path / "report.html").read_text("utf-8")
+    wrong = round(result["test_examples"] * (1 - result["test_accuracy"]))
+    assert page.count("<li>") == min(20, wrong) > 0
+    assert f"Total parameters: {result['parameters']:,}" in page
 
     shown = capsys.readouterr().out
     assert "EMBEDDED SYNTHETIC CORPUS" in shown

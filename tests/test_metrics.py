@@ -1,7 +1,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sklearn.metrics import f1_score, log_loss
+from sklearn.metrics import f1_score, log_loss, precision_recall_fscore_support
 
 from flaxrnn import metrics
 
@@ -39,10 +39,17 @@ def test_sums_count_only_rows_with_weight(outputs):
     assert jnp.trace(confusion) == whole["hits"]
 
 
-def test_macro_f1_is_that_of_scikit_learn():
+def test_scores_of_classes_are_those_of_scikit_learn():
     rng = np.random.default_rng(0)
     labels, predicted = rng.integers(0, 5, 60), rng.integers(0, 7, 60)  # 7 and 8 never occur
     confusion = np.zeros((9, 9))
     np.add.at(confusion, (labels, predicted), 1)
     want = f1_score(labels, predicted, average="macro")
     np.testing.assert_allclose(metrics.macro_f1(confusion), want)
+
+    found = metrics.by_class(confusion)
+    names = ("precision", "recall", "f1", "support")
+    want = precision_recall_fscore_support(labels, predicted, labels=range(9), zero_division=0)
+    for name, values in zip(names, want, strict=True):
+        np.testing.assert_allclose(found[name], values, err_msg=name)
+    np.testing.assert_array_equal(found["predicted"], np.bincount(predicted, minlength=9))

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from configs import imdb, reuters
-from flaxrnn import data, models, optim, steps
+from flaxrnn import data, metrics, models, optim, steps, trainer
 
 
 def setup(config, batch_size=4, maxlen=24, seed=0):
@@ -184,9 +184,45 @@ def test_evaluation_counts_every_row_once():
     assert {b.bucket for b in batches} == {1}  # one text is short, and does not fill a batch
     total = 0
     for chunk in data.chunks(batches, 3, steps=2):
-        total += evaluate(state.params, texts_of(batch), chunk)["confusion"]
+        sums, _ = evaluate(state.params, texts_of(batch), chunk)
+        total += sums["confusion"]
     assert total.sum() == 4
     np.testing.assert_array_equal(total.sum(axis=1), np.bincount(batch["labels"], minlength=46))
+
+
+@pytest.mark.parametrize(("config", "device_memory"), [(reuters, 1.0), (imdb, 0.0)])
+def test_evaluation_on_two_devices_gives_each_text_its_prediction(config, device_memory):
+    """In the order of the split, texts streamed or resident, of two lengths, in several chunks."""
+    config = config.get_config()
+    count = 40 * trainer.STEPS_A_DISPATCH
+    model, state, batch, _ = setup(config, batch_size=count)
+    offsets = np.append(0, np.cumsum(batch["lengths"]))
+    ids = batch["tokens"][np.arange(24) < batch["lengths"][:, None]]
+    texts = data.Split(ids, offsets, batch["labels"])
+    rows = {"train": np.arange(9), "test": np.arange(5, count)}
+    material = data.Material(texts, batch["lengths"], "post", (17, 24), rows)
+    optimizer = optim.adam(1e-3, "constant", 1)
+    run = trainer.Trainer(
+        material,
+        model,
+        optimizer,
+        averaging=False,
+        batch_size=16,
+        eval_batch_size=15,
+        device_memory=device_memory,
+        seed=0,
+    )
+    # Large weights, so that no text is undecided.
+    state = state.replace(average=jax.tree.map(lambda p: 4 * p, state.params))
+    sums, found = run.evaluate(run.place(state.average), "test")
+    assert run.resident == bool(device_memory)
+
+    logits = models.logits(model, state.average, batch["tokens"], batch["lengths"])
+    want = np.asarray(metrics.probabilities(logits))[5:]
+    assert len(set(found["predicted"])) > 1
+    np.testing.assert_allclose(found["probability"], want.max(axis=1), rtol=1e-4)
+    np.testing.assert_array_equal(found["predicted"], want.argmax(axis=1))
+    assert (found["predicted"] == batch["labels"][5:]).sum() == sums["hits"]
 
 
 @pytest.mark.parametrize("config", [reuters, imdb])

@@ -44,8 +44,9 @@ def lstm_accuracy(material, epochs):
     state = jax.tree.map(jnp.copy, state)
     trainer.compile(state)
     for epoch in range(epochs):
-        state, _, _ = trainer.epoch(state, epoch)
-    sums = trainer.evaluate(state.params, "test")
+        for state, _ in trainer.epoch(state, epoch):  # noqa: B007, B020
+            pass
+    sums, _ = trainer.evaluate(state.params, "test")
     return sums["hits"] / sums["weight"]
 
 
