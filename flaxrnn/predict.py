@@ -45,7 +45,7 @@ class Classifier:
         """
         rows = []
         for i, raw in enumerate(texts):
-            if not (words := text.tokenize(raw)):
+            if not (words := self._vocabulary.tokenizer(raw)):
                 raise DataError(f"text {i} is empty: not a single word in {raw[:40]!r}")
             rows.append(np.array(self._vocabulary.encode(words), np.int32))
         if not rows:
