@@ -8,13 +8,18 @@ def get_config() -> ConfigDict:
     """The defaults; each task's config starts from them."""
     return ConfigDict(
         {
-            "task": "reuters",  # reuters | reuters_clean | imdb
-            "seed": 0,  # of initial values, order and dropout
+            "task": "reuters",  # reuters | reuters_clean | imdb | text: your own
+            "seed": 0,  # of initial values, order, dropout; of task text, of the test split too
             "compile_cache": placeholder(str),  # compiled programs; unset: JAX', ~/.cache/flaxrnn
             "data": {
                 "source": "auto",  # auto | real | synthetic
                 "data_dir": placeholder(str),  # prepared datasets; unset: TFDS' own
                 "manual_dir": placeholder(str),  # archives; unset: $FLAXRNN_MANUAL_DIR, TFDS' own
+                "path": placeholder(str),  # of task text: .csv, .tsv, .jsonl, folder or TFDS name
+                "text_field": "text",  # of task text: the column of the texts
+                "label_field": "label",  # of task text: the column of their classes
+                "test_fraction": 0.1,  # of each class, where your own texts have no test split
+                "tokenizer": "words",  # words | characters | subword
                 "num_words": 1_000,  # vocabulary size, special ids included
                 "maxlen": 100,  # tokens; of a longer text the last ones stay
                 "padding": "post",  # post: masked | pre: read as if it were text, as in Keras

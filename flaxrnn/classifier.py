@@ -74,11 +74,12 @@ class Classifier:
     def read(self, raw: str) -> Reading:
         """A raw text as the classifier reads it."""
         maxlen = self._settings.data.maxlen
-        ids = self._vocabulary.encode(text.tokenize(raw))[-maxlen:]
-        found = text.spans(raw)
+        tokenizer = self._vocabulary.tokenizer
+        ids = self._vocabulary.encode(tokenizer(raw))[-maxlen:]
+        seen, found = tokenizer.locate(raw)
         begin = found[-maxlen][0] if len(found) > maxlen else 0
         spans = [(first - begin, end - begin) for first, end in found[-maxlen:]]
-        return Reading(raw[begin:], spans, np.array(ids, np.int32), len(found))
+        return Reading(seen[begin:], spans, np.array(ids, np.int32), len(found))
 
     def probabilities(self, readings: list[Reading]) -> np.ndarray:
         """Of all labels for texts that have words, float32 [N, C]."""

@@ -38,22 +38,29 @@ def _int(least: int) -> Field:
 
 
 _FOLDER = Field(str, "the path of a folder", lambda v: bool(v), optional=True)
+_NAME = Field(str, "the name of a column", bool)
+_FRACTION = Field(float, "a number above 0 and below 1", lambda v: 0 < v < 1)
 _BOOL = Field(bool, "True or False", lambda v: True)
 
 FIELDS = {
-    "task": _one_of("reuters", "reuters_clean", "imdb"),
+    "task": _one_of("reuters", "reuters_clean", "imdb", "text"),
     "seed": _int(0),
     "compile_cache": _FOLDER,
     "data.source": _one_of("auto", "real", "synthetic"),
     "data.data_dir": _FOLDER,
     "data.manual_dir": _FOLDER,
+    "data.path": Field(str, "the path of a file or folder, or a TFDS name", bool, optional=True),
+    "data.text_field": _NAME,
+    "data.label_field": _NAME,
+    "data.test_fraction": _FRACTION,
+    "data.tokenizer": _one_of("words", "characters", "subword"),
     "data.num_words": _int(4),
     "data.maxlen": _int(1),
     "data.padding": _one_of("post", "pre"),
     "data.max_padding": Field(float, "a number above 0, at most 1", lambda v: 0 < v <= 1),
     "data.device_memory": Field(float, "a number of MiB, at least 0", lambda v: v >= 0),
     "data.validation": _one_of("train", "test"),
-    "data.validation_fraction": Field(float, "a number above 0 and below 1", lambda v: 0 < v < 1),
+    "data.validation_fraction": _FRACTION,
     "model.embedding_size": _int(1),
     "model.dropout": Field(float, "a number from 0 to below 1", lambda v: 0 <= v < 1),
     "model.conv_filters": _int(0),
@@ -101,6 +108,16 @@ def check(config: ConfigDict) -> None:
             raise ConfigError(f"{name}: {value!r} must be {field.allowed}")
     if values["model.recompute"] and values["model.recurrence"] == "scan":
         raise ConfigError("model.recompute: must be 0 with model.recurrence=scan")
+    if values["task"] == "text" and values["data.path"] is None:
+        raise ConfigError("data.path: missing; name a file, a folder or a TFDS dataset of texts")
+    if values["task"] != "text" and values["data.path"] is not None:
+        raise ConfigError(
+            f"data.path: must be unset with task={values['task']}; it is of task=text"
+        )
+    if values["task"] == "text" and values["data.source"] == "synthetic":
+        raise ConfigError("data.source: must be auto or real with task=text, which has no twin")
+    if values["data.text_field"] == values["data.label_field"]:
+        raise ConfigError("data.text_field: must differ from data.label_field")
 
 
 def flatten(config: ConfigDict | dict[str, Any]) -> dict[str, Any]:

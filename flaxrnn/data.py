@@ -8,7 +8,11 @@ every config shares that cache.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import dataclasses
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +24,7 @@ from flaxrnn import files, text
 from flaxrnn.errors import ConfigError, DataError
 
 _CACHE_VERSION = 2  # of the tokenizer and of the layout below
+OWN = "text"  # the task of the user's own texts
 _MOST_BUCKETS = 16  # each is compiled
 
 
@@ -111,56 +116,81 @@ class Corpus:
     test: Split
 
 
+@dataclass(frozen=True)
+class OwnTexts:
+    """Which texts a run of task "text" reads, see `flaxrnn.datasets.own`."""
+
+    path: str
+    text_field: str = "text"
+    label_field: str = "label"
+    test_fraction: float = 0.1  # where the source has no test split
+    seed: int = 0  # of that split and of the order of the training texts
+
+
 def load_corpus(
-    task: str, source: str = "auto", data_dir: str | None = None, manual_dir: str | None = None
+    task: str,
+    source: str = "auto",
+    data_dir: str | None = None,
+    manual_dir: str | None = None,
+    *,
+    tokenizer: str = "words",
+    num_words: int = 10_000,
+    own: OwnTexts | None = None,
 ) -> Corpus:
     """Loads a task's corpus, from the cache of encoded arrays where there is one.
 
     Args:
-        task: "reuters", "reuters_clean" or "imdb".
+        task: "reuters", "reuters_clean", "imdb", or "text": the user's own.
         source: "auto", "real" or "synthetic", see `flaxrnn.datasets.prepare`.
         data_dir: Where prepared datasets and the cache are kept; default: TFDS' own.
         manual_dir: Where archives lie; default: `FLAXRNN_MANUAL_DIR`, else TFDS' own.
+        tokenizer: "words", "characters" or "subword".
+        num_words: Size of the vocabulary that subwords are learned for, special ids included.
+        own: Of task "text", which texts.
 
     Raises:
-        ConfigError: `task` or `source` is unknown.
-        DataError: The corpus cannot be had, or its archive is damaged.
+        ConfigError: An argument is impossible.
+        DataError: The corpus cannot be had, or its archive or file is damaged.
     """
     from flaxrnn import datasets  # TFDS takes a while to import
 
-    if task not in datasets.TASKS:
-        raise ConfigError(f"task: {task!r} is not one of {', '.join(datasets.TASKS)}")
+    if task not in (*datasets.TASKS, OWN):
+        raise ConfigError(f"task: {task!r} is not one of {', '.join((*datasets.TASKS, OWN))}")
     if source not in datasets.SOURCES:
         raise ConfigError(f"data.source: {source!r} is not one of {', '.join(datasets.SOURCES)}")
+    if tokenizer not in text.TOKENIZERS:
+        raise ConfigError(
+            f"data.tokenizer: {tokenizer!r} is not one of {', '.join(text.TOKENIZERS)}"
+        )
+    if task == OWN:
+        if own is None:
+            raise ConfigError("data.path: missing; it says where the texts are")
+        return _load_own(own, data_dir, tokenizer, num_words)
     builder = datasets.prepare(datasets.TASKS[task], source, data_dir, manual_dir)
     name = builder.info.full_name.replace("/", "-")
     root = Path(builder.data_dir).parents[builder.info.full_name.count("/")]
-    cache = root / "encoded" / f"{name}-{task}-{_CACHE_VERSION}"
-    arrays = _read_cache(cache)
-    if arrays is None:
-        arrays = _encode(builder, datasets.TASKS[task].vocabulary_splits)
-        _write_cache(cache, arrays)
-    train, test = (
-        Split(*(arrays[f"{split}_{field}"] for field in ("ids", "offsets", "labels")))
-        for split in ("train", "test")
+    kind = {"words": "keras"}.get(tokenizer, tokenizer)
+    suffix = {"words": "", "subword": f"-subword{num_words}"}.get(tokenizer, f"-{tokenizer}")
+    arrays = _cached(
+        root / "encoded" / f"{name}-{task}{suffix}-{_CACHE_VERSION}",
+        lambda: _encode(builder, datasets.TASKS[task].vocabulary_splits, kind, num_words),
     )
-    return Corpus(
-        name=builder.info.full_name,
-        synthetic=datasets.is_synthetic(builder),
-        label_names=builder.info.features["label"].names,
-        vocabulary=text.Vocabulary(arrays["words"].tobytes().decode().split("\n")),
-        train=train,
-        test=test,
-    )
+    label_names = builder.info.features["label"].names
+    synthetic = datasets.is_synthetic(builder)
+    return _corpus(builder.info.full_name, synthetic, label_names, kind, arrays)
 
 
-def _encode(builder: Any, vocabulary_splits: tuple[str, ...]) -> dict[str, np.ndarray]:
-    tokenized, arrays, positions = {}, {}, {}
+def _encode(
+    builder: Any, vocabulary_splits: tuple[str, ...], kind: str, num_words: int
+) -> dict[str, np.ndarray]:
+    texts, labels, positions = {}, {}, {}
     for split in ("train", "test"):
         examples = list(builder.as_data_source(split))
-        arrays[f"{split}_labels"] = np.array([e["label"] for e in examples], np.int32)
-        tokenized[split] = [text.tokenize(e["text"].decode()) for e in examples]
+        labels[split] = [e["label"] for e in examples]
+        texts[split] = [e["text"].decode() for e in examples]
         positions[split] = [e.get("position", 0) for e in examples]
+    tokenizer = _tokenizer(kind, texts["train"], num_words)
+    tokenized = {split: [tokenizer(t) for t in texts[split]] for split in texts}
     # Words as frequent as each other rank by their first place in the archive, where it is known.
     counted = [
         pair
@@ -168,13 +198,93 @@ def _encode(builder: Any, vocabulary_splits: tuple[str, ...]) -> dict[str, np.nd
         for pair in zip(positions[split], tokenized[split], strict=True)
     ]
     counted.sort(key=lambda pair: pair[0])
-    vocabulary = text.Vocabulary.build(words for _, words in counted)
+    vocabulary = text.Vocabulary.build((words for _, words in counted), tokenizer)
+    return _arrays(vocabulary, tokenized, labels)
+
+
+def _load_own(own: OwnTexts, data_dir: str | None, kind: str, num_words: int) -> Corpus:
+    from flaxrnn import datasets
+    from flaxrnn.datasets import own as own_texts
+
+    source = own_texts.find(own.path, own.text_field, own.label_field, data_dir)
+    made_of = [source.digest, *dataclasses.astuple(own)[1:], kind, kind == "subword" and num_words]
+    key = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
+    arrays = _cached(
+        datasets.data_root(data_dir) / "encoded" / f"text-{key}-{_CACHE_VERSION}",
+        lambda: _encode_own(source, own, kind, num_words),
+    )
+    if empty := int(arrays["empty"][0]):
+        print(f"{source.name}: left out {empty:,} texts without a word", file=sys.stderr)
+    label_names = json.loads(arrays["label_names"].tobytes())
+    return _corpus(source.name, False, label_names, kind, arrays)
+
+
+def _encode_own(source: Any, own: OwnTexts, kind: str, num_words: int) -> dict[str, np.ndarray]:
+    from flaxrnn.datasets import own as own_texts
+
+    examples = source.read()
+    plain = text.Tokenizer("characters" if kind == "subword" else kind)
+    tokens = [plain(example.text) for example in examples]
+    full = [row for row, found in enumerate(tokens) if found]
+    kept = [examples[row] for row in full]
+    names, *parts = own_texts.divide(kept, source.name, own.test_fraction, own.seed)
+    rows = dict(zip(("train", "test"), parts, strict=True))
+    if kind == "subword":
+        tokenizer = _tokenizer(kind, [kept[row].text for row in rows["train"]], num_words)
+        tokenized = {s: [tokenizer(kept[row].text) for row in rows[s]] for s in rows}
+    else:
+        tokenizer = plain
+        tokenized = {s: [tokens[full[row]] for row in rows[s]] for s in rows}
+    ids = {name: i for i, name in enumerate(names)}
+    labels = {split: [ids[kept[row].label] for row in rows[split]] for split in rows}
+    return {
+        **_arrays(text.Vocabulary.build(tokenized["train"], tokenizer), tokenized, labels),
+        "label_names": np.frombuffer(json.dumps(names).encode(), np.uint8),
+        "empty": np.array([len(examples) - len(kept)]),
+    }
+
+
+def _tokenizer(kind: str, texts: list[str], num_words: int) -> text.Tokenizer:
+    return text.Tokenizer.learn(texts, num_words) if kind == "subword" else text.Tokenizer(kind)
+
+
+def _arrays(
+    vocabulary: text.Vocabulary,
+    tokenized: dict[str, list[list[str]]],
+    labels: dict[str, list[int]],
+) -> dict[str, np.ndarray]:
+    """Encodes splits; what `_corpus` reads back."""
+    arrays = {}
     for split, texts in tokenized.items():
         rows = [np.array(vocabulary.encode(words), np.int32) for words in texts]
+        arrays[f"{split}_labels"] = np.array(labels[split], np.int32)
         arrays[f"{split}_ids"] = np.concatenate(rows)
         arrays[f"{split}_offsets"] = np.cumsum([0, *map(len, rows)])
-    # No word holds a newline: the tokenizer splits there.
+    # No word holds a newline: every tokenizer splits there.
     arrays["words"] = np.frombuffer("\n".join(vocabulary.words).encode(), np.uint8)
+    if vocabulary.tokenizer.model:
+        arrays["tokenizer"] = np.frombuffer(vocabulary.tokenizer.model, np.uint8)
+    return arrays
+
+
+def _corpus(
+    name: str, synthetic: bool, label_names: list[str], kind: str, arrays: dict[str, np.ndarray]
+) -> Corpus:
+    train, test = (
+        Split(*(arrays[f"{split}_{field}"] for field in ("ids", "offsets", "labels")))
+        for split in ("train", "test")
+    )
+    model = arrays["tokenizer"].tobytes() if "tokenizer" in arrays else b""
+    words = arrays["words"].tobytes().decode().split("\n")
+    vocabulary = text.Vocabulary(words, text.Tokenizer(kind, model))
+    return Corpus(name, synthetic, label_names, vocabulary, train, test)
+
+
+def _cached(folder: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    arrays = _read_cache(folder)
+    if arrays is None:
+        arrays = make()
+        _write_cache(folder, arrays)
     return arrays
 
 

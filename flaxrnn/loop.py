@@ -125,8 +125,21 @@ def _start(
 
     What must be closed at the end is left to `stack`.
     """
+    own = config.data.path and data.OwnTexts(
+        config.data.path,
+        config.data.text_field,
+        config.data.label_field,
+        config.data.test_fraction,
+        config.seed,
+    )
     corpus = data.load_corpus(
-        config.task, config.data.source, config.data.data_dir, config.data.manual_dir
+        config.task,
+        config.data.source,
+        config.data.data_dir,
+        config.data.manual_dir,
+        tokenizer=config.data.tokenizer,
+        num_words=config.data.num_words,
+        own=own,
     )
     if corpus.synthetic and cluster.is_first():
         print(report.banner(corpus.name))
@@ -449,11 +462,14 @@ def _open_workdir(workdir: str | Path | None, config: ConfigDict) -> Iterator[Pa
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         lock.acquire()
+        begun = [name for name in ("checkpoints", "metrics.jsonl") if (workdir / name).exists()]
         if path.exists():
-            _check_same(config, json.loads(path.read_text("utf-8")), workdir)
-        else:
-            if (workdir / "checkpoints").exists():
-                raise WorkdirError(f"--workdir: {workdir} holds checkpoints but no config.json")
+            before = json.loads(path.read_text("utf-8"))
+            if begun:  # else nothing was trained: a mistaken config is mended in place
+                _check_same(config, before, workdir)
+        elif "checkpoints" in begun:
+            raise WorkdirError(f"--workdir: {workdir} holds checkpoints but no config.json")
+        if not (path.exists() and begun):
             text = json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
             files.write_atomically(path, text)
     except filelock.Timeout:

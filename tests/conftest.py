@@ -61,7 +61,7 @@ def tiny_corpus(monkeypatch):
     """Replaces every corpus by a tiny one, synthetic to the loop, with the task's classes."""
     asked = []
 
-    def load_corpus(task, source="auto", data_dir=None, manual_dir=None):
+    def load_corpus(task, source="auto", data_dir=None, manual_dir=None, **options):
         asked.append((task, source))
         rng = np.random.default_rng(0)
         labels = {"reuters": reuters_topics.LABELS, "imdb": imdb_sentiment.LABELS}

@@ -5,8 +5,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import default, imdb, reuters
+from configs import text as text_config
 from flaxrnn import config as config_lib
-from flaxrnn import datasets, models, optim, recurrence
+from flaxrnn import data, datasets, models, optim, recurrence, text
 from flaxrnn.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -21,7 +22,8 @@ def test_choices_are_those_of_the_code():
     def choices(name):
         return re.split(", ", config_lib.FIELDS[name].allowed.removeprefix("one of "))
 
-    assert choices("task") == list(datasets.TASKS)
+    assert choices("task") == [*datasets.TASKS, data.OWN]
+    assert choices("data.tokenizer") == list(text.TOKENIZERS)
     assert choices("data.source") == list(datasets.SOURCES)
     assert choices("model.cell") == list(recurrence.LAYERS)
     assert choices("model.pooling") == list(models.POOLINGS)
@@ -72,6 +74,29 @@ def test_impossible_values_name_field_and_what_is_allowed(field, value, message)
     (tree[group] if group else tree)[key] = value
     with pytest.raises(ConfigError, match=re.escape(message)):
         config_lib.check(ConfigDict(tree))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, "data.path: missing; name a file, a folder or a TFDS dataset"),
+        ({"data.path": ""}, "data.path: '' must be the path of a file or folder, or a TFDS name"),
+        ({"data.path": "a.csv", "task": "imdb"}, "data.path: must be unset with task=imdb"),
+        ({"data.path": "a.csv", "data.source": "synthetic"}, "data.source: must be auto or real"),
+        ({"data.path": "a.csv", "data.label_field": "text"}, "data.text_field: must differ from"),
+        ({"data.text_field": ""}, "data.text_field: '' must be the name of a column"),
+        ({"data.tokenizer": "bpe"}, "data.tokenizer: 'bpe' must be one of words, characters, sub"),
+        ({"data.test_fraction": 1.0}, "data.test_fraction: 1.0 must be a number above 0 and below"),
+    ],
+)
+def test_own_texts_name_what_they_need(changes, message):
+    config = text_config.get_config()
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        config_lib.check(config)
+    config = text_config.get_config()
+    config.data.path = "reviews.csv"
+    config_lib.check(config)
 
 
 def test_unknown_field_is_named_with_the_nearest_known_one():

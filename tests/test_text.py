@@ -54,3 +54,27 @@ def test_load_refuses_what_is_no_vocabulary(tmp_path, content):
 def test_pad_cuts_and_fills_on_the_left():
     rows = [np.array([1, 5]), np.array([1, 5, 6, 7])]
     np.testing.assert_array_equal(text.pad(rows, 3), [[0, 1, 5], [5, 6, 7]])
+
+
+SUBWORDS = text.Tokenizer.learn(["a banana, an ananas", "바나나 한 개", "what a joy"] * 30, 40)
+
+
+@given(st.text())
+@pytest.mark.parametrize(
+    "tokenizer",
+    [text.KERAS, text.Tokenizer("words"), text.Tokenizer("characters"), SUBWORDS],
+    ids=lambda tokenizer: tokenizer.kind,
+)
+def test_every_token_has_its_place_in_the_text(tokenizer, raw):
+    seen, spans = tokenizer.locate(raw)
+    assert len(spans) == len(tokenizer(raw))
+    ends = [0, *(end for _, end in spans)]
+    for (begin, end), before in zip(spans, ends, strict=False):
+        assert before <= begin <= end <= len(seen)
+
+
+def test_texts_are_put_together_again():
+    for kind, joined in [("words", "what a joy"), ("characters", "what a joy")]:
+        tokenizer = text.Tokenizer(kind)
+        assert tokenizer.join(tokenizer("What a joy")) == joined
+    assert SUBWORDS.join(SUBWORDS("What a joy")) == "what a joy"

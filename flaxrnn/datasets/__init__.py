@@ -14,9 +14,10 @@ import shutil
 import sys
 import threading
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import filelock
 import tensorflow_datasets as tfds
@@ -86,7 +87,7 @@ def prepare(
         DataError: The archive is damaged, or `source="real"` and there is none, or there is no
             folder `manual_dir`.
     """
-    root = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+    root = data_root(data_dir)
     downloads = root / "downloads" / "manual"
     manual = Path(manual_dir or os.environ.get(MANUAL_DIR_VARIABLE) or downloads).expanduser()
     if manual_dir and not manual.is_dir():
@@ -111,6 +112,58 @@ def prepare(
                 f" {MANUAL_DIR_VARIABLE}"
             )
     return _prepared(functools.partial(_builder, task.twin, root), manual_dir=None)
+
+
+def prepare_named(name: str, data_dir: str | None = None) -> tfds.core.DatasetBuilder:
+    """Returns a prepared builder of any TFDS dataset that can be prepared without TensorFlow.
+
+    Args:
+        name: As TFDS has it, with a config or without: "glue/sst2".
+        data_dir: Where prepared datasets are kept; default: TFDS' own.
+
+    Raises:
+        DataError: There is none of that name, or it cannot be prepared.
+    """
+    dataset, _, variant = name.partition("/")
+    try:
+        make_builder = functools.partial(
+            tfds.builder_cls(dataset),
+            data_dir=data_root(data_dir),
+            config=variant or None,
+            file_format="array_record",
+        )
+        return _prepared(make_builder, manual_dir=None)
+    except tfds.core.DatasetNotFoundError:
+        raise DataError(
+            f"data.path: there is no file, no folder and no TFDS dataset {name}"
+        ) from None
+    except Exception as error:  # whatever the dataset's code raises
+        raise _unusable(name, error) from None
+
+
+def examples(builder: tfds.core.DatasetBuilder, split: str) -> Iterable[dict[str, Any]]:
+    """The examples of a prepared dataset.
+
+    Raises:
+        DataError: They lie in files that only TensorFlow reads.
+    """
+    try:
+        return builder.as_data_source(split)
+    except Exception as error:  # NotImplementedError, and what each reader has of its own
+        raise _unusable(builder.info.full_name, error) from None
+
+
+def _unusable(name: str, error: Exception) -> DataError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    reason = reason if len(reason) <= 200 else f"{reason[:199]}…"
+    return DataError(
+        f"data.path: the TFDS dataset {name} cannot be had here without TensorFlow: {reason}"
+    )
+
+
+def data_root(data_dir: str | None) -> Path:
+    """Where prepared datasets are kept; None: TFDS' own folder."""
+    return Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
 
 
 def is_synthetic(builder: tfds.core.DatasetBuilder) -> bool:

@@ -1,0 +1,29 @@
+"""Texts of your own, any number of classes: Embedding → bidirectional LSTM → max over time → Dense.
+
+python train.py --config configs/text.py --config.data.path=reviews.csv
+python train.py --config configs/text.py --config.data.path=reviews/ --config.data.tokenizer=subword
+
+A .csv, .tsv or .jsonl with columns "text" and "label" (`data.text_field`, `data.label_field`), a
+folder with a folder of .txt files a class, or a TFDS dataset by name.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config() -> ConfigDict:
+    """The config; `data.path` is left to say."""
+    config = default.get_config()
+    config.task = "text"
+    config.data.num_words = 10_000
+    config.data.maxlen = 250
+    config.model.embedding_size = 64
+    config.model.dropout = 0.2
+    config.model.hidden_size = 64
+    config.model.bidirectional = True
+    config.model.pooling = "max"
+    config.train.batch_size = 32
+    config.train.learning_rate = 2e-3
+    config.train.epochs = 50
+    return config
