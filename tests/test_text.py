@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flaxrnn import text
 from flaxrnn.errors import DataError, WorkdirError
