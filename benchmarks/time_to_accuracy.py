@@ -111,7 +111,7 @@ def shares_of_peak(task: str, runs: dict[str, list], peak: float) -> dict[str, f
         seconds = statistics.mean(
             run.get("train", run["seconds"]) / run["epochs"] for run in runs[name]
         )
-        shares[name] = work / seconds / peak
+        shares[name] = float(work / seconds / peak)
     return shares
 
 
