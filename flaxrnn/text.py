@@ -227,12 +227,15 @@ class Vocabulary:
             self.words[i - FIRST_WORD] if i >= FIRST_WORD else "?" for i in shown
         )
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the tokenizer and the words, in order of rank, as JSON."""
+    def to_json(self) -> str:
+        """The tokenizer and the words, in order of rank."""
         model = base64.b64encode(self.tokenizer.model).decode()
         tokenizer = {"kind": self.tokenizer.kind, "model": model}
-        content = json.dumps({"tokenizer": tokenizer, "words": self.words}, ensure_ascii=False)
-        files.write_atomically(Path(path), content)
+        return json.dumps({"tokenizer": tokenizer, "words": self.words}, ensure_ascii=False)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes `to_json`."""
+        files.write_atomically(Path(path), self.to_json())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Vocabulary:
