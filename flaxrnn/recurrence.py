@@ -450,19 +450,19 @@ class Recurrent(nn.Module):
 
 
 class SimpleRNN(Recurrent):
-    """A layer of `SimpleRNNCell`s."""
+    """A layer of cells, each `SimpleRNNCell`."""
 
     cell = SimpleRNNCell
 
 
 class LSTM(Recurrent):
-    """A layer of `LSTMCell`s."""
+    """A layer of cells, each `LSTMCell`."""
 
     cell = LSTMCell
 
 
 class GRU(Recurrent):
-    """A layer of `GRUCell`s."""
+    """A layer of cells, each `GRUCell`."""
 
     cell = GRUCell
 
