@@ -123,8 +123,7 @@ class Tokenizer:
         text = _plain(text)
         if self.kind == "characters":
             return text, [(i, i + 1) for i in range(len(text))]
-        pieces = self._pieces.encode(text, out_type="immutable_proto").pieces
-        return text, [(piece.begin, piece.end) for piece in pieces]
+        return text, self._pieces.encode(text, return_type="offset_mapping")["offsets"]
 
     def join(self, tokens: Iterable[str]) -> str:
         """A text of these tokens."""
