@@ -34,6 +34,7 @@ ROOMS = {  # module → the modules of the package it may import
     "trainer": {"data", "devices", "feed", "metrics", "models", "steps"},
     "loop": {"checkpoint", "cluster", "config", "data", "devices", "errors", "files", "interrupt"}
     | {"metrics", "models", "optim", "page", "report", "steps", "text", "trainer"},
+    "seeds": {"cluster", "compare", "config", "errors", "interrupt", "loop"},
 }
 
 
@@ -57,9 +58,9 @@ def test_imports_go_one_way(path):
         assert imported(path) <= ROOMS[room]
 
 
-def test_only_loop_config_and_classifier_see_a_config():
+def test_only_loop_seeds_config_and_classifier_see_a_config():
     users = {p.stem for p in PACKAGE.rglob("*.py") if "ConfigDict" in p.read_text()}
-    assert users == {"classifier", "config", "loop"}
+    assert users == {"classifier", "config", "loop", "seeds"}
 
 
 @pytest.mark.parametrize(
