@@ -6,7 +6,8 @@ The mission's two models on random full-length tokens, each seed with a state an
 "in turn" is what a single run does: each batch is spread over all devices, one seed after the
 other. "vmapped" is one program whose arrays have an axis of seeds, each batch spread as before.
 "spread" gives whole seeds to each device, which exchanges nothing, and computes its own in turn.
-The choices take turns. Writes benchmarks/results/seeds-DEVICE.json.
+The choices take turns. On a machine that is shared, compare the time of all cores ("cpu"), not that
+on the clock ("wall"). Writes benchmarks/results/seeds-DEVICE.json.
 """
 
 import argparse
@@ -140,37 +141,41 @@ def build(name: str, layout: str, count: int) -> Callable:
 
 
 def time_model(name: str, rounds: int) -> list[dict[str, Any]]:
-    """Times every layout and number of seeds, in turns."""
+    """Times every layout and number of seeds, in turns: on the clock, and of all cores."""
     choices = [(layout, count) for count in COUNTS for layout in LAYOUTS]
     runs = {choice: build(name, *choice) for choice in choices}
-    times: dict[tuple[str, int], list[float]] = {choice: [] for choice in choices}
+    times: dict[tuple[str, int], list[tuple[float, float]]] = {choice: [] for choice in choices}
     for _ in range(rounds + 1):  # the first is a warm-up
         for choice, run in runs.items():
-            began = time.perf_counter()
+            began = time.perf_counter(), time.process_time()
             run()
-            seconds = time.perf_counter() - began
-            times[choice].append(1e3 * seconds / STEPS_A_DISPATCH / choice[1])
-    print(f"\n{name}, B={MODELS[name][1]}: a step of one seed")
+            ended = time.perf_counter(), time.process_time()
+            steps_done = STEPS_A_DISPATCH * choice[1]
+            times[choice].append(
+                tuple(1e3 * (b - a) / steps_done for a, b in zip(began, ended, strict=True))
+            )
+    print(f"\n{name}, B={MODELS[name][1]}: a step of one seed, and over that in turn")
     rows = []
     for layout, count in choices:
-        some, base = times[layout, count][1:], times["in turn", count][1:]
-        ratios = [a / b for a, b in zip(some, base, strict=True)]
-        row = {
-            "model": name,
-            "seeds": count,
-            "layout": layout,
-            "median_ms": statistics.median(some),
-            "quartiles_ms": statistics.quantiles(some, n=4)[::2],
-            "over_in_turn": statistics.median(ratios),
-            "quartiles_over_in_turn": statistics.quantiles(ratios, n=4)[::2],
-        }
+        row: dict[str, Any] = {"model": name, "seeds": count, "layout": layout}
+        for i, what in enumerate(("wall", "cpu")):
+            some = [each[i] for each in times[layout, count][1:]]
+            base = [each[i] for each in times["in turn", count][1:]]
+            ratios = [a / b for a, b in zip(some, base, strict=True)]
+            row[what] = {
+                "median_ms": statistics.median(some),
+                "quartiles_ms": statistics.quantiles(some, n=4)[::2],
+                "over_in_turn": statistics.median(ratios),
+                "quartiles_over_in_turn": statistics.quantiles(ratios, n=4)[::2],
+            }
         rows.append(row)
-        low, high = row["quartiles_over_in_turn"]
-        print(
-            f"  {count} seeds {layout:8} {row['median_ms']:7.2f} ms"
-            f"  {row['over_in_turn']:.3f} ({low:.3f}-{high:.3f}) of in turn",
-            flush=True,
-        )
+        shown = [
+            "{median_ms:7.2f} {0} ms, {over_in_turn:.3f} ({1:.3f}-{2:.3f})".format(
+                what, *row[what]["quartiles_over_in_turn"], **row[what]
+            )
+            for what in ("wall", "cpu")
+        ]
+        print(f"  {count} seeds {layout:8} {'   '.join(shown)}", flush=True)
     return rows
 
 
