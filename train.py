@@ -2,6 +2,7 @@
 
 python train.py --config configs/imdb.py
 python train.py --config configs/reuters.py:keras --workdir runs/keras --config.seed=1
+python train.py --config configs/reuters.py --workdir runs/reuters --seeds 5
 """
 
 import os
@@ -18,6 +19,7 @@ config_flags.DEFINE_config_file("config", None, "The config: FILE or FILE:VARIAN
 flags.DEFINE_string(
     "workdir", None, "Where the run is written, or continued; default: a fresh folder under runs/."
 )
+flags.DEFINE_integer("seeds", None, "Train so many, from config.seed on, and compare them.")
 flags.DEFINE_string("coordinator", None, "Of a run of several processes: HOST:PORT of process 0.")
 flags.DEFINE_integer("num_processes", None, "How many processes.")
 flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
@@ -26,11 +28,14 @@ flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
 def main(argv: list[str]) -> None:
     """Trains with the parsed flags."""
     del argv
-    from flaxrnn import cluster, loop  # import JAX: a mistaken flag is answered before that
+    from flaxrnn import cluster, loop, seeds  # import JAX: a mistaken flag is answered before that
 
     given = flags.FLAGS
     cluster.join(given.coordinator, given.num_processes, given.process_id)
-    loop.train_and_evaluate(given.config, given.workdir)
+    if given.seeds is None:
+        loop.train_and_evaluate(given.config, given.workdir)
+    else:
+        seeds.train(given.config, given.seeds, given.workdir)
 
 
 if __name__ == "__main__":

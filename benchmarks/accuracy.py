@@ -14,7 +14,7 @@ import os
 import statistics
 from pathlib import Path
 
-import flaxrnn
+from flaxrnn import seeds
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -29,12 +29,9 @@ def main() -> None:
 
     path, _, variant = arguments.config.partition(":")
     name = Path(path).stem + (f"-{variant}" if variant else "")
-    runs = []
-    for seed in range(arguments.seeds):
-        config = importlib.import_module(f"configs.{Path(path).stem}").get_config(variant)
-        config.seed = seed
-        config.data.source = "real"
-        runs.append(flaxrnn.train(config, arguments.runs / f"{name}-{seed}"))
+    config = importlib.import_module(f"configs.{Path(path).stem}").get_config(variant)
+    config.data.source = "real"
+    runs = seeds.train(config, arguments.seeds, arguments.runs / name)
 
     scores = {
         metric: [run[metric] for run in runs]

@@ -69,12 +69,7 @@ def main(arguments: list[str] | None = None) -> None:
     if left_out:
         print(f"left out: {'; '.join(left_out)}", file=sys.stderr)
     groups = group(runs)
-    found = rows(groups)
-    shown = terminal.table(found)
-    screen = shutil.get_terminal_size().columns
-    if sys.stdout.isatty() and shown.index("\n") > screen and len(found) < len(found[0]):
-        shown = terminal.table([list(column) for column in zip(*found, strict=True)])
-    print(shown)
+    show(groups)
     if given.plot:
         plot(groups, given.plot)
 
@@ -141,6 +136,16 @@ def rows(groups: list[list[Run]]) -> list[list[str]]:
         settings = [_shown(of[0].settings.get(name)) for name in names]
         found.append([_name(of), str(len(of)), *cells, *settings])
     return found
+
+
+def show(groups: list[list[Run]]) -> None:
+    """Prints the table; one that is too wide for the terminal stands on its side."""
+    found = rows(groups)
+    shown = terminal.table(found)
+    screen = shutil.get_terminal_size().columns
+    if sys.stdout.isatty() and shown.index("\n") > screen and len(found) < len(found[0]):
+        shown = terminal.table([list(column) for column in zip(*found, strict=True)])
+    print(shown)
 
 
 def plot(groups: list[list[Run]], path: Path) -> None:

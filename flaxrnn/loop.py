@@ -65,15 +65,28 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path | None = None) ->
         ProcessError: Another process of the run was lost.
         interrupt.Stopped: SIGTERM or SIGINT came; once training has begun, the run is saved.
     """
-    with interrupt.Listener() as listener, contextlib.ExitStack() as stack:
+    config_lib.check(config)
+    with interrupt.Listener() as listener:
+        return train(config, workdir or fresh_workdir(config), "", listener)
+
+
+def train(
+    config: ConfigDict, root: str | Path, folder: str, listener: interrupt.Listener
+) -> dict[str, Any]:
+    """As `train_and_evaluate`, in a folder of `root`, which is what --workdir names.
+
+    A signal that the listener heard before stops the run after its first steps.
+    """
+    with contextlib.ExitStack() as stack:
         clock = Clock()
         with clock("startup"):
-            config_lib.check(config)
+            listener.patient = False
             devices.use_all_cores()
             devices.keep_compiled(config.compile_cache)
             stack.enter_context(cluster.watch())
-            workdir = stack.enter_context(_open_workdir(workdir, config))
-            run = _start(config, workdir, clock, listener, stack)
+            root = Path(cluster.from_first(str(root))).expanduser()
+            workdir = stack.enter_context(_open_workdir(root / folder, config))
+            run = _start(config, root, workdir, clock, listener, stack)
         with clock("compile"):
             run.trainer.compile(run.state)
         listener.patient = True
@@ -83,11 +96,17 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path | None = None) ->
         return _test(run)
 
 
+def fresh_workdir(config: ConfigDict) -> Path:
+    """A folder under runs/ that is named after task and time."""
+    return Path("runs") / f"{config.task}-{datetime.now():%Y%m%d-%H%M%S-%f}"
+
+
 @dataclass
 class Run:
     """A run under way."""
 
     config: ConfigDict
+    root: Path  # what --workdir names: the workdir, or of several seeds the folder around it
     workdir: Path
     clock: Clock
     listener: interrupt.Listener
@@ -116,6 +135,7 @@ class Run:
 
 def _start(
     config: ConfigDict,
+    root: Path,
     workdir: Path,
     clock: Clock,
     listener: interrupt.Listener,
@@ -199,6 +219,7 @@ def _start(
     stack.callback(reporter.close)
     run = Run(
         config,
+        root,
         workdir,
         clock,
         listener,
@@ -377,7 +398,7 @@ def _save_and_stop(run: Run) -> None:
         raise interrupt.Saved(run.stop, f"{name}: stopped after {step}; {failure}")
     command = f"python {report.command()}"
     if "--workdir" not in command:
-        command += f" --workdir {run.workdir}"
+        command += f" --workdir {run.root}"
     raise interrupt.Saved(run.stop, f"{name}: saved after {step}; go on with: {command}")
 
 
@@ -450,11 +471,8 @@ def _fingerprint(config: ConfigDict, texts: data.Split) -> str:
 
 
 @contextlib.contextmanager
-def _open_workdir(workdir: str | Path | None, config: ConfigDict) -> Iterator[Path]:
+def _open_workdir(workdir: Path, config: ConfigDict) -> Iterator[Path]:
     """Makes the workdir, or checks that it belongs to the config; nobody else writes to it."""
-    if workdir is None:
-        workdir = Path("runs") / f"{config.task}-{datetime.now():%Y%m%d-%H%M%S-%f}"
-    workdir = Path(cluster.from_first(str(workdir))).expanduser()
     if not cluster.is_first():
         yield workdir
         return

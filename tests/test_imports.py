@@ -38,6 +38,7 @@ ROOMS = {  # module → the modules of the package it may import
     "trainer": {"data", "devices", "feed", "metrics", "models", "steps"},
     "loop": {"checkpoint", "cluster", "config", "data", "devices", "errors", "files", "interrupt"}
     | {"metrics", "models", "optim", "page", "report", "steps", "text", "trainer"},
+    "seeds": {"cluster", "compare", "config", "errors", "interrupt", "loop"},
 }
 
 
@@ -63,7 +64,7 @@ def test_imports_go_one_way(path):
 
 def test_few_see_a_config():
     users = {p.stem for p in PACKAGE.rglob("*.py") if "ConfigDict" in p.read_text()}
-    assert users == {"classifier", "config", "from_keras", "loop"}
+    assert users == {"classifier", "config", "from_keras", "loop", "seeds"}
 
 
 @pytest.mark.parametrize(

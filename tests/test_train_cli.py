@@ -51,6 +51,8 @@ def run(*arguments, cwd=ROOT, env=None, prefix=()):
             ["--config", "configs/imdb.py", "--config.model.dropout=1.5"],
             "model.dropout: 1.5 must be a number from 0 to below 1",
         ),
+        (["--config", "configs/imdb.py", "--seeds=two"], "seeds=two: invalid literal for int()"),
+        (["--config", "configs/imdb.py", "--seeds=0"], "--seeds: 0 must be a whole number of"),
         (["--config", "configs/imdb.py", "--workdir=/proc/x"], "/proc/x cannot be written"),
     ],
 )
