@@ -22,6 +22,7 @@ def get_config() -> ConfigDict:
     config.data.tokenizer = "characters"
     config.data.num_words = 15  # 11 characters, and the special ids
     config.data.maxlen = 20
+    config.data.max_padding = 0.5  # one length: the texts are short
     config.model.target = "next"
     config.model.embedding_size = 16
     config.model.hidden_size = 32
@@ -29,5 +30,5 @@ def get_config() -> ConfigDict:
     config.train.learning_rate = 1e-2
     config.train.schedule = "one_cycle"
     config.train.averaging = False
-    config.train.epochs = 10
+    config.train.epochs = 20
     return config

@@ -15,4 +15,5 @@ def get_config() -> ConfigDict:
     """The config: the corpus and the sizes are those of `language_model`."""
     config = language_model.get_config()
     config.model.target = "tags"
+    config.train.epochs = 10
     return config

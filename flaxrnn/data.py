@@ -300,7 +300,7 @@ def _corpus(
     name: str, synthetic: bool, label_names: list[str], kind: str, arrays: dict[str, np.ndarray]
 ) -> Corpus:
     train, test = (
-        Split(*(arrays[f"{split}_{field}"] for field in ("ids", "offsets", "labels")))
+        Split(arrays[f"{split}_ids"], arrays[f"{split}_offsets"], arrays[f"{split}_labels"])
         for split in ("train", "test")
     )
     model = arrays["tokenizer"].tobytes() if "tokenizer" in arrays else b""

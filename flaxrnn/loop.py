@@ -341,7 +341,7 @@ def _test(run: Run) -> dict[str, Any]:
     tokens = int(run.material.texts.lengths[train].sum())
     confusion, of_texts = sums.get("confusion"), run.config.model.target == "label"
     by_class = (
-        metrics.by_class(confusion) if "confusion" in sums else metrics.scores(*sums["counts"])
+        metrics.scores(*sums["counts"]) if confusion is None else metrics.by_class(confusion)
     )
     result = {
         "task": run.config.task,

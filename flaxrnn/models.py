@@ -231,7 +231,8 @@ class TextClassifier(nn.Module):
             run = (build if self.bidirectional else layer)(
                 self.hidden_size, way=self.recurrence, recompute=self.recompute, name=name
             )
-            x, carry = run(x, lengths) if carries is None else run(x, lengths, carries[i])
+            before = () if carries is None else (carries[i],)
+            x, carry = run(x, lengths, *before)
             found.append(carry)
         if self.target == "label":
             x = Pool(self.pooling, name="pool")(x, lengths, carry[-1])
@@ -275,7 +276,8 @@ def read_on(
     carries: Carries | None = None,
 ) -> tuple[jax.Array, Carries]:
     """Logits of texts that go on where `carries` were left, and the carries after them."""
-    return model.apply({"params": params}, tokens, lengths, carries=carries)
+    out: Any = model.apply({"params": params}, tokens, lengths, carries=carries)
+    return out
 
 
 def attributions(

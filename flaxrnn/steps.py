@@ -175,7 +175,10 @@ def evaluate(
         batch = _take(texts, chunk.rows[i], chunk.weights[i])
 
         def logits(params: Params, length: int) -> jax.Array:
-            return models.logits(model, params, batch["tokens"][:, :length], batch["lengths"])
+            out = models.logits(model, params, batch["tokens"][:, :length], batch["lengths"])
+            if model.target == "label":
+                return out
+            return jnp.pad(out, ((0, 0), (0, buckets[-1] - length), (0, 0)))  # of one shape
 
         branches = [functools.partial(logits, length=n) for n in buckets]
         out = jax.lax.switch(chunk.buckets[i], branches, params)

@@ -60,7 +60,7 @@ def test_language_model_comes_near_what_is_possible(language):
     least = sum(math.log(9) + math.log(brackets.ways(0, len(t) - 1)) for t in texts) / tokens
     assert set(result) == RESULT
     assert result["test_examples"] == tokens
-    assert least - 0.005 < result["test_loss"] < 1.04 * least
+    assert least < result["test_loss"] < 1.04 * least
     page = (workdir / "report.html").read_text("utf-8")
     assert f"{tokens:,} tokens" in page
     assert "<h2>Training</h2>" in page
@@ -77,7 +77,6 @@ def test_tagger_counts_brackets(tagger):
     assert result["test_examples"] == len(tags)
     assert trivial < 0.4
     assert result["test_accuracy"] > 0.99
-    assert result["test_macro_f1"] > 0.9
     page = (workdir / "report.html").read_text("utf-8")
     assert "<h2>Confusion</h2>" in page
     assert "confident mistakes" not in page
@@ -94,6 +93,7 @@ def test_generates_from_one_token(language):
     prompts = [str(1 + i % 9) for i in range(180)]
     found = classifier.generate(prompts)
     right = [balanced(t) and t[0] == p for t, p in zip(found, prompts, strict=True)]
+    print(np.mean(right), len(set(found)), found[:18])
     assert np.mean(right) > 0.9
     assert len(set(found)) > 60  # drawn, not repeated
     assert found == classifier.generate(prompts)
@@ -131,12 +131,12 @@ def test_generation_equals_reading_all_again_for_each_token(cell, layers):
     tokens = np.where(np.arange(5) < lengths[:, None], rng.integers(4, 15, (4, 5)), 0)
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("data",))
     keys, cold = np.zeros((4, 2), np.uint32), np.zeros(4, np.float32)
-    found = steps.generator(model, mesh, 11, 12)(params, tokens, lengths, keys, cold)
+    found = steps.generator(model, mesh, 11, 9)(params, tokens, lengths, keys, cold)
     read = jax.jit(functools.partial(models.logits, model, params))
     for row, length in enumerate(lengths):
         ids = list(tokens[row, :length])
         for token in np.asarray(found)[row]:
-            padded = np.zeros((1, 20), int)
+            padded = np.zeros((1, 14), int)
             padded[0, : len(ids)] = ids
             logits = np.array(read(padded, np.array([len(ids)]))[0, len(ids) - 1])
             logits[1 : text.FIRST_WORD] = -np.inf
@@ -149,7 +149,7 @@ def small(target, **changes):
     config = tagging.get_config()
     model = models.build({**config.model, "target": target, "hidden_size": 6, **changes}, 15, 4)
     rng = np.random.default_rng(0)
-    lengths = np.array([9, 1, 6, 12, 4, 9, 2])
+    lengths = np.array([9, 1, 4, 12, 4, 9, 1])
     offsets = np.append(0, np.cumsum(lengths))
     ids, labels = (rng.integers(low, high, offsets[-1]) for low, high in ((4, 15), (0, 4)))
     texts = data.Split(ids.astype(np.int32), offsets, labels.astype(np.int32), per_token=True)
@@ -171,6 +171,8 @@ def test_step_is_on_the_mean_over_tokens_and_padding_is_invisible(target):
     step = jax.jit(functools.partial(steps.train_step, **settings_of(model, (12, 14))))
     (new, sums, _), (other, _, _) = (step(state, {**batch, "weights": weights}, i) for i in (0, 1))
 
+    @jax.jit
+    @jax.value_and_grad
     def loss_alone(params, ids, labels):
         logits = models.logits(model, params, ids[None], jnp.array([len(ids)]))[0]
         return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1).sum()
@@ -181,10 +183,10 @@ def test_step_is_on_the_mean_over_tokens_and_padding_is_invisible(target):
     for ids, labels, weight in rows:
         labels = labels if target == "tags" else np.append(ids[1:], text.PAD)
         if weight:
-            loss, grads = jax.value_and_grad(loss_alone)(state.params, ids, labels)
+            loss, grads = loss_alone(state.params, ids, labels)
             total, count = total + float(loss), count + len(ids)
             gradient = jax.tree.map(jnp.add, gradient, grads)
-    assert sums["weight"] == count == 34
+    assert sums["weight"] == count == 31
     np.testing.assert_allclose(sums["loss"], total, rtol=1e-5)
     for found in (new, other):
         jax.tree.map(  # Adam's first moment
