@@ -356,6 +356,8 @@ def load_data(
         ConfigError: `task`, `source`, `num_words` or `maxlen` is impossible.
         DataError: The corpus cannot be had, or its archive is damaged.
     """
+    if task == BRACKETS:
+        raise ConfigError(f"task: {task!r} has a label a token; load_corpus has them")
     if num_words is not None and num_words < text.FIRST_WORD:
         raise ConfigError(f"num_words: {num_words} is below {text.FIRST_WORD}, the first word's id")
     if maxlen is not None and maxlen < 1:

@@ -93,7 +93,6 @@ def test_generates_from_one_token(language):
     prompts = [str(1 + i % 9) for i in range(180)]
     found = classifier.generate(prompts)
     right = [balanced(t) and t[0] == p for t, p in zip(found, prompts, strict=True)]
-    print(np.mean(right), len(set(found)), found[:18])
     assert np.mean(right) > 0.9
     assert len(set(found)) > 60  # drawn, not repeated
     assert found == classifier.generate(prompts)
@@ -120,7 +119,7 @@ def test_command_generates(language, capsys):
             generate.main([*arguments, flag, value])
 
 
-@pytest.mark.parametrize(("cell", "layers"), [("simple", 1), ("lstm", 2), ("gru", 2)])
+@pytest.mark.parametrize(("cell", "layers"), [("lstm", 1), ("gru", 2)])
 def test_generation_equals_reading_all_again_for_each_token(cell, layers):
     config = language_model.get_config()
     settings = {**config.model, "cell": cell, "layers": layers, "hidden_size": 8}
@@ -164,12 +163,12 @@ def settings_of(model, buckets):
 
 @pytest.mark.parametrize("target", ["tags", "next"])
 def test_step_is_on_the_mean_over_tokens_and_padding_is_invisible(target):
-    """Of the loss of each text alone, whatever it is padded to; rows without weight count not."""
+    """Of the loss of each text alone; rows without weight do not count."""
     model, texts, state = small(target, bidirectional=target == "tags")
     batch = texts.padded(14, "post")
     weights = np.array([1, 1, 1, 1, 1, 0, 1], np.float32)
-    step = jax.jit(functools.partial(steps.train_step, **settings_of(model, (12, 14))))
-    (new, sums, _), (other, _, _) = (step(state, {**batch, "weights": weights}, i) for i in (0, 1))
+    step = jax.jit(functools.partial(steps.train_step, **settings_of(model, (14,))))
+    new, sums, _ = step(state, {**batch, "weights": weights})
 
     @jax.jit
     @jax.value_and_grad
@@ -188,12 +187,11 @@ def test_step_is_on_the_mean_over_tokens_and_padding_is_invisible(target):
             gradient = jax.tree.map(jnp.add, gradient, grads)
     assert sums["weight"] == count == 31
     np.testing.assert_allclose(sums["loss"], total, rtol=1e-5)
-    for found in (new, other):
-        jax.tree.map(  # Adam's first moment
-            lambda g, m: np.testing.assert_allclose(m * 10, g / count, rtol=1e-3, atol=1e-6),
-            gradient,
-            found.opt_state[0].mu,
-        )
+    jax.tree.map(  # Adam's first moment
+        lambda g, m: np.testing.assert_allclose(m * 10, g / count, rtol=1e-3, atol=1e-6),
+        gradient,
+        new.opt_state[0].mu,
+    )
 
 
 @pytest.mark.parametrize("target", ["tags", "next"])
@@ -207,10 +205,11 @@ def test_every_token_is_judged_once_on_any_devices(target):
         mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), ("data",))
         lie = (mesh, jax.sharding.PartitionSpec())
         evaluate = functools.partial(steps.evaluate, model=model, buckets=(6, 12))
-        train = functools.partial(steps.train_steps, **settings_of(model, (6, 12)))
+        train = functools.partial(steps.train_steps, **settings_of(model, (12,)))
         (chunk,) = data.chunks(batches, 3, steps=4, devices=devices)
         sums, found = steps.in_parallel(evaluate, *lie, donate=False)(state.params, arrays, chunk)
         assert found == {}
+        chunk = chunk._replace(buckets=0 * chunk.buckets)
         new, _ = steps.in_parallel(train, *lie, donate=False)(state, arrays, chunk)
         assert int(new.step) == len(batches) == 3
         results.append((sums, new.params))
@@ -231,6 +230,11 @@ def test_every_token_is_judged_once_on_any_devices(target):
         np.testing.assert_array_equal(support, want)
         assert hits.sum() == sums["hits"]
         assert predicted.sum() == sums["weight"]
+
+
+def test_keras_users_are_told_that_labels_are_of_tokens():
+    with pytest.raises(ConfigError, match="task: 'brackets' has a label a token"):
+        data.load_data("brackets")
 
 
 def test_labels_of_tokens_stay_with_them():
@@ -269,6 +273,7 @@ def test_any_corpus_trains_a_language_model(tiny_corpus, tmp_path):
     config = shrink(reuters.get_config())
     config.model.target = "next"
     config.data.num_words = 20  # more than there are words
+    config.data.max_padding = 0.5
     result = flaxrnn.train(config, tmp_path)
     assert set(result) == RESULT
     history = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
