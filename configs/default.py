@@ -8,7 +8,7 @@ def get_config() -> ConfigDict:
     """The defaults; each task's config starts from them."""
     return ConfigDict(
         {
-            "task": "reuters",  # reuters | reuters_clean | imdb | text: your own
+            "task": "reuters",  # reuters | reuters_clean | imdb | brackets | text: your own
             "seed": 0,  # of initial values, order, dropout; of task text, of the test split too
             "compile_cache": placeholder(str),  # compiled programs; unset: JAX', ~/.cache/flaxrnn
             "data": {
@@ -29,6 +29,7 @@ def get_config() -> ConfigDict:
                 "validation_fraction": 0.1,  # of the training texts, where validation = train
             },
             "model": {
+                "target": "label",  # label: of a text | tags: of its tokens | next: token
                 "embedding_size": 100,
                 "dropout": 0.0,  # share of embedding entries dropped in training
                 "conv_filters": 0,  # 0: no convolution, no max pooling after it
@@ -38,7 +39,7 @@ def get_config() -> ConfigDict:
                 "hidden_size": 100,  # of each direction
                 "layers": 1,
                 "bidirectional": False,
-                "pooling": "last",  # last | max | mean | attention
+                "pooling": "last",  # last | max | mean | attention; of target label
                 "recurrence": "auto",  # scan: the reference | fused: faster, equal | auto: fused
                 "recompute": 0,  # steps a segment computed twice to save memory; 0: none, not scan
             },

@@ -3,6 +3,7 @@
 flaxrnn.load_data("imdb", num_words=5000, maxlen=500)   the corpora, as Keras users know them
 flaxrnn.train(config, workdir)                          the result of a run
 flaxrnn.load(workdir).predict(texts)                    labels and probabilities
+flaxrnn.load(workdir).generate(prompts)                 more text, by a language model
 flaxrnn.recurrence.LSTM(100)                            the layers, as linen modules
 """
 

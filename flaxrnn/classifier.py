@@ -1,4 +1,4 @@
-"""A trained workdir → labels for raw text, and which words decided on them."""
+"""A trained workdir → labels or tags for raw text, the words that decided on them; new text."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Trained(NamedTuple):
 
 
 class Classifier:
-    """A trained classifier with its vocabulary and label names."""
+    """A trained model with its vocabulary and label names; `model.target` says what it can do."""
 
     def __init__(
         self,
@@ -56,6 +56,7 @@ class Classifier:
         self.label_names = label_names
         self._vocabulary = vocabulary
         self._settings = settings
+        self._model = model
         self._mesh = devices.mesh_for(settings.train.eval_batch_size)
         self._params = devices.place(params, self._mesh, PartitionSpec())
         self._predict = steps.predictor(model, self._mesh)
@@ -72,6 +73,7 @@ class Classifier:
             The likeliest label of each, and the probabilities of all labels, float32 [N, C].
 
         Raises:
+            ConfigError: The model gives no label to a text.
             DataError: A text has not a single word.
         """
         readings = [self.read(raw) for raw in texts]
@@ -80,6 +82,51 @@ class Classifier:
                 raise DataError(f"text {i} is empty: not a single word in {texts[i][:40]!r}")
         probabilities = self.probabilities(readings)
         return [self.label_names[i] for i in probabilities.argmax(axis=1)], probabilities
+
+    def tag(self, texts: list[str]) -> list[list[str]]:
+        """The likeliest tag of each token that is read of raw texts, see `read`.
+
+        Raises:
+            ConfigError: The model gives no tags.
+        """
+        self._check_target("tags")
+        readings = [self.read(raw) for raw in texts]
+        found: list[list[str]] = [[] for _ in texts]
+        size = self._settings.train.eval_batch_size
+        for rows, probabilities in self._batches(self._predict, readings, size):
+            for row, tags in zip(rows, np.asarray(probabilities).argmax(axis=2), strict=False):
+                end = len(readings[row].ids)
+                begin = end - len(readings[row].spans)
+                found[row] = [self.label_names[tag] for tag in tags[begin:end]]
+        return found
+
+    def generate(
+        self, prompts: list[str], length: int = 100, temperature: float = 1.0, seed: int = 0
+    ) -> list[str]:
+        """Texts that begin with the prompts, which may be empty, and go on token by token.
+
+        Args:
+            prompts: Raw texts; of each the last `data.maxlen` tokens are read.
+            length: Tokens to add; fewer where the text ends before.
+            temperature: 0: the likeliest token each time. Else drawn: 1 as the model has learned,
+                lower nearer to the likeliest, higher more evenly.
+            seed: Of the draws; those of a prompt depend on its place, not on the other prompts.
+
+        Raises:
+            ConfigError: The model predicts no next token.
+        """
+        self._check_target("next")
+        readings = [self.read(prompt) for prompt in prompts]
+        program = steps.generator(self._model, self._mesh, len(self._vocabulary), length)
+        places = np.arange(len(prompts))
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.PRNGKey(seed), places)
+        of_each = (np.asarray(keys), np.full(len(prompts), temperature, np.float32))
+        out = [""] * len(prompts)
+        size = self._settings.train.eval_batch_size
+        for rows, added in self._batches(program, readings, size, *of_each):
+            for row, ids in zip(rows, np.asarray(added), strict=False):
+                out[row] = self._vocabulary.decode([*readings[row].ids, *ids])
+        return out
 
     def read(self, raw: str) -> Reading:
         """A raw text as the classifier reads it."""
@@ -92,7 +139,12 @@ class Classifier:
         return Reading(seen[begin:], spans, np.array(ids, np.int32), len(found))
 
     def probabilities(self, readings: list[Reading]) -> np.ndarray:
-        """Of all labels for texts that have words, float32 [N, C]."""
+        """Of all labels for texts that have words, float32 [N, C].
+
+        Raises:
+            ConfigError: The model gives no label to a text.
+        """
+        self._check_target("label")
         out = np.zeros((len(readings), len(self.label_names)), np.float32)
         size = self._settings.train.eval_batch_size
         for rows, probabilities in self._batches(self._predict, readings, size):
@@ -104,6 +156,7 @@ class Classifier:
 
         A weight above 0 speaks for the likeliest label, see `models.attributions`.
         """
+        self._check_target("label")
         out = np.zeros((len(readings), len(self.label_names)), np.float32)
         weights = [np.zeros(0, np.float32)] * len(readings)
         size = self._settings.train.batch_size  # a gradient takes the memory of a training step
@@ -115,10 +168,20 @@ class Classifier:
                 weights[row] = tokens[end - len(readings[row].spans) : end]
         return out, weights
 
+    def _check_target(self, needed: str) -> None:
+        if self._model.target != needed:
+            raise ConfigError(
+                f"model.target: must be {needed} for this; the model was trained with"
+                f" {self._model.target}"
+            )
+
     def _batches(
-        self, program: jax.stages.Wrapped, readings: list[Reading], size: int
+        self, program: jax.stages.Wrapped, readings: list[Reading], size: int, *of_each: np.ndarray
     ) -> Iterator[tuple[np.ndarray, Any]]:
-        """The rows of each batch, and what the program gives for them and for what fills it up."""
+        """The rows of each batch, and what the program gives for them and for what fills it up.
+
+        The program is also given its rows of the arrays `of_each`.
+        """
         if not readings:
             return
         ids = [reading.ids for reading in readings]
@@ -127,9 +190,10 @@ class Classifier:
         size = -(-size // self._mesh.size) * self._mesh.size
         buckets = self._buckets[: np.searchsorted(self._buckets, split.lengths.max()) + 1]
         for bucket, rows in data.batches(np.arange(len(ids)), split.lengths, buckets, size):
-            batch = split.take(np.resize(rows, size))
-            arrays = batch.padded(buckets[bucket], self._settings.data.padding)
-            yield rows, program(self._params, arrays["tokens"], arrays["lengths"])
+            filled = np.resize(rows, size)
+            arrays = split.take(filled).padded(buckets[bucket], self._settings.data.padding)
+            others = [array[filled] for array in of_each]
+            yield rows, program(self._params, arrays["tokens"], arrays["lengths"], *others)
 
 
 def load(workdir: str | Path) -> Classifier:

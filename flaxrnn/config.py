@@ -43,7 +43,7 @@ _FRACTION = Field(float, "a number above 0 and below 1", lambda v: 0 < v < 1)
 _BOOL = Field(bool, "True or False", lambda v: True)
 
 FIELDS = {
-    "task": _one_of("reuters", "reuters_clean", "imdb", "text"),
+    "task": _one_of("reuters", "reuters_clean", "imdb", "brackets", "text"),
     "seed": _int(0),
     "compile_cache": _FOLDER,
     "data.source": _one_of("auto", "real", "synthetic"),
@@ -61,6 +61,7 @@ FIELDS = {
     "data.device_memory": Field(float, "a number of MiB, at least 0", lambda v: v >= 0),
     "data.validation": _one_of("train", "test"),
     "data.validation_fraction": _FRACTION,
+    "model.target": _one_of("label", "tags", "next"),
     "model.embedding_size": _int(1),
     "model.dropout": Field(float, "a number from 0 to below 1", lambda v: 0 <= v < 1),
     "model.conv_filters": _int(0),
@@ -118,6 +119,33 @@ def check(config: ConfigDict) -> None:
         raise ConfigError("data.source: must be auto or real with task=text, which has no twin")
     if values["data.text_field"] == values["data.label_field"]:
         raise ConfigError("data.text_field: must differ from data.label_field")
+    _check_target(values)
+
+
+def _check_target(values: dict[str, Any]) -> None:
+    """What outputs per token, and the one corpus with a label for each, can be had with."""
+    brackets, target = values["task"] == "brackets", values["model.target"]
+    if brackets and target == "label":
+        raise ConfigError("model.target: must be tags or next with task=brackets")
+    if target == "tags" and not brackets:
+        raise ConfigError(
+            f"model.target: must be label or next with task={values['task']}, whose labels are"
+            " those of texts"
+        )
+    if brackets and values["data.source"] == "real":
+        raise ConfigError("data.source: must be auto or synthetic with task=brackets")
+    if brackets and values["data.tokenizer"] != "characters":
+        raise ConfigError("data.tokenizer: must be characters with task=brackets")
+    if target == "label":
+        return
+    for name, needed in (("data.padding", "post"), ("model.conv_filters", 0)):
+        if values[name] != needed:
+            raise ConfigError(f"{name}: must be {needed} with model.target={target}")
+    if target == "next" and values["model.bidirectional"]:
+        raise ConfigError(
+            "model.bidirectional: must be False with model.target=next: read backwards, a text"
+            " gives away what comes next"
+        )
 
 
 def flatten(config: ConfigDict | dict[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from flaxrnn.errors import ConfigError, DataError
 
 _CACHE_VERSION = 2  # of the tokenizer and of the layout below
 OWN = "text"  # the task of the user's own texts
+BRACKETS = "brackets"  # the task that is generated, with a label a token
 _MOST_BUCKETS = 16  # each is compiled
 
 
@@ -34,11 +35,12 @@ class Split:
 
     ids: np.ndarray  # int32 [tokens]
     offsets: np.ndarray  # int64 [N + 1]
-    labels: np.ndarray  # int32 [N]
+    labels: np.ndarray  # int32 [N], or of each token, laid end to end like the ids
+    per_token: bool = False
 
     def __len__(self) -> int:
         """Number of texts."""
-        return len(self.labels)
+        return len(self.offsets) - 1
 
     @property
     def lengths(self) -> np.ndarray:
@@ -51,12 +53,13 @@ class Split:
 
     def clip(self, num_words: int, maxlen: int | None) -> Split:
         """Ids from `num_words` on become unknown; of each text the last `maxlen` tokens stay."""
-        ids, lengths = self.ids, self.lengths
+        ids, labels, lengths = self.ids, self.labels, self.lengths
         if maxlen is not None:
             lengths = np.minimum(lengths, maxlen)
-            ids = ids[_ranges(self.offsets[1:] - lengths, lengths)]
+            kept = _ranges(self.offsets[1:] - lengths, lengths)
+            ids, labels = ids[kept], labels[kept] if self.per_token else labels
         ids = np.where(ids < num_words, ids, np.int32(text.UNKNOWN))
-        return Split(ids, np.append(0, np.cumsum(lengths)), self.labels)
+        return Split(ids, np.append(0, np.cumsum(lengths)), labels, self.per_token)
 
     def padded(self, maxlen: int, padding: str, dtype: Any = np.int32) -> dict[str, np.ndarray]:
         """The texts, none longer than `maxlen`, as arrays of one length T = `maxlen`.
@@ -68,23 +71,28 @@ class Split:
             dtype: Of the tokens.
 
         Returns:
-            tokens [N, T], lengths int32 [N], labels int32 [N].
+            tokens [N, T], lengths int32 [N], labels int32 [N], or of each token [N, T].
         """
         tokens = np.full((len(self), maxlen), text.PAD, dtype)
         lengths = self.lengths.astype(np.int32)
         place = np.arange(maxlen, dtype=np.int32)
-        if padding == "post":
-            tokens[place < lengths[:, None]] = self.ids
-        else:
-            tokens[place >= maxlen - lengths[:, None]] = self.ids
+        inside = place < lengths[:, None]
+        if padding == "pre":
+            inside = place >= maxlen - lengths[:, None]
             lengths[:] = maxlen
-        return {"tokens": tokens, "lengths": lengths, "labels": self.labels}
+        tokens[inside] = self.ids
+        labels = self.labels
+        if self.per_token:
+            labels = np.zeros(inside.shape, np.int32)
+            labels[inside] = self.labels
+        return {"tokens": tokens, "lengths": lengths, "labels": labels}
 
     def take(self, rows: np.ndarray) -> Split:
         """The texts `rows`, int [n], in that order."""
         lengths = self.lengths[rows]
-        ids = self.ids[_ranges(self.offsets[rows], lengths)]
-        return Split(ids, np.append(0, np.cumsum(lengths)), self.labels[rows])
+        kept = _ranges(self.offsets[rows], lengths)
+        labels = self.labels[kept if self.per_token else rows]
+        return Split(self.ids[kept], np.append(0, np.cumsum(lengths)), labels, self.per_token)
 
     def __add__(self, other: Split) -> Split:
         """These texts, then those of `other`."""
@@ -92,6 +100,7 @@ class Split:
             np.concatenate([self.ids, other.ids]),
             np.concatenate([self.offsets, self.offsets[-1] + other.offsets[1:]]),
             np.concatenate([self.labels, other.labels]),
+            self.per_token,
         )
 
 
@@ -140,7 +149,7 @@ def load_corpus(
     """Loads a task's corpus, from the cache of encoded arrays where there is one.
 
     Args:
-        task: "reuters", "reuters_clean", "imdb", or "text": the user's own.
+        task: "reuters", "reuters_clean", "imdb", "brackets", or "text": the user's own.
         source: "auto", "real" or "synthetic", see `flaxrnn.datasets.prepare`.
         data_dir: Where prepared datasets and the cache are kept; default: TFDS' own.
         manual_dir: Where archives lie; default: `FLAXRNN_MANUAL_DIR`, else TFDS' own.
@@ -154,8 +163,9 @@ def load_corpus(
     """
     from flaxrnn import datasets  # TFDS takes a while to import
 
-    if task not in (*datasets.TASKS, OWN):
-        raise ConfigError(f"task: {task!r} is not one of {', '.join((*datasets.TASKS, OWN))}")
+    tasks = (*datasets.TASKS, BRACKETS, OWN)
+    if task not in tasks:
+        raise ConfigError(f"task: {task!r} is not one of {', '.join(tasks)}")
     if source not in datasets.SOURCES:
         raise ConfigError(f"data.source: {source!r} is not one of {', '.join(datasets.SOURCES)}")
     if tokenizer not in text.TOKENIZERS:
@@ -166,6 +176,8 @@ def load_corpus(
         if own is None:
             raise ConfigError("data.path: missing; it says where the texts are")
         return _load_own(own, data_dir, tokenizer, num_words)
+    if task == BRACKETS:
+        return _load_brackets()
     builder = datasets.prepare(datasets.TASKS[task], source, data_dir, manual_dir)
     name = builder.info.full_name.replace("/", "-")
     root = Path(builder.data_dir).parents[builder.info.full_name.count("/")]
@@ -200,6 +212,23 @@ def _encode(
     counted.sort(key=lambda pair: pair[0])
     vocabulary = text.Vocabulary.build((words for _, words in counted), tokenizer)
     return _arrays(vocabulary, tokenized, labels)
+
+
+def _load_brackets() -> Corpus:
+    """The generated corpus; it takes less time to make than to read."""
+    from flaxrnn.datasets import brackets
+
+    tokenizer = text.Tokenizer("characters")
+    vocabulary = text.Vocabulary(brackets.CHARACTERS, tokenizer)
+    splits = []
+    for split in brackets.SIZES:
+        texts = brackets.texts(split)
+        rows = [np.array(vocabulary.encode(tokenizer(t)), np.int32) for t in texts]
+        tags = [np.array([0, *brackets.tags(t)], np.int32) for t in texts]  # the start id has one
+        offsets = np.cumsum([0, *map(len, rows)])
+        splits.append(Split(np.concatenate(rows), offsets, np.concatenate(tags), per_token=True))
+    names = [str(opened) for opened in range(brackets.PAIRS + 1)]
+    return Corpus(BRACKETS, True, names, vocabulary, *splits)
 
 
 def _load_own(own: OwnTexts, data_dir: str | None, kind: str, num_words: int) -> Corpus:
@@ -271,7 +300,7 @@ def _corpus(
     name: str, synthetic: bool, label_names: list[str], kind: str, arrays: dict[str, np.ndarray]
 ) -> Corpus:
     train, test = (
-        Split(*(arrays[f"{split}_{field}"] for field in ("ids", "offsets", "labels")))
+        Split(arrays[f"{split}_ids"], arrays[f"{split}_offsets"], arrays[f"{split}_labels"])
         for split in ("train", "test")
     )
     model = arrays["tokenizer"].tobytes() if "tokenizer" in arrays else b""
@@ -327,6 +356,8 @@ def load_data(
         ConfigError: `task`, `source`, `num_words` or `maxlen` is impossible.
         DataError: The corpus cannot be had, or its archive is damaged.
     """
+    if task == BRACKETS:
+        raise ConfigError(f"task: {task!r} has a label a token; load_corpus has them")
     if num_words is not None and num_words < text.FIRST_WORD:
         raise ConfigError(f"num_words: {num_words} is below {text.FIRST_WORD}, the first word's id")
     if maxlen is not None and maxlen < 1:

@@ -39,7 +39,8 @@ class Feed:
         small = self._texts.ids.max(initial=0) < 2**16
         self._shape = (maxlen, material.padding, np.uint16 if small else np.int32)
         self._mesh = mesh
-        size = len(self._texts) * (maxlen * np.dtype(self._shape[2]).itemsize + 8)
+        one = self._texts.take(np.arange(1)).padded(*self._shape)
+        size = len(self._texts) * sum(array.nbytes for array in one.values())
         self.resident = size <= memory_mib * 2**20
         self.spec = PartitionSpec() if self.resident else PartitionSpec("data")
         if self.resident:

@@ -44,6 +44,8 @@ from flaxrnn.trainer import STEPS_A_DISPATCH, Tally, Trainer
 def train_and_evaluate(config: ConfigDict, workdir: str | Path | None = None) -> dict[str, Any]:
     """Trains a text classifier, or goes on with it, and evaluates it once on the test split.
 
+    Or a tagger, or a language model, see `model.target`.
+
     A run that is stopped, by a signal or by force, ends as if it had not been, once it is started
     again with the same config and workdir.
 
@@ -358,6 +360,10 @@ def _test(run: Run) -> dict[str, Any]:
     kept = history[best - 1 if run.config.train.restore_best else -1]
     means, seconds = metrics.means(sums), run.clock.read()
     tokens = int(run.material.texts.lengths[train].sum())
+    confusion, of_texts = sums.get("confusion"), run.config.model.target == "label"
+    by_class = (
+        metrics.scores(*sums["counts"]) if confusion is None else metrics.by_class(confusion)
+    )
     result = {
         "task": run.config.task,
         **run.corpus,
@@ -369,7 +375,7 @@ def _test(run: Run) -> dict[str, Any]:
         "val_accuracy": kept["val_accuracy"],
         "test_loss": means["loss"],
         "test_accuracy": means["accuracy"],
-        "test_macro_f1": metrics.macro_f1(sums["confusion"]),
+        "test_macro_f1": metrics.macro_f1(by_class),
         "test_examples": int(sums["weight"]),
         "skipped_steps": sum(row["skipped_steps"] for row in history),
         "seconds": seconds,
@@ -382,10 +388,11 @@ def _test(run: Run) -> dict[str, Any]:
     }
     details = page.Details(
         run.label_names,
-        sums["confusion"],
-        page.mistakes(run.material, run.vocabulary, **found),
+        confusion,
+        page.mistakes(run.material, run.vocabulary, **found) if of_texts else None,
         config_lib.flatten(run.config),
         run.summary,
+        "texts" if of_texts else "tokens",
     )
     run.reporter.finish(result, history, details)
     return result

@@ -1,5 +1,7 @@
 """Per-example losses, and sums over examples that are divided once, at the end.
 
+An example is a text, or of outputs per token a token.
+
 Logits [B, 1] are those of a sigmoid over two classes, [B, C] those of a softmax.
 """
 
@@ -52,6 +54,14 @@ def confusion(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.A
     return jnp.zeros((classes, classes)).at[labels, predictions(logits)].add(weights)
 
 
+def counts(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
+    """Examples found, true and predicted of each class, [3, C]: a confusion matrix too large."""
+    predicted = predictions(logits)
+    hits = weights * (predicted == labels)
+    zeros = jnp.zeros((3, logits.shape[-1]))
+    return zeros.at[0, labels].add(hits).at[1, labels].add(weights).at[2, predicted].add(weights)
+
+
 def add(total: Sums, sums: Sums) -> Sums:
     """`total` and a program's sums, in float64 on the host.
 
@@ -70,13 +80,17 @@ def means(total: Sums) -> dict[str, float]:
 
 
 def by_class(confusion: np.ndarray) -> dict[str, np.ndarray]:
-    """How well each class is found, from the matrix of `confusion`.
+    """How well each class is found, from the matrix of `confusion`; see `scores`."""
+    return scores(np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0))
+
+
+def scores(hits: np.ndarray, support: np.ndarray, predicted: np.ndarray) -> dict[str, np.ndarray]:
+    """How well each class is found, from the rows of `counts`.
 
     Returns:
         precision, recall and f1 in [0, 1], those of scikit-learn with `zero_division=0`; support
         and predicted, how many examples are and how many were taken for the class. All float [C].
     """
-    hits, support, predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
     return {
         "precision": hits / np.maximum(predicted, 1),
         "recall": hits / np.maximum(support, 1),
@@ -86,11 +100,10 @@ def by_class(confusion: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def macro_f1(confusion: np.ndarray) -> float:
+def macro_f1(classes: dict[str, np.ndarray]) -> float:
     """Unweighted mean of the F1 of every class that is true or predicted somewhere.
 
-    The mean that scikit-learn's `f1_score(average="macro")` takes.
+    The mean that scikit-learn's `f1_score(average="macro")` takes of what `scores` gives.
     """
-    classes = by_class(confusion)
     seen = classes["support"] + classes["predicted"] > 0
     return float(classes["f1"][seen].mean())

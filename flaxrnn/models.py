@@ -1,5 +1,7 @@
 """The text classifier: embedding, optional convolution, recurrent layers, pooling, softmax.
 
+Without the pooling, there is a softmax a token: of its tag, or of the token that comes next.
+
 Shapes: B batch, T time (tokens), E embedding, F filters, H hidden features, C classes.
 """
 
@@ -16,7 +18,10 @@ import jax.numpy as jnp
 
 from flaxrnn import recurrence, text
 
+TARGETS = ("label", "tags", "next")
 POOLINGS = ("last", "max", "mean", "attention")
+
+Carries = tuple[recurrence.Carry, ...]  # one a layer
 
 
 def _uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
@@ -152,7 +157,8 @@ class TextClassifier(nn.Module):
 
     Attributes:
         num_words: Size of the vocabulary.
-        outputs: Logits a text: C, or 1 for two classes.
+        outputs: Logits a text, or a token: C, or 1 for two classes.
+        target: One of `TARGETS`: the label of a text, the tag of each token, or the token after it.
         embedding_size: E.
         dropout: Share of embedding entries dropped in training.
         conv_filters: F; 0: no convolution and no max pooling after it.
@@ -162,13 +168,14 @@ class TextClassifier(nn.Module):
         hidden_size: H, of each direction.
         layers: Recurrent layers.
         bidirectional: Read each text in both directions.
-        pooling: One of `POOLINGS`.
+        pooling: One of `POOLINGS`, for the label of a text.
         recurrence: One of `recurrence.WAYS`.
         recompute: See `recurrence.Recurrent`.
     """
 
     num_words: int
     outputs: int
+    target: str
     embedding_size: int
     dropout: float
     conv_filters: int
@@ -184,8 +191,12 @@ class TextClassifier(nn.Module):
 
     @nn.compact
     def __call__(
-        self, tokens: jax.Array, lengths: jax.Array, dropout_keys: jax.Array | None = None
-    ) -> jax.Array:
+        self,
+        tokens: jax.Array,
+        lengths: jax.Array,
+        dropout_keys: jax.Array | None = None,
+        carries: Carries | None = None,
+    ) -> tuple[jax.Array, Carries]:
         """Classifies a batch.
 
         Args:
@@ -193,9 +204,11 @@ class TextClassifier(nn.Module):
             lengths: Tokens that count, int [B], at least 1. With a convolution, a text too short
                 for one pooling window is read with padding up to one.
             dropout_keys: In training, a random key a text, [B].
+            carries: Where each layer begins; None: with zeros. Not for both directions.
 
         Returns:
-            Logits, float32 [B, outputs].
+            Logits, float32 [B, outputs], of outputs per token [B, T, outputs], and the carry of
+            each layer after a text's last token.
         """
         if self.conv_filters:
             shortest = self.conv_width + self.conv_pool - 1
@@ -211,20 +224,28 @@ class TextClassifier(nn.Module):
         if self.conv_filters:
             x, lengths = Conv1D(self.conv_filters, self.conv_width, name="conv")(x, lengths)
             x, lengths = MaxPool1D(self.conv_pool, name="max_pool")(x, lengths)
-        layer = recurrence.LAYERS[self.cell]
+        layer, found = recurrence.LAYERS[self.cell], []
         for i in range(self.layers):
             name = f"{self.cell}_{i}"
             build = functools.partial(recurrence.Bidirectional, layer)
             run = (build if self.bidirectional else layer)(
                 self.hidden_size, way=self.recurrence, recompute=self.recompute, name=name
             )
-            x, carry = run(x, lengths)
-        x = Pool(self.pooling, name="pool")(x, lengths, carry[-1])
-        return nn.Dense(self.outputs, kernel_init=nn.initializers.glorot_uniform(), name="dense")(x)
+            before = () if carries is None else (carries[i],)
+            x, carry = run(x, lengths, *before)
+            found.append(carry)
+        if self.target == "label":
+            x = Pool(self.pooling, name="pool")(x, lengths, carry[-1])
+        dense = nn.Dense(self.outputs, kernel_init=nn.initializers.glorot_uniform(), name="dense")
+        return dense(x), tuple(found)
 
 
 def build(settings: Mapping[str, Any], num_words: int, classes: int) -> TextClassifier:
-    """The classifier of a config's model group: one logit for two classes, else one a class."""
+    """The classifier of a config's model group: one logit for two classes, else one a class.
+
+    Where the next token is the target, the classes are the ids of the vocabulary.
+    """
+    classes = num_words if settings["target"] == "next" else classes
     return TextClassifier(num_words=num_words, outputs=1 if classes == 2 else classes, **settings)
 
 
@@ -242,8 +263,20 @@ def logits(
     dropout_keys: jax.Array | None = None,
 ) -> jax.Array:
     """Applies the model, see `TextClassifier.__call__`."""
-    out = model.apply({"params": params}, tokens, lengths, dropout_keys)
+    out, _ = model.apply({"params": params}, tokens, lengths, dropout_keys)
     assert isinstance(out, jax.Array)  # no collection is mutable
+    return out
+
+
+def read_on(
+    model: TextClassifier,
+    params: Any,
+    tokens: jax.Array,
+    lengths: jax.Array,
+    carries: Carries | None = None,
+) -> tuple[jax.Array, Carries]:
+    """Logits of texts that go on where `carries` were left, and the carries after them."""
+    out: Any = model.apply({"params": params}, tokens, lengths, carries=carries)
     return out
 
 

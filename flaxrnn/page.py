@@ -43,10 +43,11 @@ class Details:
     """What the page shows beside result.json and metrics.jsonl."""
 
     label_names: list[str]
-    confusion: np.ndarray  # texts of the test split by true and predicted class, [C, C]
-    mistakes: list[Mistake]  # the most confident first
+    confusion: np.ndarray | None  # of the test split, true and predicted class, [C, C]; None: words
+    mistakes: list[Mistake] | None  # the most confident first; None: outputs are per token
     config: dict[str, Any]  # by name with dots
     summary: str  # of the model
+    judged: str = "texts"  # or "tokens": what has a class
 
 
 def mistakes(
@@ -85,16 +86,11 @@ def render(result: dict[str, Any], history: list[dict[str, Any]], details: Detai
         history: As `metrics.jsonl` holds it, an epoch each.
         details: What those do not hold.
     """
-    names = details.label_names
-    classes = metrics.by_class(details.confusion)
-    order = np.argsort(-classes["support"], kind="stable")
     title = f"{result['task']}, seed {result['seed']}: accuracy {result['test_accuracy']:.4f}"
     body = [
-        _headline(result),
+        _headline(result, details.judged),
         _section("Training", _curves(history, result["best_epoch"])),
-        _section("Classes", _classes(classes, names, order)),
-        _section("Confusion", _confusion(details.confusion, names, order)),
-        _section("The most confident mistakes", _mistakes(details.mistakes, names)),
+        *_of_classes(details),
         _section("Time", _time(result["seconds"])),
         _section("Model", f'<pre class="scroll">{escape(details.summary)}</pre>'),
         _section("Config", _pairs({k: json.dumps(v) for k, v in details.config.items()})),
@@ -110,10 +106,28 @@ def _section(title: str, content: str) -> str:
     return f"<section>\n<h2>{title}</h2>\n{content}\n</section>"
 
 
-def _headline(result: dict[str, Any]) -> str:
+def _of_classes(details: Details) -> list[str]:
+    """The sections that the run has something for."""
+    names, judged, sections = details.label_names, details.judged, []
+    if details.confusion is not None:
+        classes = metrics.by_class(details.confusion)
+        order = np.argsort(-classes["support"], kind="stable")
+        sections += [
+            _section("Classes", _classes(classes, names, order, judged)),
+            _section("Confusion", _confusion(details.confusion, names, order, judged)),
+        ]
+    if details.mistakes is not None:
+        sections.append(_section("The most confident mistakes", _mistakes(details.mistakes, names)))
+    return sections
+
+
+def _headline(result: dict[str, Any], judged: str) -> str:
     seconds = result["seconds"]["total"]
     tiles = {
-        "test accuracy": (f"{result['test_accuracy']:.4f}", f"{result['test_examples']:,} texts"),
+        "test accuracy": (
+            f"{result['test_accuracy']:.4f}",
+            f"{result['test_examples']:,} {judged}",
+        ),
         "test loss": (f"{result['test_loss']:.4f}", "nats"),
         "test macro-F1": (f"{result['test_macro_f1']:.4f}", "mean over classes"),
         "epochs": (f"{result['epochs']}", f"the best was {result['best_epoch']}"),
@@ -217,10 +231,12 @@ def _ticks(low: float, high: float) -> list[float]:
     return [step * i for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
-def _classes(classes: dict[str, np.ndarray], names: list[str], order: Iterable[int]) -> str:
-    titles = ("class", "precision", "recall", "F1", "texts", "predicted")
+def _classes(
+    classes: dict[str, np.ndarray], names: list[str], order: Iterable[int], judged: str
+) -> str:
+    titles = ("class", "precision", "recall", "F1", judged, "predicted")
     head = "".join(
-        f'<th scope="col"{" aria-sort=descending" if title == "texts" else ""}>'
+        f'<th scope="col"{" aria-sort=descending" if title == judged else ""}>'
         f'<button type="button">{title}</button></th>'
         for title in titles
     )
@@ -236,14 +252,14 @@ def _classes(classes: dict[str, np.ndarray], names: list[str], order: Iterable[i
             cells.append(f'<td data-key="{count:.0f}">{count:,.0f}</td>')
         rows.append(f'<tr><th scope="row">{escape(names[i])}</th>{"".join(cells)}</tr>')
     return (
-        "<p>Of the test split. “texts” are those of the class (support), “predicted” those taken"
-        " for it. A click on a heading sorts.</p>\n"
+        f"<p>Of the test split. “{judged}” are those of the class (support), “predicted” those"
+        " taken for it. A click on a heading sorts.</p>\n"
         f'<div class="scroll tall"><table class="classes sortable"><thead><tr>{head}</tr></thead>\n'
         "<tbody>" + "\n".join(rows) + "</tbody></table></div>"
     )
 
 
-def _confusion(confusion: np.ndarray, names: list[str], order: np.ndarray) -> str:
+def _confusion(confusion: np.ndarray, names: list[str], order: np.ndarray, judged: str) -> str:
     columns = "".join(
         f'<th scope="col"><span>{escape(names[column])}</span></th>' for column in order
     )
@@ -254,8 +270,8 @@ def _confusion(confusion: np.ndarray, names: list[str], order: np.ndarray) -> st
             count = confusion[row, column]
             share = count / max(total, 1)
             title = (
-                f"true {names[row]}, predicted {names[column]}: {count:,.0f} of {total:,.0f} texts"
-                f" ({share:.1%})"
+                f"true {names[row]}, predicted {names[column]}: {count:,.0f} of {total:,.0f}"
+                f" {judged} ({share:.1%})"
             )
             kind = "hit" if row == column else "miss"
             look = f' class="{kind}" style="--share:{share:.3f}"' if count else ""
@@ -264,7 +280,7 @@ def _confusion(confusion: np.ndarray, names: list[str], order: np.ndarray) -> st
         rows.append(f'<tr><th scope="row">{escape(names[row])}</th>{"".join(cells)}</tr>')
     size = "large" if len(names) <= 8 else "small"
     return (
-        "<p>Rows are the true classes, columns the predicted ones, both by number of texts."
+        f"<p>Rows are the true classes, columns the predicted ones, both by number of {judged}."
         " The colour is the share of the row: blue is right, orange is mistaken.</p>\n"
         '<p class="readout" aria-live="polite">Point at a cell to read it.</p>\n'
         f'<div class="scroll tall fit"><table class="confusion {size}">'

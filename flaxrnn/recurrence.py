@@ -397,13 +397,17 @@ class Recurrent(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array | Lookup, lengths: jax.Array | None = None
+        self,
+        x: jax.Array | Lookup,
+        lengths: jax.Array | None = None,
+        carry: Carry | None = None,
     ) -> tuple[jax.Array, Carry]:
         """Runs over a batch of texts.
 
         Args:
             x: Inputs [B, T, D], or where to look them up.
             lengths: Steps that count, int [B], each text starting at step 0; None: all T.
+            carry: Before the first step that is read; None: zeros.
 
         Returns:
             Outputs [B, T, H], zero past a text's end, and the carry after its last step: (c, h)
@@ -412,6 +416,7 @@ class Recurrent(nn.Module):
         B, T, D = x.shape
         cell = self.cell(D, self.features)
         nn.share_scope(self, cell)  # the weights are this layer's own
+        carry = cell.initial_carry(B) if carry is None else carry
         x = x.swapaxes(0, 1)
         inside = None if lengths is None else jnp.arange(T)[:, None] < lengths[None, :]
         folded = False
@@ -428,7 +433,7 @@ class Recurrent(nn.Module):
             )
             x = x.rows() if isinstance(x, Lookup) else x
             z = x if folded else cell.project(x)
-            carry, outputs = scan(cell, cell.initial_carry(B), (z, inside))
+            carry, outputs = scan(cell, carry, (z, inside))
         else:
             recurrent_kernel, bias = cell.recurrent_kernel, cell.hidden_bias()
             table, xs = x if isinstance(x, Lookup) else (None, x)
@@ -443,7 +448,7 @@ class Recurrent(nn.Module):
             if self.recompute:
                 inside = jnp.ones((T, B), bool) if inside is None else inside
                 run = _in_segments(run, self.recompute, self.reverse)
-            carry, outputs = run(cell.initial_carry(B), (xs, inside))
+            carry, outputs = run(carry, (xs, inside))
         if inside is not None:
             outputs = jnp.where(inside[:, :, None], outputs, 0)
         return outputs.swapaxes(0, 1), carry

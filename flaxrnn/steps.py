@@ -1,5 +1,7 @@
 """Training and evaluation steps: pure functions of a state, texts and the rows to look at.
 
+What is judged are the texts of a batch, or, where the model has outputs per token, their tokens.
+
 `train_step` is one update. `train_steps` and `evaluate` run many batches in one program over texts
 that lie on the device, and `in_parallel` compiles them for a mesh of devices that share each
 batch's rows: on CPU, where a core is a device, and on accelerators alike.
@@ -18,7 +20,7 @@ from flax import struct
 from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, PartitionSpec
 
-from flaxrnn import data, metrics, models
+from flaxrnn import data, metrics, models, text
 
 Params = Any
 Arrays = dict[str, jax.Array]
@@ -57,13 +59,14 @@ def train_step(
     buckets: tuple[int, ...],
     axis: str | None = None,
 ) -> tuple[TrainState, metrics.Sums, jax.Array]:
-    """One update on the mean loss of the batch's real rows.
+    """One update on the mean loss of the batch's real rows, or of their tokens.
 
     A step whose loss or gradient is not finite leaves parameters and optimizer as they were.
 
     Args:
         state: As the step before left it.
-        batch: tokens int32 [B, T], lengths int32 [B], labels int32 [B], weights float32 [B].
+        batch: tokens int32 [B, T], lengths int32 [B], labels int32 [B], of tags [B, T], weights
+            float32 [B].
         bucket: Which of `buckets` the texts are cut to, int32.
         model: The classifier.
         optimizer: Of the state.
@@ -84,7 +87,7 @@ def train_step(
     def loss(params: Params, length: int) -> tuple[jax.Array, metrics.Sums]:
         tokens = batch["tokens"][:, :length]
         logits = models.logits(model, params, tokens, batch["lengths"], keys)
-        sums = metrics.sums(logits, batch["labels"], batch["weights"])
+        sums = metrics.sums(*_judged(model, logits, batch))
         return sums["loss"], sums
 
     gradient = jax.grad(loss, has_aux=True)
@@ -158,32 +161,43 @@ def evaluate(
     """Evaluates the batches of a chunk; the arguments are those of `train_steps`.
 
     Returns:
-        Sums over the rows, `metrics.sums` and the "confusion" matrix, and of each row the likeliest
-        class, "predicted", int32 [S, B], and its "probability", float32 [S, B].
+        Sums over the rows, `metrics.sums` and the "confusion" matrix, or the "counts" where words
+        are the classes; and of each text the likeliest class, "predicted", int32 [S, B], and its
+        "probability", float32 [S, B]. Of outputs per token, the sums alone.
     """
+    classes = max(2, model.outputs)
+    name, count, size = "confusion", metrics.confusion, classes
+    if model.target == "next":  # words are the classes: a matrix of them would be too large
+        name, count, size = "counts", metrics.counts, 3
 
     def body(i: jax.Array, carry: tuple[metrics.Sums, Arrays]) -> tuple[metrics.Sums, Arrays]:
         total, found = carry
         batch = _take(texts, chunk.rows[i], chunk.weights[i])
 
         def logits(params: Params, length: int) -> jax.Array:
-            return models.logits(model, params, batch["tokens"][:, :length], batch["lengths"])
+            out = models.logits(model, params, batch["tokens"][:, :length], batch["lengths"])
+            if model.target == "label":
+                return out
+            return jnp.pad(out, ((0, 0), (0, buckets[-1] - length), (0, 0)))  # of one shape
 
         branches = [functools.partial(logits, length=n) for n in buckets]
         out = jax.lax.switch(chunk.buckets[i], branches, params)
-        seen = (out, batch["labels"], batch["weights"])
-        sums = {**metrics.sums(*seen), "confusion": metrics.confusion(*seen)}
-        found = {
-            "predicted": found["predicted"].at[i].set(metrics.predictions(out)),
-            "probability": found["probability"].at[i].set(metrics.probabilities(out).max(axis=-1)),
-        }
+        seen = _judged(model, out, batch)
+        sums = {**metrics.sums(*seen), name: count(*seen)}
+        if model.target == "label":
+            best = metrics.probabilities(out).max(axis=-1)
+            found = {
+                "predicted": found["predicted"].at[i].set(metrics.predictions(out)),
+                "probability": found["probability"].at[i].set(best),
+            }
         return jax.tree.map(jnp.add, total, sums), found
 
-    classes = max(2, model.outputs)
     zeros = dict.fromkeys(("loss", "hits", "weight"), jnp.float32(0))
-    sums = {**zeros, "confusion": jnp.zeros((classes, classes))}
-    shape = chunk.rows.shape
-    found = {"predicted": jnp.zeros(shape, jnp.int32), "probability": jnp.zeros(shape)}
+    sums = {**zeros, name: jnp.zeros((size, classes))}
+    found: Arrays = {}
+    if model.target == "label":
+        shape = chunk.rows.shape
+        found = {"predicted": jnp.zeros(shape, jnp.int32), "probability": jnp.zeros(shape)}
     sums, found = jax.lax.fori_loop(0, chunk.used, body, (sums, found))
     if axis is not None:  # every process gets the rows of all
         found = jax.lax.all_gather(found, axis, axis=1, tiled=True)
@@ -243,13 +257,62 @@ def explainer(model: models.TextClassifier, mesh: Mesh) -> jax.stages.Wrapped:
     return _by_rows(explain, mesh)
 
 
-def _by_rows(function: Callable, mesh: Mesh) -> jax.stages.Wrapped:
+@functools.cache
+def generator(
+    model: models.TextClassifier, mesh: Mesh, words: int, length: int
+) -> jax.stages.Wrapped:
+    """Compiles what continues texts, for a mesh's devices.
+
+    It is given params, tokens [B, T], lengths [B], a random key a text, uint32 [B, 2], and
+    temperatures [B]: 0 chooses the likeliest token, else logits are divided by it and a token is
+    drawn. It gives ids int32 [B, length]; behind the end of a text, itself `text.PAD`, all are PAD.
+    The text is read once, what follows a token at a time from the carries before it.
+
+    Args:
+        model: Of the next token.
+        mesh: B is a multiple of its devices.
+        words: In the vocabulary; nothing but they and the end is chosen.
+        length: Tokens to add.
+    """
+    ids = jnp.arange(model.num_words)
+    possible = (ids == text.PAD) | ((ids >= text.FIRST_WORD) & (ids < text.FIRST_WORD + words))
+
+    def choose(logits: jax.Array, key: jax.Array, temperature: jax.Array) -> jax.Array:
+        logits = jnp.where(possible, logits, -jnp.inf)
+        drawn = jax.random.categorical(key, logits / jnp.where(temperature > 0, temperature, 1))
+        return jnp.where(temperature > 0, drawn, logits.argmax()).astype(jnp.int32)
+
+    def generate(
+        params: Params,
+        tokens: jax.Array,
+        lengths: jax.Array,
+        keys: jax.Array,
+        temperatures: jax.Array,
+    ) -> jax.Array:
+        def step(before: tuple, i: jax.Array) -> tuple[tuple, jax.Array]:
+            logits, carries, token = before
+            keys_now = jax.vmap(jax.random.fold_in, (0, None))(keys, i)
+            chosen = jax.vmap(choose)(logits, keys_now, temperatures)
+            token = jnp.where(token == text.PAD, text.PAD, chosen)
+            one = jnp.ones_like(lengths)
+            logits, carries = models.read_on(model, params, token[:, None], one, carries)
+            return (logits[:, 0], carries, token), token
+
+        logits, carries = models.read_on(model, params, tokens, lengths)
+        last = jnp.take_along_axis(logits, (lengths - 1)[:, None, None], axis=1)[:, 0]
+        _, found = jax.lax.scan(step, (last, carries, tokens[:, 0]), jnp.arange(length))
+        return found.swapaxes(0, 1)
+
+    return _by_rows(generate, mesh, arrays=4)
+
+
+def _by_rows(function: Callable, mesh: Mesh, arrays: int = 2) -> jax.stages.Wrapped:
     rows = PartitionSpec("data")
     return jax.jit(
         jax.shard_map(
             function,
             mesh=mesh,
-            in_specs=(PartitionSpec(), rows, rows),
+            in_specs=(PartitionSpec(), *(rows,) * arrays),
             out_specs=rows,
             check_vma=False,
         )
@@ -259,6 +322,23 @@ def _by_rows(function: Callable, mesh: Mesh) -> jax.stages.Wrapped:
 def _take(texts: Arrays, rows: jax.Array, weights: jax.Array) -> Arrays:
     batch = {name: array[rows] for name, array in texts.items()}
     return {**batch, "tokens": batch["tokens"].astype(jnp.int32), "weights": weights}
+
+
+def _judged(model: models.TextClassifier, logits: jax.Array, batch: Arrays) -> tuple:
+    """Logits, labels and weights of what is judged: the texts of a batch, or all their tokens.
+
+    Tokens in a row, [B·T]; those past the end of a text weigh nothing.
+    """
+    if model.target == "label":
+        return logits, batch["labels"], batch["weights"]
+    B, T, C = logits.shape
+    if model.target == "next":  # after the last token comes padding, which is learned as the end
+        labels = jnp.pad(batch["tokens"][:, 1:], ((0, 0), (0, 1)), constant_values=text.PAD)
+    else:
+        labels = batch["labels"]
+    inside = jnp.arange(T)[None, :] < batch["lengths"][:, None]
+    weights = batch["weights"][:, None] * inside
+    return logits.reshape(B * T, C), labels[:, :T].reshape(B * T), weights.reshape(B * T)
 
 
 def _everywhere(tree: Any, axis: str | None) -> Any:

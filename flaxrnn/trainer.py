@@ -178,20 +178,21 @@ class Trainer:
 
         Returns:
             Sums over them, and of each, in the order of the split, the class "predicted", int32
-            [N], and its "probability", float32 [N]; see `steps.evaluate`.
+            [N], and its "probability", float32 [N], unless outputs are per token; see
+            `steps.evaluate`.
         """
         material = self._material
         batches = data.batches(
             material.rows[split], material.lengths, material.buckets, self._eval_batch_size
         )
         total: metrics.Sums = {}
-        parts: dict[str, list[np.ndarray]] = {"predicted": [], "probability": []}
+        parts: dict[str, list[np.ndarray]] = {}
         with self._memory(False, material.buckets[-1]):
             for texts, chunk in self._feed(self._chunks(batches, self._eval_batch_size)):
                 sums, found = self._evaluate(params, texts, self._place(chunk))
                 total = metrics.add(total, sums)
                 for name, rows in jax.device_get(found).items():
-                    parts[name].append(rows[chunk.weights > 0])
+                    parts.setdefault(name, []).append(rows[chunk.weights > 0])
         order = np.argsort(np.concatenate([batch.rows for batch in batches]))
         return total, {name: np.concatenate(rows)[order] for name, rows in parts.items()}
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from configs import default, imdb, reuters
+from configs import default, imdb, language_model, reuters, tagging
 from configs import text as text_config
 from flaxrnn import config as config_lib
 from flaxrnn import data, datasets, models, optim, recurrence, text
@@ -22,9 +22,10 @@ def test_choices_are_those_of_the_code():
     def choices(name):
         return re.split(", ", config_lib.FIELDS[name].allowed.removeprefix("one of "))
 
-    assert choices("task") == [*datasets.TASKS, data.OWN]
+    assert choices("task") == [*datasets.TASKS, data.BRACKETS, data.OWN]
     assert choices("data.tokenizer") == list(text.TOKENIZERS)
     assert choices("data.source") == list(datasets.SOURCES)
+    assert choices("model.target") == list(models.TARGETS)
     assert choices("model.cell") == list(recurrence.LAYERS)
     assert choices("model.pooling") == list(models.POOLINGS)
     assert choices("train.schedule") == list(optim.SCHEDULES)
@@ -96,6 +97,33 @@ def test_own_texts_name_what_they_need(changes, message):
         config_lib.check(config)
     config = text_config.get_config()
     config.data.path = "reviews.csv"
+    config_lib.check(config)
+
+
+@pytest.mark.parametrize(
+    ("module", "changes", "message"),
+    [
+        (language_model, {"model.bidirectional": True}, "model.bidirectional: must be False with"),
+        (language_model, {"model.conv_filters": 8}, "model.conv_filters: must be 0 with model.tar"),
+        (tagging, {"data.padding": "pre"}, "data.padding: must be post with model.target=tags"),
+        (tagging, {"data.source": "real"}, "data.source: must be auto or synthetic with task=bra"),
+        (tagging, {"data.tokenizer": "words"}, "data.tokenizer: must be characters with task=bra"),
+        (tagging, {"model.target": "label"}, "model.target: must be tags or next with task=bracke"),
+        (tagging, {"task": "imdb"}, "model.target: must be label or next with task=imdb"),
+        (tagging, {"model.target": "all"}, "model.target: 'all' must be one of label, tags, next"),
+    ],
+)
+def test_outputs_per_token_name_what_they_need(module, changes, message):
+    config = module.get_config()
+    config_lib.check(config)
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        config_lib.check(config)
+
+
+def test_tags_may_be_read_in_both_directions():
+    config = tagging.get_config()
+    config.model.bidirectional = True
     config_lib.check(config)
 
 

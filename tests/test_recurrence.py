@@ -123,6 +123,34 @@ def test_other_cells_equal_their_equations(cell):
     np.testing.assert_allclose(last[0], h, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("way", ["scan", "fused"])
+@pytest.mark.parametrize("cell", list(recurrence.LAYERS))
+def test_a_text_in_two_parts_equals_the_whole(cell, way):
+    """In outputs, carry and gradients, where the second part begins with the carry of the first."""
+    rng = np.random.default_rng(0)
+    x = jnp.array(rng.normal(size=(B, T, D)), jnp.float32)
+    lengths = jnp.array([7, 1, 4, 6])
+    layer = recurrence.LAYERS[cell](H, way=way)
+    params = layer.init(jax.random.key(0), x)["params"]
+
+    def whole(params):
+        outputs, carry = layer.apply({"params": params}, x, lengths)
+        return (outputs**2).sum() + carry[0].sum(), (outputs, carry)
+
+    def parts(params):
+        first, carry = layer.apply({"params": params}, x[:, :3], jnp.minimum(lengths, 3))
+        rest = jnp.maximum(lengths - 3, 0)
+        second, carry = layer.apply({"params": params}, x[:, 3:], rest, carry)
+        outputs = jnp.concatenate([first, second], axis=1)
+        return (outputs**2).sum() + carry[0].sum(), (outputs, carry)
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        jax.grad(whole, has_aux=True)(params),
+        jax.grad(parts, has_aux=True)(params),
+    )
+
+
 class Minimal(recurrence.Cell):
     """A cell that says nothing of its backward pass."""
 
