@@ -361,9 +361,7 @@ def _test(run: Run) -> dict[str, Any]:
     means, seconds = metrics.means(sums), run.clock.read()
     tokens = int(run.material.texts.lengths[train].sum())
     confusion, of_texts = sums.get("confusion"), run.config.model.target == "label"
-    by_class = (
-        metrics.scores(*sums["counts"]) if confusion is None else metrics.by_class(confusion)
-    )
+    by_class = metrics.scores(*sums["counts"]) if confusion is None else metrics.by_class(confusion)
     result = {
         "task": run.config.task,
         **run.corpus,

@@ -71,7 +71,10 @@ def test_few_see_a_config():
 @pytest.mark.parametrize(
     ("modules", "absent"),
     [
-        ("flaxrnn, flaxrnn.config, flaxrnn.predict, flaxrnn.compare", {"jax", "matplotlib"}),
+        (
+            "flaxrnn, flaxrnn.config, flaxrnn.predict, flaxrnn.generate, flaxrnn.compare",
+            {"jax", "matplotlib"},
+        ),
         ("flaxrnn.export, flaxrnn.from_keras", {"jax", "h5py"}),
         ("flaxrnn.classifier", {"tensorflow_datasets", "tensorboardX", "matplotlib"}),
     ],
