@@ -332,12 +332,14 @@ def test_changed_file_is_read_anew_and_an_unchanged_one_is_not(tmp_path, monkeyp
         {"tokenizer": "characters"},
         {"tokenizer": "subword", "num_words": 30},
         {"tokenizer": "subword", "num_words": 31},
-        {"text_field": "label", "label_field": "text"},
     ):
         with monkeypatch.context() as patch:
             patch.setattr(own.csv, "reader", lambda *_, **__: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 load(path, tmp_path, **options)
+        load(path, tmp_path, **options)
+    with pytest.raises(DataError, match="has a single text"):
+        load(path, tmp_path, text_field="label", label_field="text")
     path.write_text(path.read_text().replace("good", "fine"), newline="\r\n")  # as long, and as old
     os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     assert path.stat().st_size == stamp.st_size
