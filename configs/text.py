@@ -25,5 +25,6 @@ def get_config() -> ConfigDict:
     config.model.pooling = "max"
     config.train.batch_size = 32
     config.train.learning_rate = 2e-3
-    config.train.epochs = 50
+    config.train.epochs = 30
+    config.train.patience = 3
     return config

@@ -242,10 +242,16 @@ def _load_own(own: OwnTexts, data_dir: str | None, kind: str, num_words: int) ->
         datasets.data_root(data_dir) / "encoded" / f"text-{key}-{_CACHE_VERSION}",
         lambda: _encode_own(source, own, kind, num_words),
     )
-    if empty := int(arrays["empty"][0]):
-        print(f"{source.name}: left out {empty:,} texts without a word", file=sys.stderr)
     label_names = json.loads(arrays["label_names"].tobytes())
-    return _corpus(source.name, False, label_names, kind, arrays)
+    corpus = _corpus(source.name, False, label_names, kind, arrays)
+    empty = int(arrays["empty"][0])
+    print(
+        f"{source.name}: {len(corpus.train):,} texts to train on, {len(corpus.test):,} to test,"
+        f" {len(label_names):,} classes: {own_texts.listed(label_names)}"
+        + (f"; {empty:,} without a word left out" if empty else ""),
+        file=sys.stderr,
+    )
+    return corpus
 
 
 def _encode_own(source: Any, own: OwnTexts, kind: str, num_words: int) -> dict[str, np.ndarray]:
@@ -428,7 +434,8 @@ def arrange(
             )
     texts = corpus.train.clip(num_words, maxlen) + corpus.test.clip(num_words, maxlen)
     lengths = texts.lengths if padding == "post" else np.full(len(texts), maxlen)
-    buckets = bucket_lengths(lengths[train], maxlen, max_padding)
+    # Short texts need no bucket of `maxlen`: every evaluation ends with a batch of the longest.
+    buckets = bucket_lengths(lengths[train], int(lengths.max()), max_padding)
     return Material(texts, lengths, padding, buckets, {"train": train, "val": val, "test": test})
 
 

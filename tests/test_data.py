@@ -7,7 +7,7 @@ import pytest
 from conftest import tiny_split
 
 import flaxrnn
-from flaxrnn import data
+from flaxrnn import data, text
 from flaxrnn.errors import ConfigError
 
 
@@ -132,6 +132,25 @@ def test_padding_of_the_real_corpora_stays_under_a_tenth(task, maxlen, cut, manu
     )
     read = sum(material.lengths[batch.rows].sum() for batch in batches)
     assert 1 - read / sum(40 * material.buckets[batch.bucket] for batch in batches) < 0.1
+
+
+def test_short_texts_need_no_bucket_of_the_longest_allowed():
+    rng = np.random.default_rng(0)
+    corpus = data.Corpus(
+        "", True, [], text.Vocabulary([]), tiny_split(rng, 50, 3), tiny_split(rng, 9, 3)
+    )
+    lengths = [*corpus.train.lengths, *corpus.test.lengths]
+    for maxlen, longest in ((500, max(lengths)), (7, 7)):
+        material = data.arrange(
+            corpus,
+            num_words=100,
+            maxlen=maxlen,
+            padding="post",
+            max_padding=0.1,
+            validation="train",
+            validation_fraction=0.2,
+        )
+        assert material.buckets[-1] == longest
 
 
 def test_second_load_reads_no_text(data_dir, monkeypatch):

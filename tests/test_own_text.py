@@ -332,12 +332,14 @@ def test_changed_file_is_read_anew_and_an_unchanged_one_is_not(tmp_path, monkeyp
         {"tokenizer": "characters"},
         {"tokenizer": "subword", "num_words": 30},
         {"tokenizer": "subword", "num_words": 31},
-        {"text_field": "label", "label_field": "text"},
     ):
         with monkeypatch.context() as patch:
             patch.setattr(own.csv, "reader", lambda *_, **__: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 load(path, tmp_path, **options)
+        load(path, tmp_path, **options)
+    with pytest.raises(DataError, match="has a single text"):
+        load(path, tmp_path, text_field="label", label_field="text")
     path.write_text(path.read_text().replace("good", "fine"), newline="\r\n")  # as long, and as old
     os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     assert path.stat().st_size == stamp.st_size
@@ -436,14 +438,15 @@ def test_a_mistake_in_a_source_is_named(name, content, message, tmp_path, monkey
     assert "\n" not in str(caught.value)
 
 
-def test_empty_texts_are_left_out_and_counted(tmp_path, capsys):
+def test_what_is_read_is_told_and_empty_texts_are_left_out(tmp_path, capsys):
     path = write_csv(tmp_path / "a.csv", [*ROWS, ("", "up"), (" … ", "odd"), ("\u200b", "up")])
+    told = ": 18 texts to train on, 2 to test, 2 classes: down, up"
     for _ in range(2):  # also from the cache
         corpus = load(path, tmp_path)
         assert len(corpus.train) + len(corpus.test) == 20
-        assert capsys.readouterr().err == "a.csv: left out 3 texts without a word\n"
-    assert len(everything(load(write_csv(tmp_path / "b.csv", ROWS), tmp_path))) == 20
-    assert capsys.readouterr().err == ""
+        assert capsys.readouterr().err == f"a.csv{told}; 3 without a word left out\n"
+    load(write_csv(tmp_path / "b.csv", ROWS), tmp_path)
+    assert capsys.readouterr().err == f"b.csv{told}\n"
 
 
 def test_a_mistaken_command_is_one_line_and_its_workdir_can_be_used_again(tmp_path):

@@ -10,7 +10,7 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -129,7 +129,7 @@ def _rows(
                     if value not in names:
                         raise DataError(
                             f"data.{field}_field: {place} has no column {value!r}, it has"
-                            f" {_listed(names)}"
+                            f" {listed(names)}"
                         )
             elif len(row) != len(names):
                 raise DataError(
@@ -167,7 +167,7 @@ def _lines(place: Path, decoded: str, text_field: str, label_field: str) -> Iter
         for field, name in (("text", text_field), ("label", label_field)):
             if name not in values:
                 raise DataError(
-                    f"data.{field}_field: {where} has no key {name!r}, it has {_listed(values)}"
+                    f"data.{field}_field: {where} has no key {name!r}, it has {listed(values)}"
                 )
         text, label = values[text_field], values[label_field]
         if type(text) is not str:
@@ -191,7 +191,8 @@ def _example(where: str, text: str, label_field: str, label: str, split: Any) ->
     return Example(text, label, split or "")
 
 
-def _listed(names: Any) -> str:
+def listed(names: Iterable[str]) -> str:
+    """The names, the first twenty of them, none longer than 40 characters."""
     shown = [name if len(name) <= 40 else f"{name[:39]}…" for name in names]
     more = f" and {len(shown) - 20} more" if len(shown) > 20 else ""
     return ", ".join(shown[:20]) + more
@@ -235,7 +236,7 @@ def _dataset(name: str, text_field: str, label_field: str, data_dir: str | None)
     for field, value in (("text", text_field), ("label", label_field)):
         if value not in features:
             raise DataError(
-                f"data.{field}_field: {name} has no feature {value!r}, it has {_listed(features)}"
+                f"data.{field}_field: {name} has no feature {value!r}, it has {listed(features)}"
             )
     names = getattr(features[label_field], "names", None)
 
