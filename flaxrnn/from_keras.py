@@ -148,11 +148,11 @@ def _take(
     for layer, (group, names) in VARIABLES.items():
         places |= {f"{layer}/{name}": f"{group}/{i}" for i, name in enumerate(names)}
     for place in sorted(found.keys() - {places[name] for name in shapes}):
-        layer, size = place.partition("/")[0], list(found[place].shape)
+        layer, size = place.split("/")[0], list(found[place].shape)
         raise DataError(f"{path}: there is a layer {layer}, {size}, that the config has not")
     params = {}
-    for name, shape in shapes.items():
-        layer, variable = places[name].partition("/")[0], name.partition("/")[2]
+    for name in filter(shapes.__contains__, places):
+        shape, layer, variable = shapes[name], places[name].split("/")[0], name.split("/")[1]
         if places[name] not in found:
             raise DataError(f"{path}: there is no {variable} {list(shape)} of a layer {layer}")
         array = found[places[name]]

@@ -420,9 +420,16 @@ class Recurrent(nn.Module):
         x = x.swapaxes(0, 1)
         inside = None if lengths is None else jnp.arange(T)[:, None] < lengths[None, :]
         folded = False
-        # Of a program for any shape nobody knows whether it pays.
-        known = not jax.export.is_symbolic_dim(B * T)
-        if isinstance(x, Lookup) and known and len(x.table) < B * T:
+        if isinstance(x, Lookup) and jax.export.is_symbolic_dim(B * T):
+            # A program for any shape chooses when it is compiled for one.
+            x = jax.lax.cond(
+                len(x.table) < jnp.int32(B * T),
+                lambda x: cell.project(x.table)[x.ids],
+                lambda x: cell.project(x.rows()),
+                x,
+            )
+            folded = True
+        elif isinstance(x, Lookup) and len(x.table) < B * T:
             x, folded = Lookup(cell.project(x.table), x.ids), True
         if self.way == "scan":
             scan = nn.scan(

@@ -129,6 +129,12 @@ def test_texts_of_other_tokenizers_are_given_as_tokens(folder):
     assert labels == expected[0]
 
 
+def test_one_short_text_has_fewer_tokens_than_the_table_has_rows(folder):
+    _, found = loader.load(folder / "out" / "reuters")(["good"])
+    _, expected = flaxrnn.load(folder / "reuters").predict(["good"])
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+
 def test_the_loader_refuses_a_text_without_words(folder):
     classify = loader.load(folder / "out" / "imdb")
     with pytest.raises(ValueError, match="not a single word"):

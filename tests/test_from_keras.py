@@ -119,7 +119,7 @@ def test_a_file_predicts_what_keras_would(task, suffix, tiny_corpus, tmp_path, c
     rows = text.pad([np.array(vocabulary.encode(text.tokenize(t))) for t in TEXTS], MAXLEN)
     expected = np.array([keras(arrays, row) for row in rows])
     np.testing.assert_allclose(probabilities, expected, rtol=0, atol=1e-6)
-    assert np.ptp(expected, axis=0).max() > 0.01
+    assert np.ptp(expected, axis=0).max() > 1e-3  # they do differ
 
 
 def test_no_run_goes_on_from_weights_alone(tiny_corpus, tmp_path):
@@ -225,7 +225,8 @@ import keras
 import numpy as np
 import flaxrnn
 
-for task, words, maxlen in (("reuters", 1_000, 100), ("imdb", 5_000, 500)):
+keras.utils.set_random_seed(0)
+for task, words, maxlen, count in (("reuters", 1_000, 100, 800), ("imdb", 5_000, 500, 160)):
     data = flaxrnn.load_data(task, num_words=words, maxlen=maxlen, source="real")
     (x_train, y_train), (x_test, _) = data
     layers = [keras.layers.Embedding(words, 100)]
@@ -246,7 +247,7 @@ for task, words, maxlen in (("reuters", 1_000, 100), ("imdb", 5_000, 500)):
         loss = "binary_crossentropy"
     model = keras.Sequential(layers)
     model.compile(loss=loss, optimizer=keras.optimizers.Adam(0.01))
-    model.fit(x_train[:160], y_train[:160], batch_size=20, epochs=1, verbose=0)
+    model.fit(x_train[:count], y_train[:count], batch_size=20, epochs=1, verbose=0)
     model.save(f"{sys.argv[1]}/{task}.keras")
     model.save_weights(f"{sys.argv[1]}/{task}.weights.h5")
     np.save(f"{sys.argv[1]}/{task}.npy", model.predict(x_test[:200], verbose=0))
@@ -269,7 +270,7 @@ def test_keras_itself_predicts_the_same(tmp_path):
         expected = np.load(tmp_path / f"{task}.npy")
         if task == "imdb":
             expected = np.hstack([1 - expected, expected])
-        assert np.ptp(expected, axis=0).max() > 0.01
+        assert np.ptp(expected, axis=0).max() > 1e-3  # they do differ
         for suffix in (".keras", ".weights.h5"):
             run = tmp_path / f"{task}{suffix}-run"
             from_keras.convert(tmp_path / f"{task}{suffix}", config.get_config("keras"), run)
