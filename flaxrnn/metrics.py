@@ -55,7 +55,10 @@ def confusion(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.A
 
 
 def counts(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
-    """Examples found, true and predicted of each class, [3, C]: a confusion matrix too large."""
+    """How many examples of each class are found, there are, and were taken for it, [3, C].
+
+    What `scores` needs, where a confusion matrix would be too large.
+    """
     predicted = predictions(logits)
     hits = weights * (predicted == labels)
     zeros = jnp.zeros((3, logits.shape[-1]))

@@ -279,7 +279,8 @@ def generator(
 
     def choose(logits: jax.Array, key: jax.Array, temperature: jax.Array) -> jax.Array:
         logits = jnp.where(possible, logits, -jnp.inf)
-        drawn = jax.random.categorical(key, logits / jnp.where(temperature > 0, temperature, 1))
+        scaled = (logits - logits.max()) / jnp.where(temperature > 0, temperature, 1)
+        drawn = jax.random.categorical(key, scaled)
         return jnp.where(temperature > 0, drawn, logits.argmax()).astype(jnp.int32)
 
     def generate(
