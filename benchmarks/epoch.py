@@ -37,15 +37,7 @@ class Epochs:
         self.config = importlib.import_module(f"configs.{task}").get_config()
         self.config.data.update(changes)
         settings, train = self.config.data, self.config.train
-        self.material = data.arrange(
-            corpus,
-            num_words=settings.num_words,
-            maxlen=settings.maxlen,
-            padding=settings.padding,
-            max_padding=settings.max_padding,
-            validation=settings.validation,
-            validation_fraction=settings.validation_fraction,
-        )
+        self.material = arranged(self.config, corpus)
         model = models.build(self.config.model, settings.num_words, len(corpus.label_names))
         optimizer = optim.adam(train.learning_rate, train.schedule, 1)
         self._trainer = Trainer(
@@ -90,6 +82,20 @@ class Epochs:
         )
         tokens = sum(int(material.lengths[batch.rows].sum()) for batch in batches)
         return 1 - tokens / sum(size * material.buckets[batch.bucket] for batch in batches)
+
+
+def arranged(config: Any, corpus: data.Corpus) -> data.Material:
+    """A corpus as a config wants it."""
+    settings = config.data
+    return data.arrange(
+        corpus,
+        num_words=settings.num_words,
+        maxlen=settings.maxlen,
+        padding=settings.padding,
+        max_padding=settings.max_padding,
+        validation=settings.validation,
+        validation_fraction=settings.validation_fraction,
+    )
 
 
 def time_task(task: str, rounds: int) -> dict[str, Any]:

@@ -32,11 +32,28 @@ def arrays(spec: Spec) -> tuple[np.ndarray, np.ndarray]:
 
 def flops(spec: Spec) -> float:
     """Floating-point operations of the matrix products of a forward pass, nothing folded."""
-    B, T, H = spec["batch"], spec["length"], spec["hidden"]
-    if spec["model"] == "reuters":
-        return 2.0 * B * (T * (100 + H) * 4 * H + H * 46)
-    steps = (T - 4) // 4
-    return 2.0 * B * ((T - 4) * 500 * 64 + steps * (64 + H) * 4 * H + H)
+    settings = config_of(spec).model
+    return spec["batch"] * spec["length"] * flops_a_token(settings)
+
+
+def flops_a_token(settings: Any) -> float:
+    """Of a config's model group, per token; the output layer, a few in a thousand, left out."""
+    inputs, steps, convolution = settings.embedding_size, 1.0, 0.0
+    if settings.conv_filters:
+        convolution = 2.0 * settings.conv_width * inputs * settings.conv_filters
+        inputs, steps = settings.conv_filters, 1 / settings.conv_pool
+    directions = 2 if settings.bidirectional else 1
+    hidden = settings.hidden_size
+    return convolution + steps * directions * 2.0 * (inputs + hidden) * 4 * hidden
+
+
+def config_of(spec: Spec) -> Any:
+    """The config of a spec's model, with its hidden size."""
+    from configs import imdb, reuters
+
+    config = {"reuters": reuters, "imdb": imdb}[spec["model"]].get_config()
+    config.model.hidden_size = spec["hidden"]
+    return config
 
 
 def flaxrnn(spec: Spec) -> Callable[[], Any]:
@@ -45,11 +62,9 @@ def flaxrnn(spec: Spec) -> Callable[[], Any]:
 
     import jax
 
-    from configs import imdb, reuters
     from flaxrnn import data, devices, models, optim, steps, trainer
 
-    config = {"reuters": reuters, "imdb": imdb}[spec["model"]].get_config()
-    config.model.hidden_size = spec["hidden"]
+    config = config_of(spec)
     classes = 46 if spec["model"] == "reuters" else 2
     model = models.build(config.model, config.data.num_words, classes)
     tokens, labels = arrays(spec)

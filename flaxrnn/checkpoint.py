@@ -147,6 +147,12 @@ def latest(folder: Path, **like: Any) -> dict[str, Any] | None:
     return None
 
 
+def write_weights(folder: Path, weights: Params) -> None:
+    """Writes a checkpoint, of step 0, for `latest` alone: without a state to go on from."""
+    content = safetensors.numpy.save(_named(weights))
+    files.write_folder(folder / "0", {"weights.safetensors": content, "progress.json": b"{}"})
+
+
 def _steps(folder: Path) -> list[int]:
     """Of the checkpoints, the newest first."""
     found = (path.name for path in folder.iterdir() if path.is_dir())
@@ -157,6 +163,8 @@ def _read(folder: Path, like: dict[str, Any]) -> dict[str, Any]:
     items: dict[str, Any] = {"progress": json.loads((folder / "progress.json").read_bytes())}
     for item, tree in like.items():
         path = folder / f"{item}.safetensors"
+        if not path.exists():
+            raise WorkdirError(f"{path.parent}: no training can go on from weights alone")
         try:
             arrays = safetensors.numpy.load_file(path)
         except SafetensorError as error:

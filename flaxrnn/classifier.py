@@ -31,6 +31,16 @@ class Reading(NamedTuple):
         return float((ids == text.UNKNOWN).mean())
 
 
+class Trained(NamedTuple):
+    """What a run leaves for predictions."""
+
+    model: models.TextClassifier
+    params: Any
+    vocabulary: text.Vocabulary
+    label_names: list[str]
+    settings: ConfigDict  # the config of the run
+
+
 class Classifier:
     """A trained classifier with its vocabulary and label names."""
 
@@ -129,6 +139,17 @@ def load(workdir: str | Path) -> Classifier:
         WorkdirError: The workdir holds no trained model.
     """
     devices.use_all_cores()
+    trained = read(workdir)
+    devices.keep_compiled(trained.settings.compile_cache)
+    return Classifier(*trained)
+
+
+def read(workdir: str | Path) -> Trained:
+    """The parts of `load`'s classifier.
+
+    Raises:
+        WorkdirError: The workdir holds no trained model.
+    """
     workdir = Path(workdir).expanduser()
     try:
         settings = ConfigDict(json.loads((workdir / "config.json").read_text("utf-8")))
@@ -137,7 +158,6 @@ def load(workdir: str | Path) -> Classifier:
     except (OSError, ValueError, TypeError) as error:
         kind = f"config.json: {error}" if isinstance(error, ConfigError) else error
         raise WorkdirError(f"--workdir: {workdir}: no trained model here ({kind})") from None
-    devices.keep_compiled(settings.compile_cache)
     vocabulary = text.Vocabulary.load(workdir / "vocabulary.json")
     model = models.build(settings.model, settings.data.num_words, len(label_names))
     shapes = jax.eval_shape(lambda: models.init_params(model, jax.random.key(0)))
@@ -145,4 +165,4 @@ def load(workdir: str | Path) -> Classifier:
     found = checkpoint.latest(workdir / "checkpoints", weights=like)
     if found is None:
         raise WorkdirError(f"--workdir: {workdir}: no whole checkpoint here; has it been trained?")
-    return Classifier(model, found["weights"], vocabulary, label_names, settings)
+    return Trained(model, found["weights"], vocabulary, label_names, settings)

@@ -143,11 +143,19 @@ def _check_known(name: str) -> None:
     raise ConfigError(f"{name}: there is no such field{hint}")
 
 
-def parse_flags(argv: list[str]) -> list[str]:
+def parse_flags(argv: list[str], arguments: tuple[str, ...] = ()) -> list[str]:
     """Parses the command line, with `--config` defined by `config_flags`.
 
+    Args:
+        argv: The command and what follows it.
+        arguments: The names of those that are no flags.
+
+    Returns:
+        The command and those arguments.
+
     Raises:
-        ConfigError: A flag or override is unknown or ill-typed, or the config file is no config.
+        ConfigError: A flag or override is unknown or ill-typed, the config file is no config, or
+            an argument is missing.
     """
     path = ""
     if any(re.match(r"--?(help|\?)", arg) for arg in argv[1:]):
@@ -173,6 +181,8 @@ def parse_flags(argv: list[str]) -> list[str]:
         raise ConfigError(f"--config: {path} gives no config: {reason}") from None
     if not isinstance(config, ConfigDict):
         raise ConfigError(f"--config: {path} gives no config: get_config returns no ConfigDict")
-    if len(rest) > 1:
-        raise ConfigError(f"{rest[1]}: not understood; flags begin with --")
+    if missing := arguments[len(rest) - 1 :]:
+        raise ConfigError(f"{missing[0]}: missing")
+    if strange := rest[len(arguments) + 1 :]:
+        raise ConfigError(f"{strange[0]}: not understood; flags begin with --")
     return rest

@@ -415,7 +415,9 @@ class Recurrent(nn.Module):
         x = x.swapaxes(0, 1)
         inside = None if lengths is None else jnp.arange(T)[:, None] < lengths[None, :]
         folded = False
-        if isinstance(x, Lookup) and len(x.table) < B * T:
+        # Of a program for any shape nobody knows whether it pays.
+        known = not jax.export.is_symbolic_dim(B * T)
+        if isinstance(x, Lookup) and known and len(x.table) < B * T:
             x, folded = Lookup(cell.project(x.table), x.ids), True
         if self.way == "scan":
             scan = nn.scan(
@@ -448,19 +450,19 @@ class Recurrent(nn.Module):
 
 
 class SimpleRNN(Recurrent):
-    """A layer of `SimpleRNNCell`s."""
+    """A layer of cells, each `SimpleRNNCell`."""
 
     cell = SimpleRNNCell
 
 
 class LSTM(Recurrent):
-    """A layer of `LSTMCell`s."""
+    """A layer of cells, each `LSTMCell`."""
 
     cell = LSTMCell
 
 
 class GRU(Recurrent):
-    """A layer of `GRUCell`s."""
+    """A layer of cells, each `GRUCell`."""
 
     cell = GRUCell
 

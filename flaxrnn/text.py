@@ -123,8 +123,7 @@ class Tokenizer:
         text = _plain(text)
         if self.kind == "characters":
             return text, [(i, i + 1) for i in range(len(text))]
-        pieces = self._pieces.encode(text, out_type="immutable_proto").pieces
-        return text, [(piece.begin, piece.end) for piece in pieces]
+        return text, self._pieces.encode(text, return_type="offset_mapping")["offsets"]
 
     def join(self, tokens: Iterable[str]) -> str:
         """A text of these tokens."""
@@ -227,12 +226,15 @@ class Vocabulary:
             self.words[i - FIRST_WORD] if i >= FIRST_WORD else "?" for i in shown
         )
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the tokenizer and the words, in order of rank, as JSON."""
+    def to_json(self) -> str:
+        """The tokenizer and the words, in order of rank."""
         model = base64.b64encode(self.tokenizer.model).decode()
         tokenizer = {"kind": self.tokenizer.kind, "model": model}
-        content = json.dumps({"tokenizer": tokenizer, "words": self.words}, ensure_ascii=False)
-        files.write_atomically(Path(path), content)
+        return json.dumps({"tokenizer": tokenizer, "words": self.words}, ensure_ascii=False)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes `to_json`."""
+        files.write_atomically(Path(path), self.to_json())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Vocabulary:

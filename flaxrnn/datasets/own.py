@@ -272,7 +272,9 @@ def _dataset(name: str, text_field: str, label_field: str, data_dir: str | None)
 def _digest(contents: dict[str, bytes]) -> str:
     total = hashlib.sha256()
     for name, content in contents.items():
-        total.update(f"{name}\n{hashlib.sha256(content).hexdigest()}\n".encode(errors="surrogateescape"))
+        total.update(
+            f"{name}\n{hashlib.sha256(content).hexdigest()}\n".encode(errors="surrogateescape")
+        )
     return total.hexdigest()
 
 

@@ -1,0 +1,177 @@
+"""Every Python and shell block of the documentation runs, on tiny corpora in a temporary folder.
+
+A document's blocks run in its order in one folder. `train.py` trains for one epoch there. A Python
+block that begins with a comment `# NAME.py` is saved under that name, too. A block that cannot run
+has `<!-- not run: why -->` on the line before it.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import tensorflow_datasets as tfds
+
+from flaxrnn import datasets
+from flaxrnn.datasets import imdb_sentiment, reuters_topics, synthetic
+
+pytestmark = pytest.mark.timeout(900)  # the first test waits for all documents
+
+ROOT = Path(__file__).parents[1]
+DOCS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+TWINS = {  # the Korean page → the English one
+    ROOT / "README.ko.md": ROOT / "README.md",
+    ROOT / "docs/ko/tutorial.md": ROOT / "docs/tutorial.md",
+}
+RUN = ("python", "sh")
+SHOWN = ("text",)  # and the directives of the builder, like {toctree}
+SHORT = ["--config.train.epochs=1", "--config.data.max_padding=1"]
+
+
+class Block(NamedTuple):
+    line: int
+    language: str
+    code: str
+    reason: str | None  # why it does not run
+
+
+def blocks(path):
+    """The fenced blocks of a document."""
+    found, text = [], path.read_text("utf-8")
+    pattern = r"(?ms)^(?:<!-- not run: ([^\n]+) -->\n)?^```([^\n]*)\n(.*?)^```$"
+    for match in re.finditer(pattern, text):
+        line = text.count("\n", 0, match.start()) + 1
+        found.append(Block(line, match[2], match[3], match[1]))
+    assert text.count("```") == 2 * len(found), f"{path}: a fence is not closed, or indented"
+    return found
+
+
+def ids(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.fixture(scope="module")
+def tiny_data_dir(tmp_path_factory):
+    """All corpora, real and synthetic, prepared from a few generated texts."""
+    folder = tmp_path_factory.mktemp("tiny")
+    counts = {"train": [3] * 46, "test": [1] * 46}
+    with pytest.MonkeyPatch.context() as patch:
+
+        def reuters(builder, dl_manager):
+            def examples(split):
+                for key, example in synthetic.SyntheticReutersTopics._generate_examples(
+                    None, split
+                ):
+                    yield key, {**example, "position": key}
+
+            return {split: examples(split) for split in counts}
+
+        def imdb(builder, dl_manager):
+            make = synthetic.SyntheticImdbSentiment._generate_examples
+            return {split: make(None, split, 0, n) for split, n in (("train", 120), ("test", 40))}
+
+        patch.setattr(synthetic, "TOPIC_COUNTS", counts)
+        patch.setattr(reuters_topics.ReutersTopics, "_split_generators", reuters)
+        patch.setattr(imdb_sentiment.ImdbSentiment, "_split_generators", imdb)
+        patch.setattr(synthetic.SyntheticImdbSentiment, "_split_generators", imdb)
+        patch.setattr(datasets, "_reachable", lambda url: False)
+        for name in ("reuters", "imdb"):
+            task = datasets.TASKS[name]
+            datasets.prepare(task, "synthetic", str(folder))
+            builder = task.builder(data_dir=folder, config=task.variant, file_format="array_record")
+            builder.download_and_prepare(
+                download_config=tfds.download.DownloadConfig(manual_dir=folder)
+            )
+    return folder
+
+
+def run(path, folder, data_dir):
+    """Runs the blocks of a document; what went wrong, if anything."""
+    for name in ("train.py", "configs", "benchmarks"):
+        (folder / name).symlink_to(ROOT / name)
+    texts = [
+        f'"{word}, {end}",{label}\n'
+        for label, word in (("good", "joy"), ("bad", "bore"))
+        for end in "what a day it is to be at the sea or on some hill".split()
+    ]
+    (folder / "reviews.csv").write_text("text,label\n" + "".join(texts))
+    (folder / "bin").mkdir()
+    python = folder / "bin" / "python"
+    short = f'[ "$1" = train.py ] && set -- "$@" {" ".join(SHORT)}'
+    python.write_text(f'#!/bin/sh\n{short}\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    environment = {
+        **os.environ,
+        "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
+        "PYTHONPATH": f"{folder}:{ROOT}",
+        "TFDS_DATA_DIR": str(data_dir),
+        "PYTHONWARNINGS": "ignore",
+    }
+    for block in blocks(path):
+        if block.language not in RUN or block.reason:
+            continue
+        if saved := re.match(r"# (\w+\.py)\n", block.code):
+            (folder / saved[1]).write_text(block.code)
+        shell = (
+            ["bash", "-euo", "pipefail", "-c"] if block.language == "sh" else [str(python), "-c"]
+        )
+        done = subprocess.run(
+            [*shell, block.code],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            place = f"{ids(path)}, line {block.line}"
+            return f"{place}: exit code {done.returncode}\n{block.code}\n{done.stdout[-3000:]}"
+    return None
+
+
+RUNNABLE = [p for p in DOCS if p not in TWINS and any(b.language in RUN for b in blocks(p))]
+
+
+@pytest.fixture(scope="module")
+def outcomes(tiny_data_dir, tmp_path_factory):
+    """All documents, as many at a time as there are cores: what each came to."""
+    folders = [tmp_path_factory.mktemp(path.stem) for path in RUNNABLE]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = pool.map(run, RUNNABLE, folders, [tiny_data_dir] * len(folders))
+        return dict(zip(RUNNABLE, found, strict=True))
+
+
+@pytest.mark.parametrize("path", RUNNABLE, ids=ids)
+def test_blocks_run(path, outcomes):
+    assert outcomes[path] is None, outcomes[path]
+
+
+@pytest.mark.parametrize("path", DOCS, ids=ids)
+def test_every_block_says_what_it_is(path):
+    for block in blocks(path):
+        where = f"{ids(path)}, line {block.line}"
+        known = block.language in (*RUN, *SHOWN) or re.fullmatch(r"\{[\w-]+\}.*", block.language)
+        assert known, f"{where}: a block of {block.language or 'no language'}"
+        assert block.language in RUN or not block.reason, f"{where}: a reason, but nothing to run"
+
+
+@pytest.mark.parametrize(("twin", "path"), TWINS.items(), ids=ids)
+def test_korean_pages_have_the_code_and_figures_of_the_english_ones(twin, path):
+    def code(path):  # but for the comments
+        return [
+            (block.language, [re.sub(r"\s*#.*", "", line) for line in block.code.splitlines()])
+            for block in blocks(path)
+            if block.language in RUN
+        ]
+
+    def figures(path):
+        return set(re.findall(r"\d+(?:[.,]\d+)+", path.read_text("utf-8")))
+
+    assert code(twin) == code(path)
+    assert figures(twin) <= figures(path)
