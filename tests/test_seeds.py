@@ -93,6 +93,20 @@ def test_a_signal_stops_a_seed_and_the_same_call_goes_on(
     assert stopped == alone(config, 4, tmp_path / "alone")
 
 
+def test_a_signal_while_the_second_seed_starts_ends_at_once(config, tmp_path, monkeypatch):
+    start = loop._start
+
+    def with_a_signal(config, *arguments):
+        if config.seed == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return start(config, *arguments)
+
+    monkeypatch.setattr(loop, "_start", with_a_signal)
+    with pytest.raises(interrupt.Stopped, match="stopped before there was anything") as stop:
+        seeds.train(config, 2, tmp_path)
+    assert stop.value.exit_code == 128 + signal.SIGTERM
+
+
 def test_seeds_below_one_are_refused(config, tmp_path):
     with pytest.raises(ConfigError, match="--seeds: 0 must be a whole number of at least 1"):
         seeds.train(config, 0, tmp_path)
