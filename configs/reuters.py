@@ -14,7 +14,7 @@ from configs import default
 def get_config(variant: str = "") -> ConfigDict:
     """The config of a variant: "" (default), "keras", "fast" or "demo"."""
     config = default.get_config()
-    config.data.max_padding = 0.015
+    config.data.max_padding = 0.03
     if variant == "keras":
         config.data.padding = "pre"
         config.data.validation = "test"

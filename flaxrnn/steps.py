@@ -99,7 +99,8 @@ def train_step(
 
     def update(state: TrainState) -> TrainState:
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        # Kept so: else the average would compute them a second time.
+        params = jax.lax.optimization_barrier(optax.apply_updates(state.params, updates))
         average = params
         if averaging:
             average = optax.incremental_update(params, state.average, 9 / (step + 8))
