@@ -134,7 +134,9 @@ def read(path: Path, shapes: dict[str, tuple[int, ...]], pool: int) -> dict[str,
 
             opened["layers"].visititems(visit)
             return _take(path, found, shapes)
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # whatever zipfile and h5py raise of a damaged file
         raise DataError(
             f"{path}: no .keras or .weights.h5 file of Keras 3 ({' '.join(str(error).split())})"
         ) from None

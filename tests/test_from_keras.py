@@ -174,7 +174,9 @@ def test_what_is_no_file_of_keras_is_refused(tiny_corpus, tmp_path):
         file.create_group("model_weights")
     (tmp_path / "a.keras").write_bytes(b"x")
     (tmp_path / "a.weights.h5").write_bytes(b"x")
-    for name in ("old.h5", "a.keras", "a.weights.h5"):
+    with h5py.File(tmp_path / "flat.weights.h5", "w") as file:
+        file["layers"] = 1
+    for name in ("old.h5", "a.keras", "a.weights.h5", "flat.weights.h5"):
         with pytest.raises(DataError, match=r"no \.keras or \.weights\.h5 file of Keras 3"):
             from_keras.convert(tmp_path / name, settings("imdb"), tmp_path / "run")
     with pytest.raises(DataError, match="there is no file nope"):
