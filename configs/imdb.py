@@ -17,7 +17,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config.task = "imdb"
     config.data.num_words = 5_000
     config.data.maxlen = 500
-    config.data.max_padding = 0.07
     config.data.validation_fraction = 0.25
     config.model.dropout = 0.5
     config.model.conv_filters = 64

@@ -203,6 +203,8 @@ def test_mistaken_flags_are_named(arguments, message):
 
 
 def test_without_a_cluster_there_is_one_process():
-    cluster.join(None, None, None)
+    alone = start("-c", "from flaxrnn import cluster; cluster.join(None, None, None)", devices=1)
+    assert alone.communicate(timeout=60) == ("", "")
+    assert alone.returncode == 0
     assert cluster.is_first()
     assert cluster.from_first({"a": [1.5, None]}) == {"a": [1.5, None]}

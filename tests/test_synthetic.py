@@ -24,7 +24,8 @@ def bag_of_words(split):
 
 def lstm_accuracy(material, epochs):
     settings = {
-        "embedding_size": 32, "dropout": 0.0, "conv_filters": 0, "conv_width": 5, "conv_pool": 4,
+        "target": "label", "embedding_size": 32, "dropout": 0.0, "conv_filters": 0,
+        "conv_width": 5, "conv_pool": 4,
         "cell": "lstm", "hidden_size": 32, "layers": 1, "bidirectional": False, "pooling": "mean",
         "recurrence": "auto", "recompute": 0,
     }  # fmt: skip
