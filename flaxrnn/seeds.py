@@ -47,5 +47,6 @@ def train(
     if cluster.is_first():
         runs = [compare.read(root / folder) for folder in folders]
         print()
-        compare.show([*([run] for run in runs), runs][: len(runs) + (len(runs) > 1)])
+        together = [runs] if len(runs) > 1 else []
+        compare.show([[run] for run in runs] + together)
     return results
