@@ -19,7 +19,7 @@ from typing import Any
 import jax
 
 from benchmarks import peers, throughput
-from flaxrnn import data, devices, models, optim, steps
+from flaxrnn import data, devices, loop, models, optim, steps
 from flaxrnn.trainer import Trainer
 
 WAYS: dict[str, dict[str, float]] = {  # changes of the data group of the task's config
@@ -37,7 +37,7 @@ class Epochs:
         self.config = importlib.import_module(f"configs.{task}").get_config()
         self.config.data.update(changes)
         settings, train = self.config.data, self.config.train
-        self.material = arranged(self.config, corpus)
+        self.material = loop.arranged(corpus, settings)
         model = models.build(self.config.model, settings.num_words, len(corpus.label_names))
         optimizer = optim.adam(train.learning_rate, train.schedule, 1)
         self._trainer = Trainer(
@@ -82,20 +82,6 @@ class Epochs:
         )
         tokens = sum(int(material.lengths[batch.rows].sum()) for batch in batches)
         return 1 - tokens / sum(size * material.buckets[batch.bucket] for batch in batches)
-
-
-def arranged(config: Any, corpus: data.Corpus) -> data.Material:
-    """A corpus as a config wants it."""
-    settings = config.data
-    return data.arrange(
-        corpus,
-        num_words=settings.num_words,
-        maxlen=settings.maxlen,
-        padding=settings.padding,
-        max_padding=settings.max_padding,
-        validation=settings.validation,
-        validation_fraction=settings.validation_fraction,
-    )
 
 
 def time_task(task: str, rounds: int) -> dict[str, Any]:

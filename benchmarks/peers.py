@@ -205,29 +205,35 @@ def torch(spec: Spec) -> Callable[[], Any]:
     return run
 
 
+def chapter_model(task: str) -> Any:
+    """The model of the chapter's script on "reuters" or "imdb", in Keras, not compiled."""
+    from keras import Sequential, layers
+
+    if task == "reuters":
+        return Sequential(
+            [
+                layers.Embedding(1_000, 100),
+                layers.LSTM(100, activation="tanh"),
+                layers.Dense(46, activation="softmax"),
+            ]
+        )
+    return Sequential(
+        [
+            layers.Embedding(5_000, 100),
+            layers.Dropout(0.5),
+            layers.Conv1D(64, 5, padding="valid", activation="relu", strides=1),
+            layers.MaxPooling1D(pool_size=4),
+            layers.LSTM(55),
+            layers.Dense(1, activation="sigmoid"),
+        ]
+    )
+
+
 def keras(spec: Spec) -> Callable[[], Any]:
     """Keras, on the backend that KERAS_BACKEND names: the chapter's own models."""
-    import keras
-
-    reuters = spec["model"] == "reuters"
-    layers = [keras.layers.Embedding(1_000 if reuters else 5_000, 100)]
-    if not reuters:
-        layers += [
-            keras.layers.Dropout(0.5),
-            keras.layers.Conv1D(64, 5, padding="valid", activation="relu"),
-            keras.layers.MaxPooling1D(pool_size=4),
-        ]
-    layers.append(keras.layers.LSTM(spec["hidden"], activation="tanh"))
-    layers.append(
-        keras.layers.Dense(46, activation="softmax")
-        if reuters
-        else keras.layers.Dense(1, activation="sigmoid")
-    )
-    model = keras.Sequential(layers)
-    model.compile(
-        loss="sparse_categorical_crossentropy" if reuters else "binary_crossentropy",
-        optimizer="adam",
-    )
+    model = chapter_model(spec["model"])
+    losses = {"reuters": "sparse_categorical_crossentropy", "imdb": "binary_crossentropy"}
+    model.compile(loss=losses[spec["model"]], optimizer="adam")
     tokens, labels = arrays(spec)
     if spec["mode"] == "infer":
         return lambda: model.predict_on_batch(tokens)

@@ -22,8 +22,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import epoch, peers, throughput
-from flaxrnn import data
+from benchmarks import peers, throughput
+from flaxrnn import data, loop
 
 BOOK = {"reuters": 0.7177, "imdb": 0.8796}  # test accuracy
 MOST_EPOCHS = {"reuters": 30, "imdb": 10}
@@ -42,26 +42,14 @@ def keras(task: str, seed: int) -> dict[str, Any]:
     (x_train, y_train), (x_test, y_test) = flaxrnn.load_data(
         task, num_words=words, maxlen=maxlen, source="real"
     )
-    layers = [keras.layers.Embedding(words, 100)]
     if reuters:
-        layers += [
-            keras.layers.LSTM(100, activation="tanh"),
-            keras.layers.Dense(46, activation="softmax"),
-        ]
         y_train, y_test = (keras.utils.to_categorical(y, 46) for y in (y_train, y_test))
         loss = "categorical_crossentropy"
     else:
-        layers += [
-            keras.layers.Dropout(0.5),
-            keras.layers.Conv1D(64, 5, padding="valid", activation="relu", strides=1),
-            keras.layers.MaxPooling1D(pool_size=4),
-            keras.layers.LSTM(55),
-            keras.layers.Dense(1, activation="sigmoid"),
-        ]
         loss = "binary_crossentropy"
         held_out = round(0.25 * len(x_train))  # the last part, as validation_split takes it
         x_train, y_train = x_train[:-held_out], y_train[:-held_out]
-    model = keras.Sequential(layers)
+    model = peers.chapter_model(task)
     model.compile(loss=loss, optimizer="adam", metrics=["accuracy"])
     seconds, accuracies = 0.0, []
     while len(accuracies) < MOST_EPOCHS[task]:
@@ -105,7 +93,7 @@ def shares_of_peak(task: str, runs: dict[str, list], peak: float) -> dict[str, f
     shares = {}
     for name, variant in (("keras", "keras"), ("flaxrnn", "fast")):
         config = module.get_config(variant)
-        material = epoch.arranged(config, data.load_corpus(task, "real"))
+        material = loop.arranged(data.load_corpus(task, "real"), config.data)
         tokens = material.lengths[material.rows["train"]].sum()
         work = 3 * tokens * peers.flops_a_token(config.model)
         seconds = statistics.mean(

@@ -35,7 +35,7 @@ def get_config() -> ConfigDict:
                 "conv_filters": 0,  # 0: no convolution, no max pooling after it
                 "conv_width": 5,  # tokens
                 "conv_pool": 4,  # convolution outputs a recurrent step
-                "cell": "lstm",  # simple | lstm | gru
+                "cell": "lstm",  # simple | lstm | gru | module:Class, of your own
                 "hidden_size": 100,  # of each direction
                 "layers": 1,
                 "bidirectional": False,

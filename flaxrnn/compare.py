@@ -26,7 +26,7 @@ COLUMNS: dict[str, tuple[Callable[[dict[str, Any]], float], str]] = {
     "macro-F1": (lambda result: result["test_macro_f1"], ".4f"),
     "seconds": (lambda result: result["seconds"]["total"], ",.1f"),
     "parameters": (lambda result: result["parameters"], ",.0f"),
-    "epochs": (lambda result: result["epochs"], ",.4g"),
+    "epochs": (lambda result: result["epochs"], ",.0f"),
 }
 
 
@@ -188,6 +188,7 @@ def _figure(values: list[float], form: str) -> str:
     """Mean ± standard deviation, or what all of them are."""
     if min(values) == max(values):
         return format(values[0], form)
+    form = form.replace(".0f", ".1f")  # a mean of whole numbers is none
     return f"{statistics.mean(values):{form}} ± {statistics.stdev(values):{form}}"
 
 

@@ -67,7 +67,11 @@ FIELDS = {
     "model.conv_filters": _int(0),
     "model.conv_width": _int(1),
     "model.conv_pool": _int(1),
-    "model.cell": _one_of("simple", "lstm", "gru"),
+    "model.cell": Field(
+        str,
+        "one of simple, lstm, gru, or module:Class, a recurrent layer of your own",
+        lambda v: v in ("simple", "lstm", "gru") or re.fullmatch(r"[\w.]+:\w+", v) is not None,
+    ),
     "model.hidden_size": _int(1),
     "model.layers": _int(1),
     "model.bidirectional": _BOOL,

@@ -131,7 +131,7 @@ class OwnTexts:
 
     path: str
     text_field: str = "text"
-    label_field: str = "label"
+    label_field: str | None = "label"  # None: no class is asked for
     test_fraction: float = 0.1  # where the source has no test split
     seed: int = 0  # of that split and of the order of the training texts
 
@@ -246,8 +246,12 @@ def _load_own(own: OwnTexts, data_dir: str | None, kind: str, num_words: int) ->
     corpus = _corpus(source.name, False, label_names, kind, arrays)
     empty = int(arrays["empty"][0])
     print(
-        f"{source.name}: {len(corpus.train):,} texts to train on, {len(corpus.test):,} to test,"
-        f" {len(label_names):,} classes: {own_texts.listed(label_names)}"
+        f"{source.name}: {len(corpus.train):,} texts to train on, {len(corpus.test):,} to test"
+        + (
+            f", {len(label_names):,} classes: {own_texts.listed(label_names)}"
+            if own.label_field
+            else ""
+        )
         + (f"; {empty:,} without a word left out" if empty else ""),
         file=sys.stderr,
     )

@@ -147,34 +147,11 @@ def _start(
 
     What must be closed at the end is left to `stack`.
     """
-    own = config.data.path and data.OwnTexts(
-        config.data.path,
-        config.data.text_field,
-        config.data.label_field,
-        config.data.test_fraction,
-        config.seed,
-    )
-    corpus = data.load_corpus(
-        config.task,
-        config.data.source,
-        config.data.data_dir,
-        config.data.manual_dir,
-        tokenizer=config.data.tokenizer,
-        num_words=config.data.num_words,
-        own=own,
-    )
+    corpus = _load_corpus(config)
     if corpus.synthetic and cluster.is_first():
         print(report.banner(corpus.name))
     label_names = corpus.label_names
-    material = data.arrange(
-        corpus,
-        num_words=config.data.num_words,
-        maxlen=config.data.maxlen,
-        padding=config.data.padding,
-        max_padding=config.data.max_padding,
-        validation=config.data.validation,
-        validation_fraction=config.data.validation_fraction,
-    )
+    material = arranged(corpus, config.data)
     fingerprint = _fingerprint(config, material.texts)
     if cluster.from_first(fingerprint) != fingerprint:
         raise ConfigError("--config: the processes of the run have different configs or corpora")
@@ -240,6 +217,39 @@ def _start(
     if not int(state.step) and (failure := run.save(wait=True)):  # from here on, there is one
         raise WorkdirError(f"--workdir: {workdir}: {failure}")
     return run
+
+
+def _load_corpus(config: ConfigDict) -> data.Corpus:
+    settings = config.data
+    own = settings.path and data.OwnTexts(
+        settings.path,
+        settings.text_field,
+        settings.label_field if config.model.target == "label" else None,
+        settings.test_fraction,
+        config.seed,
+    )
+    return data.load_corpus(
+        config.task,
+        settings.source,
+        settings.data_dir,
+        settings.manual_dir,
+        tokenizer=settings.tokenizer,
+        num_words=settings.num_words,
+        own=own,
+    )
+
+
+def arranged(corpus: data.Corpus, settings: ConfigDict) -> data.Material:
+    """A corpus as the data group of a config wants it."""
+    return data.arrange(
+        corpus,
+        num_words=settings.num_words,
+        maxlen=settings.maxlen,
+        padding=settings.padding,
+        max_padding=settings.max_padding,
+        validation=settings.validation,
+        validation_fraction=settings.validation_fraction,
+    )
 
 
 def _resume(
@@ -482,6 +492,7 @@ def _open_workdir(workdir: Path, config: ConfigDict) -> Iterator[Path]:
         yield workdir
         return
     path, lock = workdir / "config.json", filelock.FileLock(workdir / ".lock", blocking=False)
+    made = not workdir.exists()
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -507,6 +518,12 @@ def _open_workdir(workdir: Path, config: ConfigDict) -> Iterator[Path]:
             yield workdir
         except OSError as error:
             raise WorkdirError(f"--workdir: {workdir} cannot be written ({error})") from None
+        finally:
+            if made and not (workdir / "checkpoints").exists():  # the run never began
+                with contextlib.suppress(OSError):
+                    path.unlink()
+                    (workdir / ".lock").unlink()
+                    workdir.rmdir()
 
 
 def _check_same(config: ConfigDict, before: dict[str, Any], workdir: Path) -> None:

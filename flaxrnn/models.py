@@ -164,7 +164,7 @@ class TextClassifier(nn.Module):
         conv_filters: F; 0: no convolution and no max pooling after it.
         conv_width: Tokens that one convolution output sees.
         conv_pool: Convolution outputs that one step of the recurrence sees.
-        cell: A key of `recurrence.LAYERS`.
+        cell: Names the recurrent layer, see `recurrence.named`.
         hidden_size: H, of each direction.
         layers: Recurrent layers.
         bidirectional: Read each text in both directions.
@@ -224,9 +224,9 @@ class TextClassifier(nn.Module):
         if self.conv_filters:
             x, lengths = Conv1D(self.conv_filters, self.conv_width, name="conv")(x, lengths)
             x, lengths = MaxPool1D(self.conv_pool, name="max_pool")(x, lengths)
-        layer, found = recurrence.LAYERS[self.cell], []
+        layer, found = recurrence.named(self.cell), []
         for i in range(self.layers):
-            name = f"{self.cell}_{i}"
+            name = f"{self.cell.rpartition(':')[2].lower()}_{i}"
             build = functools.partial(recurrence.Bidirectional, layer)
             run = (build if self.bidirectional else layer)(
                 self.hidden_size, way=self.recurrence, recompute=self.recompute, name=name

@@ -1,9 +1,9 @@
 """Recurrent layers over time: SimpleRNN, LSTM and GRU, in one direction or both.
 
-A `Cell` says what one step does. A layer runs its cell over a batch in one of two ways that share
-their weights and agree in outputs and gradients:
+A subclass of `Recurrent` says what one step does. It runs over a batch in one of two ways that
+share their weights and agree in outputs and gradients:
 
-* "scan": `nn.scan` over the cell, differentiated by JAX. The reference.
+* "scan": `nn.scan` over the step, differentiated by JAX. The reference.
 * "fused": `jax.lax.scan` with a backward pass of its own, whose loop carries the gradients of the
   carry alone; those of the recurrent weights are one matrix product over all steps, after it.
 
@@ -14,8 +14,7 @@ projected, and looked up step by step.
 For long texts, `recompute` keeps only the carry between segments of time: what the backward pass
 needs inside a segment is computed a second time when it gets there (Chen et al., 2016).
 
-A new cell is one subclass of `Cell`, which says what its gates do, and one of `Recurrent`, which
-names it.
+A new cell is one subclass that says what its gates do; `model.cell=module:Class` trains it.
 
 Shapes: B batch, T time, D input features, H hidden features, G gates.
 """
@@ -23,14 +22,18 @@ Shapes: B batch, T time, D input features, H hidden features, G gates.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import importlib
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from flaxrnn.errors import ConfigError
+
 Carry = tuple[jax.Array, ...]  # each [B, H]; the last one is the cell's output h
+Weights = Mapping[str, jax.Array]  # by name
 Saved = tuple[Any, ...]  # what the backward pass of a step needs of its forward pass
 
 WAYS = ("auto", "scan", "fused")
@@ -56,47 +59,113 @@ class Lookup(NamedTuple):
         return self.table[self.ids]
 
 
-class Cell(nn.Module):
-    """One step of a recurrence, and its weights, all gates side by side.
+class Recurrent(nn.Module):
+    """A recurrent layer. A subclass says what a step does: `gates`, and `gate`.
 
     Initial values as in Keras: Glorot-uniform kernel, orthogonal recurrent kernel, zero bias.
+
+    Attributes:
+        features: Hidden size H.
+        reverse: Read each text from its last token to its first; outputs stay in text order.
+        way: One of `WAYS`; "auto" is "fused".
+        recompute: Time steps a segment whose inner steps are computed again in the backward pass,
+            for the memory of T / recompute steps instead of T; 0: every step is kept. Not for
+            "scan".
     """
 
-    inputs: int  # D
-    features: int  # H
+    features: int
+    reverse: bool = False
+    way: str = "auto"
+    recompute: int = 0
 
-    gates: ClassVar[int]
-    carries: ClassVar[int] = 1
+    gates: ClassVar[int]  # G
+    carries: ClassVar[int] = 1  # arrays in the carry
 
-    def setup(self) -> None:
-        """Declares kernel [D, G·H], recurrent_kernel [H, G·H] and bias [G·H]."""
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array | Lookup,
+        lengths: jax.Array | None = None,
+        carry: Carry | None = None,
+    ) -> tuple[jax.Array, Carry]:
+        """Runs over a batch of texts.
+
+        Args:
+            x: Inputs [B, T, D], or where to look them up.
+            lengths: Steps that count, int [B], each text starting at step 0; None: all T.
+            carry: Before the first step that is read; None: zeros.
+
+        Returns:
+            Outputs [B, T, H], zero past a text's end, and the carry after its last step: (c, h)
+            for LSTM, (h,) for the others, each [B, H].
+        """
+        B, T, D = x.shape
+        weights = self.weights(D)
+        if carry is None:
+            carry = (jnp.zeros((B, self.features)),) * self.carries
+        x = x.swapaxes(0, 1)
+        inside = None if lengths is None else jnp.arange(T)[:, None] < lengths[None, :]
+        projected = False
+        if isinstance(x, Lookup) and jax.export.is_symbolic_dim(B * T):
+            # A program for any shape chooses when it is compiled for one.
+            x = jax.lax.cond(
+                len(x.table) < jnp.int32(B * T),
+                lambda x: _project(x.table, weights)[x.ids],
+                lambda x: _project(x.rows(), weights),
+                x,
+            )
+            projected = True
+        elif isinstance(x, Lookup) and len(x.table) < B * T:
+            x, projected = Lookup(_project(x.table, weights), x.ids), True
+        if self.way == "scan":
+            scan = nn.scan(
+                _step,
+                variable_broadcast="params",
+                split_rngs={"params": False},
+                reverse=self.reverse,
+            )
+            x = x.rows() if isinstance(x, Lookup) else x
+            z = x if projected else _project(x, weights)
+            carry, outputs = scan(self, carry, (z, inside))
+        else:
+            recurrent_kernel, bias = weights["recurrent_kernel"], self.hidden_bias(weights)
+            table, xs = x if isinstance(x, Lookup) else (None, x)
+
+            def run(carry: Carry, inputs: tuple) -> tuple[Carry, jax.Array]:
+                xs, inside = inputs
+                z = xs if table is None else Lookup(table, xs)
+                if not projected:
+                    z = _project(z.rows() if isinstance(z, Lookup) else z, weights)
+                return fused(type(self), self.reverse, carry, z, recurrent_kernel, bias, inside)
+
+            if self.recompute:
+                inside = jnp.ones((T, B), bool) if inside is None else inside
+                run = _in_segments(run, self.recompute, self.reverse)
+            carry, outputs = run(carry, (xs, inside))
+        if inside is not None:
+            outputs = jnp.where(inside[:, :, None], outputs, 0)
+        return outputs.swapaxes(0, 1), carry
+
+    def weights(self, inputs: int) -> Weights:
+        """Declares kernel [D, G·H], recurrent_kernel [H, G·H] and bias [G·H] for D inputs."""
         width = self.gates * self.features
-        self.kernel = self.param("kernel", nn.initializers.glorot_uniform(), (self.inputs, width))
-        self.recurrent_kernel = self.param(
-            "recurrent_kernel", nn.initializers.orthogonal(), (self.features, width)
-        )
-        self.bias = self.param("bias", self.init_bias, (width,))
+        init = nn.initializers
+        return {
+            "kernel": self.param("kernel", init.glorot_uniform(), (inputs, width)),
+            "recurrent_kernel": self.param(
+                "recurrent_kernel", init.orthogonal(), (self.features, width)
+            ),
+            "bias": self.param("bias", self.init_bias, (width,)),
+        }
 
     def init_bias(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """Initial bias, [G·H]."""
         return jnp.zeros(shape)
 
-    def initial_carry(self, batch: int) -> Carry:
-        """Zeros."""
-        return (jnp.zeros((batch, self.features)),) * self.carries
-
-    def project(self, x: jax.Array) -> jax.Array:
-        """Inputs [..., D] → their share of the gates [..., G·H]."""
-        rows = x.reshape(-1, x.shape[-1])  # XLA runs the backward pass of other shapes on a copy
-        return (rows @ self.kernel + self.bias[None]).reshape(*x.shape[:-1], -1)
-
-    def hidden_bias(self) -> jax.Array | None:
+    @staticmethod
+    def hidden_bias(weights: Weights) -> jax.Array | None:
         """What is added to the carry's share of the gates, [G·H]; None: nothing."""
         return None
-
-    def __call__(self, carry: Carry, z: jax.Array) -> Carry:
-        """One step: carry and projected inputs [B, G·H] → the next carry."""
-        return self.gate(carry, z, _share(carry, self.recurrent_kernel, self.hidden_bias()))
 
     @staticmethod
     def gate(carry: Carry, z: jax.Array, u: jax.Array) -> Carry:
@@ -124,7 +193,7 @@ class Cell(nn.Module):
         return gradients(d_carry)
 
 
-class SimpleRNNCell(Cell):
+class SimpleRNN(Recurrent):
     """Elman (1990): h' = tanh(z + u)."""
 
     gates = 1
@@ -148,7 +217,7 @@ class SimpleRNNCell(Cell):
         return (jnp.zeros_like(d_h),), d_z, d_z
 
 
-class LSTMCell(Cell):
+class LSTM(Recurrent):
     """Hochreiter & Schmidhuber (1997), with the forget gate of Gers et al. (2000).
 
     Gates in the order i, f, g, o, as in Keras and PyTorch; the forget gate's bias starts at 1.
@@ -197,7 +266,7 @@ class LSTMCell(Cell):
         return (d_c * f, jnp.zeros_like(d_h)), d_z, d_z
 
 
-class GRUCell(Cell):
+class GRU(Recurrent):
     """Cho et al. (2014), the variant of cuDNN, PyTorch and Keras (`reset_after=True`).
 
     Gates in the order r, z, n. The reset gate scales the candidate's recurrent share and its bias,
@@ -206,14 +275,16 @@ class GRUCell(Cell):
 
     gates = 3
 
-    def setup(self) -> None:
-        """Declares the weights of every cell, and recurrent_bias [H]."""
-        super().setup()
-        self.recurrent_bias = self.param("recurrent_bias", nn.initializers.zeros, (self.features,))
+    def weights(self, inputs: int) -> Weights:
+        """Declares those of every layer, and recurrent_bias [H]."""
+        weights = super().weights(inputs)
+        bias = self.param("recurrent_bias", nn.initializers.zeros, (self.features,))
+        return {**weights, "recurrent_bias": bias}
 
-    def hidden_bias(self) -> jax.Array:
+    @staticmethod
+    def hidden_bias(weights: Weights) -> jax.Array:
         """Of the candidate only."""
-        return jnp.pad(self.recurrent_bias, (2 * self.features, 0))
+        return jnp.pad(weights["recurrent_bias"], (2 * len(weights["recurrent_bias"]), 0))
 
     @classmethod
     def gate(cls, carry: Carry, z: jax.Array, u: jax.Array) -> Carry:
@@ -247,6 +318,12 @@ def _sigmoid(x: jax.Array) -> jax.Array:
     return 0.5 * jnp.tanh(0.5 * x) + 0.5  # on CPU faster than 1 / (1 + exp(-x))
 
 
+def _project(x: jax.Array, weights: Weights) -> jax.Array:
+    """Inputs [..., D] → their share of the gates [..., G·H]."""
+    rows = x.reshape(-1, x.shape[-1])  # XLA runs the backward pass of other shapes on a copy
+    return (rows @ weights["kernel"] + weights["bias"][None]).reshape(*x.shape[:-1], -1)
+
+
 def _share(carry: Carry, recurrent_kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
     u = carry[-1] @ recurrent_kernel
     return u if bias is None else u + bias[None]
@@ -259,16 +336,18 @@ def _select(inside: jax.Array | None, new: Carry, old: Carry) -> Carry:
     return tuple(jnp.where(inside[:, None], n, o) for n, o in zip(new, old, strict=True))
 
 
-def _step(cell: Cell, carry: Carry, inputs: tuple[jax.Array, jax.Array | None]) -> Any:
+def _step(layer: Recurrent, carry: Carry, inputs: tuple[jax.Array, jax.Array | None]) -> Any:
     """A step of the reference: the carry of texts that have ended stays as it is."""
     z, inside = inputs
-    carry = _select(inside, cell(carry, z), carry)
+    weights = layer.variables["params"]
+    u = _share(carry, weights["recurrent_kernel"], layer.hidden_bias(weights))
+    carry = _select(inside, layer.gate(carry, z, u), carry)
     return carry, carry[-1]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def fused(
-    cell: type[Cell],
+    layer: type[Recurrent],
     reverse: bool,
     carry: Carry,
     z: jax.Array | Lookup,
@@ -279,23 +358,23 @@ def fused(
     """The loop over time with a hand-written backward pass.
 
     Args:
-        cell: Class of the cell.
+        layer: What a step does.
         reverse: From the last step to the first.
         carry: Before the first step.
         z: Projected inputs [T, B, G·H], or where each step looks them up, ids [T, B].
         recurrent_kernel: [H, G·H].
-        bias: `Cell.hidden_bias`.
+        bias: `Recurrent.hidden_bias`.
         inside: Whether a step counts, bool [T, B]; None: all do.
 
     Returns:
         The carry after the last step, and all outputs [T, B, H]; at a step that does not count,
         those of the step before it.
     """
-    return _fused_forward(cell, reverse, carry, z, recurrent_kernel, bias, inside)[0]
+    return _fused_forward(layer, reverse, carry, z, recurrent_kernel, bias, inside)[0]
 
 
 def _fused_forward(
-    cell: type[Cell],
+    layer: type[Recurrent],
     reverse: bool,
     carry: Carry,
     z: jax.Array | Lookup,
@@ -308,7 +387,7 @@ def _fused_forward(
     def step(carry: Carry, inputs: tuple[jax.Array, jax.Array | None]) -> Any:
         x, inside = inputs
         z = x if table is None else table[x]
-        new, saved = cell.forward(carry, z, _share(carry, recurrent_kernel, bias))
+        new, saved = layer.forward(carry, z, _share(carry, recurrent_kernel, bias))
         carry = _select(inside, new, carry)
         return carry, (saved, carry[-1])
 
@@ -317,7 +396,9 @@ def _fused_forward(
     return (last, outputs), (saved, carry[-1], outputs, recurrent_kernel, bias, inside, looked_up)
 
 
-def _fused_backward(cell: type[Cell], reverse: bool, residuals: Saved, gradients: Any) -> tuple:
+def _fused_backward(
+    layer: type[Recurrent], reverse: bool, residuals: Saved, gradients: Any
+) -> tuple:
     saved, first, outputs, recurrent_kernel, bias, inside, looked_up = residuals
     d_carry, d_outputs = gradients
     shared = True  # z and u have one gradient
@@ -329,7 +410,7 @@ def _fused_backward(cell: type[Cell], reverse: bool, residuals: Saved, gradients
         saved, d_output, inside = inputs
         d_carry = (*d_carry[:-1], d_carry[-1] + d_output)
         nothing = tuple(map(jnp.zeros_like, d_carry))
-        d_before, d_z, d_u = cell.backward(_select(inside, d_carry, nothing), saved)
+        d_before, d_z, d_u = layer.backward(_select(inside, d_carry, nothing), saved)
         d_before = (*d_before[:-1], d_before[-1] + d_u @ kernel_t)
         shared = d_u is d_z
         return _select(inside, d_before, d_carry), (d_z, None if shared else d_u)
@@ -376,109 +457,6 @@ def _in_segments(run: Callable, steps: int, reverse: bool) -> Callable:
     return run_all
 
 
-class Recurrent(nn.Module):
-    """Runs a cell over time; subclasses name the cell.
-
-    Attributes:
-        features: Hidden size H.
-        reverse: Read each text from its last token to its first; outputs stay in text order.
-        way: One of `WAYS`; "auto" is "fused".
-        recompute: Time steps a segment whose inner steps are computed again in the backward pass,
-            for the memory of T / recompute steps instead of T; 0: every step is kept. Not for
-            "scan".
-    """
-
-    features: int
-    reverse: bool = False
-    way: str = "auto"
-    recompute: int = 0
-
-    cell: ClassVar[type[Cell]]
-
-    @nn.compact
-    def __call__(
-        self,
-        x: jax.Array | Lookup,
-        lengths: jax.Array | None = None,
-        carry: Carry | None = None,
-    ) -> tuple[jax.Array, Carry]:
-        """Runs over a batch of texts.
-
-        Args:
-            x: Inputs [B, T, D], or where to look them up.
-            lengths: Steps that count, int [B], each text starting at step 0; None: all T.
-            carry: Before the first step that is read; None: zeros.
-
-        Returns:
-            Outputs [B, T, H], zero past a text's end, and the carry after its last step: (c, h)
-            for LSTM, (h,) for the others, each [B, H].
-        """
-        B, T, D = x.shape
-        cell = self.cell(D, self.features)
-        nn.share_scope(self, cell)  # the weights are this layer's own
-        carry = cell.initial_carry(B) if carry is None else carry
-        x = x.swapaxes(0, 1)
-        inside = None if lengths is None else jnp.arange(T)[:, None] < lengths[None, :]
-        folded = False
-        if isinstance(x, Lookup) and jax.export.is_symbolic_dim(B * T):
-            # A program for any shape chooses when it is compiled for one.
-            x = jax.lax.cond(
-                len(x.table) < jnp.int32(B * T),
-                lambda x: cell.project(x.table)[x.ids],
-                lambda x: cell.project(x.rows()),
-                x,
-            )
-            folded = True
-        elif isinstance(x, Lookup) and len(x.table) < B * T:
-            x, folded = Lookup(cell.project(x.table), x.ids), True
-        if self.way == "scan":
-            scan = nn.scan(
-                _step,
-                variable_broadcast="params",
-                split_rngs={"params": False},
-                reverse=self.reverse,
-            )
-            x = x.rows() if isinstance(x, Lookup) else x
-            z = x if folded else cell.project(x)
-            carry, outputs = scan(cell, carry, (z, inside))
-        else:
-            recurrent_kernel, bias = cell.recurrent_kernel, cell.hidden_bias()
-            table, xs = x if isinstance(x, Lookup) else (None, x)
-
-            def run(carry: Carry, inputs: tuple) -> tuple[Carry, jax.Array]:
-                xs, inside = inputs
-                z = xs if table is None else Lookup(table, xs)
-                if not folded:
-                    z = cell.project(z.rows() if isinstance(z, Lookup) else z)
-                return fused(self.cell, self.reverse, carry, z, recurrent_kernel, bias, inside)
-
-            if self.recompute:
-                inside = jnp.ones((T, B), bool) if inside is None else inside
-                run = _in_segments(run, self.recompute, self.reverse)
-            carry, outputs = run(carry, (xs, inside))
-        if inside is not None:
-            outputs = jnp.where(inside[:, :, None], outputs, 0)
-        return outputs.swapaxes(0, 1), carry
-
-
-class SimpleRNN(Recurrent):
-    """A layer of cells, each `SimpleRNNCell`."""
-
-    cell = SimpleRNNCell
-
-
-class LSTM(Recurrent):
-    """A layer of cells, each `LSTMCell`."""
-
-    cell = LSTMCell
-
-
-class GRU(Recurrent):
-    """A layer of cells, each `GRUCell`."""
-
-    cell = GRUCell
-
-
 class Bidirectional(nn.Module):
     """Two layers over the same inputs, one a direction, side by side (Schuster & Paliwal, 1997).
 
@@ -510,3 +488,22 @@ class Bidirectional(nn.Module):
 
 
 LAYERS: dict[str, type[Recurrent]] = {"simple": SimpleRNN, "lstm": LSTM, "gru": GRU}
+
+
+def named(name: str) -> type[Recurrent]:
+    """The layer of a name in `LAYERS`, or of "module:Class".
+
+    Raises:
+        ConfigError: The module cannot be imported, or has no such layer.
+    """
+    if name in LAYERS:
+        return LAYERS[name]
+    module, _, attribute = name.partition(":")
+    try:
+        layer = getattr(importlib.import_module(module), attribute, None)
+    except Exception as error:  # whatever the module's code raises
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(f"model.cell: {module} cannot be imported: {reason}") from None
+    if not (isinstance(layer, type) and issubclass(layer, Recurrent)):
+        raise ConfigError(f"model.cell: {module} has no subclass of Recurrent named {attribute!r}")
+    return layer

@@ -28,8 +28,8 @@ PACKAGES = ("flaxrnn", "jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-da
 _BANNER = """
 ********************************************************************************
 **  EMBEDDED SYNTHETIC CORPUS: {name}
-**  The words are generated: its accuracies say nothing about the real task.
-**  README.md, "The real corpora", says where to put those.
+**  The texts are generated: its accuracies say nothing about those of a real corpus.
+**  README.md, "The real corpora", says which there are and where to put them.
 ********************************************************************************
 """
 

@@ -111,6 +111,7 @@ def run(path, folder, data_dir):
         for end in "what a day it is to be at the sea or on some hill".split()
     ]
     (folder / "reviews.csv").write_text("text,label\n" + "".join(texts))
+    (folder / "poems.txt").write_text("The sea is wide\nA hill is high\n" * 20)
     (folder / "bin").mkdir()
     python = folder / "bin" / "python"
     short = f'[ "$1" = train.py ] && set -- "$@" {" ".join(SHORT)}'

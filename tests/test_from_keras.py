@@ -226,28 +226,14 @@ import sys
 import keras
 import numpy as np
 import flaxrnn
+from benchmarks import peers
 
 keras.utils.set_random_seed(0)
 for task, words, maxlen, count in (("reuters", 1_000, 100, 800), ("imdb", 5_000, 500, 160)):
     data = flaxrnn.load_data(task, num_words=words, maxlen=maxlen, source="real")
     (x_train, y_train), (x_test, _) = data
-    layers = [keras.layers.Embedding(words, 100)]
-    if task == "reuters":
-        layers += [
-            keras.layers.LSTM(100, activation="tanh"),
-            keras.layers.Dense(46, activation="softmax"),
-        ]
-        loss = "sparse_categorical_crossentropy"
-    else:
-        layers += [
-            keras.layers.Dropout(0.5),
-            keras.layers.Conv1D(64, 5, padding="valid", activation="relu", strides=1),
-            keras.layers.MaxPooling1D(pool_size=4),
-            keras.layers.LSTM(55),
-            keras.layers.Dense(1, activation="sigmoid"),
-        ]
-        loss = "binary_crossentropy"
-    model = keras.Sequential(layers)
+    loss = "sparse_categorical_crossentropy" if task == "reuters" else "binary_crossentropy"
+    model = peers.chapter_model(task)
     model.compile(loss=loss, optimizer=keras.optimizers.Adam(0.01))
     model.fit(x_train[:count], y_train[:count], batch_size=20, epochs=1, verbose=0)
     model.save(f"{sys.argv[1]}/{task}.keras")

@@ -17,6 +17,7 @@ import tensorflow_datasets as tfds
 from test_train_cli import run
 
 import flaxrnn
+from configs import language_model
 from configs import text as text_config
 from flaxrnn import data, datasets, loop, text
 from flaxrnn.datasets import own
@@ -276,6 +277,40 @@ def test_tfds_dataset_by_name(tmp_path, capfd):
     assert capfd.readouterr().out == ""
 
 
+def test_without_classes_any_texts_do(tmp_path, capsys):
+    """For a language model: lines, files, or a table whose labels are not looked at."""
+    write_csv(tmp_path / "a.csv", [(raw,) for raw, _ in ROWS], ("text",))
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": raw}) for raw, _ in ROWS))
+    (tmp_path / "a.txt").write_text("\n \n".join(raw for raw, _ in ROWS))
+    for i, (raw, label) in enumerate(ROWS):
+        folder = tmp_path / "folder" / label
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{i}.txt").write_text(raw)
+    for name in ("a.csv", "a.jsonl", "a.txt", "folder"):
+        corpus = load(tmp_path / name, tmp_path, label_field=None)
+        assert corpus.label_names == [""]
+        assert (len(corpus.train), len(corpus.test)) == (18, 2)
+        assert set(corpus.vocabulary.words) <= {"good", "bad", *"abcdefghij"}
+    assert capsys.readouterr().err.endswith("folder: 18 texts to train on, 2 to test\n")
+    (tmp_path / "one.txt").write_text("alone")
+    with pytest.raises(DataError, match=r"one\.txt: there is a single text, not two"):
+        load(tmp_path / "one.txt", tmp_path, label_field=None)
+    with pytest.raises(DataError, match=r"a\.txt must end in \.csv, \.tsv or \.jsonl, or be a"):
+        load(tmp_path / "a.txt", tmp_path)
+
+
+def test_lines_train_a_language_model(tmp_path):
+    (tmp_path / "a.txt").write_text("ab ab ab ab\nba ba ba ba\n" * 100)
+    config = language_model.get_config("text")
+    config.data.update({"path": str(tmp_path / "a.txt"), "data_dir": str(tmp_path / "data")})
+    config.model.update({"embedding_size": 8, "hidden_size": 32})
+    config.train.update({"epochs": 15, "batch_size": 8, "learning_rate": 0.02})
+    result = flaxrnn.train(config, tmp_path / "run")
+    assert result["test_accuracy"] > 0.9  # the first letter of a text cannot be known
+    texts = flaxrnn.load(tmp_path / "run").generate(["a", "b"], temperature=0)
+    assert texts == ["ab ab ab ab", "ba ba ba ba"]
+
+
 # Splits
 
 
@@ -449,13 +484,14 @@ def test_what_is_read_is_told_and_empty_texts_are_left_out(tmp_path, capsys):
     assert capsys.readouterr().err == f"b.csv{told}\n"
 
 
-def test_a_mistaken_command_is_one_line_and_its_workdir_can_be_used_again(tmp_path):
+def test_a_mistaken_command_is_one_line_and_leaves_no_workdir(tmp_path):
     path = write_csv(tmp_path / "a.csv", ROWS)
     command = ["--config", "configs/text.py", f"--workdir={tmp_path / 'run'}"]
     done = run(*command, f"--config.data.path={tmp_path / 'b.csv'}")
     assert done.returncode == 2
     assert done.stderr == f"error: data.path: there is no file or folder {tmp_path / 'b.csv'}\n"
     assert done.stdout == ""
+    assert not (tmp_path / "run").exists()
     with loop._open_workdir(tmp_path / "run", small_config(path, tmp_path)):
         kept = json.loads((tmp_path / "run" / "config.json").read_text())
     assert kept["data"]["path"] == str(path)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from flaxrnn import recurrence
+from flaxrnn.errors import ConfigError
 
 B, T, D, H = 4, 7, 5, 3
 LAYERS = list(recurrence.LAYERS)
@@ -151,8 +152,8 @@ def test_a_text_in_two_parts_equals_the_whole(cell, way):
     )
 
 
-class Minimal(recurrence.Cell):
-    """A cell that says nothing of its backward pass."""
+class Minimal(recurrence.Recurrent):
+    """Says nothing of its backward pass."""
 
     gates = 2
 
@@ -164,13 +165,9 @@ class Minimal(recurrence.Cell):
         return (keep * h + (1 - keep) * jnp.tanh(new),)
 
 
-class MinimalLayer(recurrence.Recurrent):
-    cell = Minimal
-
-
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("cls", [*recurrence.LAYERS.values(), MinimalLayer])
+@pytest.mark.parametrize("cls", [*recurrence.LAYERS.values(), Minimal])
 def test_fused_equals_scan(cls, reverse, seed):
     """Outputs, carries and all gradients; over arrays and tables, with and without recomputing."""
     rng = np.random.default_rng(seed)
@@ -286,3 +283,25 @@ def test_composes_with_jit_vmap_and_grad(cell):
     np.testing.assert_allclose(
         jax.jit(jax.vmap(run))(x), np.stack([run(x[0]), run(x[1])]), rtol=1e-5, atol=1e-6
     )
+
+
+def test_a_layer_of_ones_own_is_found_by_its_module(tmp_path, monkeypatch):
+    (tmp_path / "own_cell.py").write_text(
+        "from flaxrnn import recurrence\n"
+        "class Plain(recurrence.Recurrent):\n"
+        "    gates = 1\n"
+        "    gate = staticmethod(lambda carry, z, u: (z + u,))\n"
+    )
+    (tmp_path / "broken_cell.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    layer = recurrence.named("own_cell:Plain")
+    assert issubclass(layer, recurrence.Recurrent)
+    assert layer is recurrence.named("own_cell:Plain")
+    for name, problem in [
+        ("nowhere:Plain", "nowhere cannot be imported: No module named 'nowhere'"),
+        ("broken_cell:Plain", "broken_cell cannot be imported: division by zero"),
+        ("own_cell:Other", "own_cell has no subclass of Recurrent named 'Other'"),
+        ("own_cell:recurrence", "own_cell has no subclass of Recurrent named 'recurrence'"),
+    ]:
+        with pytest.raises(ConfigError, match=f"model.cell: {problem}"):
+            recurrence.named(name)

@@ -1,4 +1,4 @@
-"""Texts of the user's own: a table, JSON lines, a folder or a TFDS dataset → labelled examples."""
+"""Texts of the user's own: a table, lines, a folder or a TFDS dataset → examples."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Example(NamedTuple):
     """A text and its class."""
 
     text: str
-    label: str
+    label: str  # "": classes are not asked for
     split: str  # train | test | "": the source does not say
 
 
@@ -42,14 +42,17 @@ class Source:
     read: Callable[[], list[Example]]
 
 
-def find(path: str, text_field: str, label_field: str, data_dir: str | None = None) -> Source:
+def find(
+    path: str, text_field: str, label_field: str | None, data_dir: str | None = None
+) -> Source:
     """Finds a source and takes its fingerprint.
 
     Args:
         path: A file .csv, .tsv or .jsonl in UTF-8; a folder with a folder of .txt files a class,
-            or two such folders, train and test; else a TFDS dataset, like "glue/sst2".
+            or two such folders, train and test; else a TFDS dataset, like "glue/sst2". Where no
+            class is asked for, also a file .txt, a text a line, or a folder of .txt files.
         text_field: The column, key or feature that holds a text.
-        label_field: The one that holds its class.
+        label_field: The one that holds its class; None: no class is asked for.
         data_dir: Where TFDS datasets are prepared; default: TFDS' own.
 
     Raises:
@@ -58,7 +61,7 @@ def find(path: str, text_field: str, label_field: str, data_dir: str | None = No
     place = Path(path).expanduser()
     try:
         if place.is_dir():
-            return _folder(place)
+            return _folder(place, label_field is not None)
         if place.is_file():
             return _file(place, text_field, label_field)
     except OSError as error:
@@ -69,17 +72,21 @@ def find(path: str, text_field: str, label_field: str, data_dir: str | None = No
     return _dataset(path, text_field, label_field, data_dir)
 
 
-def _file(place: Path, text_field: str, label_field: str) -> Source:
+def _file(place: Path, text_field: str, label_field: str | None) -> Source:
     kind = place.suffix.lower()
-    if kind not in (*_DELIMITERS, ".jsonl"):
-        raise DataError(f"data.path: {place} must end in .csv, .tsv or .jsonl, or be a folder")
+    kinds = [*_DELIMITERS, ".jsonl", *([".txt"] if label_field is None else [])]
+    if kind not in kinds:
+        listed_kinds = f"{', '.join(kinds[:-1])} or {kinds[-1]}"
+        raise DataError(f"data.path: {place} must end in {listed_kinds}, or be a folder")
     content = place.read_bytes()
 
     def read() -> list[Example]:
         decoded = _decoded(place, content)
         if not decoded.strip():
             raise DataError(f"data.path: {place} is empty")
-        if kind == ".jsonl":
+        if kind == ".txt":
+            found = [Example(line, "", "") for line in decoded.splitlines() if line.strip()]
+        elif kind == ".jsonl":
             found = list(_lines(place, decoded, text_field, label_field))
         else:
             found = list(_rows(place, decoded, _DELIMITERS[kind], text_field, label_field))
@@ -106,7 +113,7 @@ def _decoded(place: Path, content: bytes) -> str:
 
 
 def _rows(
-    place: Path, decoded: str, delimiter: str, text_field: str, label_field: str
+    place: Path, decoded: str, delimiter: str, text_field: str, label_field: str | None
 ) -> Iterator[Example]:
     csv.field_size_limit(_LONGEST_FIELD)
     lines = io.StringIO(decoded, newline="")
@@ -125,12 +132,7 @@ def _rows(
                 pass  # a blank line
             elif not names:
                 names = [name.strip() for name in row]
-                for field, value in (("text", text_field), ("label", label_field)):
-                    if value not in names:
-                        raise DataError(
-                            f"data.{field}_field: {place} has no column {value!r}, it has"
-                            f" {listed(names)}"
-                        )
+                _check_fields(f"{place} has no column", names, text_field, label_field)
             elif len(row) != len(names):
                 raise DataError(
                     f"data.path: {place}: line {line}: {len(row)} fields, but the header has"
@@ -138,11 +140,12 @@ def _rows(
                 )
             else:
                 values = dict(zip(names, row, strict=True))
+                label = None if label_field is None else values[label_field]
                 yield _example(
                     f"{place}: line {line}",
                     values[text_field],
                     label_field,
-                    values[label_field],
+                    label,
                     values.get(_SPLIT),
                 )
             line = reader.line_num + 1
@@ -153,7 +156,18 @@ def _rows(
         raise DataError(f"data.path: {place}: line {line}: {reason}") from None
 
 
-def _lines(place: Path, decoded: str, text_field: str, label_field: str) -> Iterator[Example]:
+def _check_fields(
+    has_no: str, names: Iterable[str], text_field: str, label_field: str | None
+) -> None:
+    """Raises a DataError that begins with `has_no` where a field is not among `names`."""
+    for field, value in (("text", text_field), ("label", label_field)):
+        if value is not None and value not in names:
+            raise DataError(f"data.{field}_field: {has_no} {value!r}, it has {listed(names)}")
+
+
+def _lines(
+    place: Path, decoded: str, text_field: str, label_field: str | None
+) -> Iterator[Example]:
     for number, line in enumerate(decoded.split("\n"), 1):
         if not line.strip():
             continue
@@ -164,12 +178,8 @@ def _lines(place: Path, decoded: str, text_field: str, label_field: str) -> Iter
             raise DataError(f"data.path: {where}: no JSON ({error})") from None
         if not isinstance(values, dict):
             raise DataError(f"data.path: {where}: must be an object with keys, like {{...}}")
-        for field, name in (("text", text_field), ("label", label_field)):
-            if name not in values:
-                raise DataError(
-                    f"data.{field}_field: {where} has no key {name!r}, it has {listed(values)}"
-                )
-        text, label = values[text_field], values[label_field]
+        _check_fields(f"{where} has no key", values, text_field, label_field)
+        text, label = values[text_field], "" if label_field is None else values[label_field]
         if type(text) is not str:
             raise DataError(f"data.path: {where}: {text_field} must be a string, not {text!r}")
         if type(label) not in (str, int):
@@ -180,9 +190,11 @@ def _lines(place: Path, decoded: str, text_field: str, label_field: str) -> Iter
         yield _example(where, text, label_field, str(label), values.get(_SPLIT))
 
 
-def _example(where: str, text: str, label_field: str, label: str, split: Any) -> Example:
-    label = unicodedata.normalize("NFC", label.strip())
-    if not label:
+def _example(
+    where: str, text: str, label_field: str | None, label: str | None, split: Any
+) -> Example:
+    label = unicodedata.normalize("NFC", (label or "").strip())
+    if label_field is not None and not label:
         raise DataError(f"data.path: {where}: {label_field} is empty")
     if split is not None and split not in ("train", "test"):
         raise DataError(f"data.path: {where}: {_SPLIT} must be train or test, not {split!r}")
@@ -198,27 +210,33 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(shown[:20]) + more
 
 
-def _folder(place: Path) -> Source:
+def _folder(place: Path, classes: bool) -> Source:
     names = [path.name for path in _folders(place)]
     splits = {"": place / "train" if names == ["train"] else place}
     if {"train", "test"} <= set(names):
         splits = {split: place / split for split in ("train", "test")}
     contents = {}
     for split, folder in splits.items():
-        classes = _folders(folder)
-        if not classes:
+        if classes and not _folders(folder):
             raise DataError(
                 f"data.path: {folder} holds no folder; it must have one of .txt files a class"
             )
-        for label in classes:
-            paths = sorted(label.glob("*.txt"))
+        for holder in _folders(folder) if classes else [folder]:
+            paths = sorted(holder.glob("*.txt") if classes else holder.rglob("*.txt"))
             if not paths:
-                raise DataError(f"data.path: {label} holds no .txt file")
+                raise DataError(f"data.path: {holder} holds no .txt file")
             contents.update({path: (split, path.read_bytes()) for path in paths})
 
     def read() -> list[Example]:
+        field = "folder" if classes else None
         return [
-            _example(str(path), _decoded(path, content), "folder", path.parent.name, split or None)
+            _example(
+                str(path),
+                _decoded(path, content),
+                field,
+                path.parent.name if classes else None,
+                split or None,
+            )
             for path, (split, content) in contents.items()
         ]
 
@@ -230,20 +248,17 @@ def _folders(place: Path) -> list[Path]:
     return sorted(p for p in place.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
-def _dataset(name: str, text_field: str, label_field: str, data_dir: str | None) -> Source:
+def _dataset(name: str, text_field: str, label_field: str | None, data_dir: str | None) -> Source:
     builder = datasets.prepare_named(name, data_dir)
     features = builder.info.features
-    for field, value in (("text", text_field), ("label", label_field)):
-        if value not in features:
-            raise DataError(
-                f"data.{field}_field: {name} has no feature {value!r}, it has {listed(features)}"
-            )
-    names = getattr(features[label_field], "names", None)
+    _check_fields(f"{name} has no feature", features, text_field, label_field)
+    names = getattr(features[label_field], "names", None) if label_field else None
 
     def labelled(split: str) -> list[tuple[str, str]]:
         found = []
         for row in datasets.examples(builder, split):
-            text, label = row[text_field], row[label_field]
+            text = row[text_field]
+            label: Any = row[label_field] if label_field else ""
             if not isinstance(text, bytes):
                 raise DataError(f"data.text_field: {text_field} of {name} is no text")
             if names is None:
@@ -259,7 +274,7 @@ def _dataset(name: str, text_field: str, label_field: str, data_dir: str | None)
         splits = [split for split in ("train", "test") if split in builder.info.splits]
         parts = {split: labelled(split) for split in splits}
         if not parts.get("train"):
-            raise DataError(f"data.path: {name} has no split train with labels")
+            raise DataError(f"data.path: {name} has no split train with texts, or labels of them")
         divided = bool(parts.get("test"))
         return [
             _example(f"{name}: {split}", text, label_field, label, split if divided else None)
@@ -300,19 +315,20 @@ def divide(
         seed: Of the order of the texts.
 
     Returns:
-        The classes, sorted; the rows of train and of test.
+        The classes, sorted; the rows of train and of test. Without classes, there is one, "".
 
     Raises:
         DataError: There are fewer than two classes, or too few texts of one.
     """
     labels = [example.label for example in examples]
     counts = Counter(labels)
-    if len(counts) < 2:
+    if len(counts) < 2 and "" not in counts:
         found = f"all have the same, {min(counts)!r}" if counts else "none is left"
         raise DataError(f"data.path: {name}: texts of two classes are needed; {found}")
     for label, count in counts.items():
         if count == 1:
-            raise DataError(f"data.path: {name}: the class {label!r} has a single text, not two")
+            of_class = f"the class {label!r} has" if label else "there is"
+            raise DataError(f"data.path: {name}: {of_class} a single text, not two")
     said = [example.split for example in examples]
     if not any(said):
         order = _spread(labels, seed)
