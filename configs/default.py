@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
                 "label_field": "label",  # of task text: the column of their classes
                 "test_fraction": 0.1,  # of each class, where your own texts have no test split
                 "tokenizer": "words",  # words | characters | subword
-                "num_words": 1_000,  # vocabulary size, special ids included
+                "num_words": 1_000,  # vocabulary size at most, special ids included
                 "maxlen": 100,  # tokens; of a longer text the last ones stay
                 "padding": "post",  # post: masked | pre: read as if it were text, as in Keras
                 "max_padding": 0.1,  # share of padding that length buckets allow; 1: no buckets

@@ -223,7 +223,7 @@ def read(workdir: str | Path) -> Trained:
         kind = f"config.json: {error}" if isinstance(error, ConfigError) else error
         raise WorkdirError(f"--workdir: {workdir}: no trained model here ({kind})") from None
     vocabulary = text.Vocabulary.load(workdir / "vocabulary.json")
-    model = models.build(settings.model, settings.data.num_words, len(label_names))
+    model = models.build(settings.model, vocabulary.num_words, len(label_names))
     shapes = jax.eval_shape(lambda: models.init_params(model, jax.random.key(0)))
     like = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     found = checkpoint.latest(workdir / "checkpoints", weights=like)

@@ -85,9 +85,11 @@ def convert(weights: str | Path, config: ConfigDict, workdir: str | Path) -> Non
     shapes = jax.eval_shape(lambda: models.init_params(model, jax.random.key(0)))
     shapes = {name: leaf.shape for name, leaf in flatten_dict(shapes, sep="/").items()}
     params = read(weights, shapes, model.conv_pool)
+    vocabulary = corpus.vocabulary.limit(config.data.num_words)
+    params["embed/embedding"] = params["embed/embedding"][: vocabulary.num_words]
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        corpus.vocabulary.limit(config.data.num_words).save(workdir / "vocabulary.json")
+        vocabulary.save(workdir / "vocabulary.json")
         files.write_atomically(workdir / "labels.json", json.dumps(corpus.label_names))
         settings = json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
         files.write_atomically(workdir / "config.json", settings)

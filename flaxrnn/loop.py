@@ -155,7 +155,8 @@ def _start(
     fingerprint = _fingerprint(config, material.texts)
     if cluster.from_first(fingerprint) != fingerprint:
         raise ConfigError("--config: the processes of the run have different configs or corpora")
-    model = models.build(config.model, config.data.num_words, len(label_names))
+    vocabulary = corpus.vocabulary.limit(config.data.num_words)
+    model = models.build(config.model, vocabulary.num_words, len(label_names))
     optimizer = optim.adam(
         config.train.learning_rate,
         config.train.schedule,
@@ -170,7 +171,6 @@ def _start(
     state, weights, progress = _resume(checkpoints, state, fingerprint, workdir)
     if progress["seconds"]:
         clock.add(progress["seconds"])
-    vocabulary = corpus.vocabulary.limit(config.data.num_words)
     summary = models.summary(model, config.train.batch_size, config.data.maxlen)
     if cluster.is_first():
         vocabulary.save(workdir / "vocabulary.json")

@@ -210,6 +210,11 @@ class Vocabulary:
         """Number of words, the three special ids not counted."""
         return len(self.words)
 
+    @property
+    def num_words(self) -> int:
+        """The ids of the words, and the special ones, are below it."""
+        return FIRST_WORD + len(self.words)
+
     def limit(self, num_words: int) -> Vocabulary:
         """Keeps the words whose id is below `num_words`, as Keras' `num_words` does."""
         return Vocabulary(self.words[: num_words - FIRST_WORD], self.tokenizer)

@@ -122,6 +122,18 @@ def test_a_file_predicts_what_keras_would(task, suffix, tiny_corpus, tmp_path, c
     assert np.ptp(expected, axis=0).max() > 1e-3  # they do differ
 
 
+def test_rows_of_words_that_the_corpus_lacks_are_left_out(tiny_corpus, tmp_path):
+    arrays, more = variables("imdb"), np.ones((4, E), np.float32)
+    arrays["embedding/vars/0"] = np.concatenate([arrays["embedding/vars/0"], more])
+    config = settings("imdb")
+    config.data.num_words = V + 4
+    from_keras.convert(write(tmp_path / "a.weights.h5", arrays), config, tmp_path / "more")
+    path = write(tmp_path / "b.weights.h5", variables("imdb"))
+    from_keras.convert(path, settings("imdb"), tmp_path / "run")
+    more, exact = (flaxrnn.load(tmp_path / name).predict(TEXTS)[1] for name in ("more", "run"))
+    np.testing.assert_array_equal(more, exact)
+
+
 def test_no_run_goes_on_from_weights_alone(tiny_corpus, tmp_path):
     path = write(tmp_path / "a.weights.h5", variables("imdb"))
     from_keras.convert(path, settings("imdb"), tmp_path / "run")

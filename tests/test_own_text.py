@@ -303,10 +303,11 @@ def test_lines_train_a_language_model(tmp_path):
     (tmp_path / "a.txt").write_text("ab ab ab ab\nba ba ba ba\n" * 100)
     config = language_model.get_config("text")
     config.data.update({"path": str(tmp_path / "a.txt"), "data_dir": str(tmp_path / "data")})
-    config.data.num_words = 10
     config.model.update({"embedding_size": 8, "hidden_size": 32})
     config.train.update({"epochs": 15, "batch_size": 8, "learning_rate": 0.02})
     result = flaxrnn.train(config, tmp_path / "run")
+    ids = 7  # of two letters and the space, and the special ones: not of data.num_words
+    assert result["parameters"] == 8 * ids + (8 + 32 + 1) * 4 * 32 + (32 + 1) * ids
     assert result["test_accuracy"] > 0.9  # the first letter of a text cannot be known
     texts = flaxrnn.load(tmp_path / "run").generate(["a", "b"], temperature=0)
     assert texts == ["ab ab ab ab", "ba ba ba ba"]
