@@ -32,7 +32,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.model.embedding_size = 64
         config.model.hidden_size = 256
         config.train.batch_size = 32
-        config.train.learning_rate = 5e-3
+        config.train.learning_rate = 1e-2
         config.train.epochs = 20
         return config
     if variant:
