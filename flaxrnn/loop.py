@@ -492,7 +492,7 @@ def _open_workdir(workdir: Path, config: ConfigDict) -> Iterator[Path]:
         yield workdir
         return
     path, lock = workdir / "config.json", filelock.FileLock(workdir / ".lock", blocking=False)
-    made = not workdir.exists()
+    made = [folder for folder in (workdir, *workdir.parents) if not folder.exists()]
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -523,7 +523,8 @@ def _open_workdir(workdir: Path, config: ConfigDict) -> Iterator[Path]:
                 with contextlib.suppress(OSError):
                     path.unlink()
                     (workdir / ".lock").unlink()
-                    workdir.rmdir()
+                    for folder in made:
+                        folder.rmdir()
 
 
 def _check_same(config: ConfigDict, before: dict[str, Any], workdir: Path) -> None:

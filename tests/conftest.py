@@ -5,6 +5,9 @@ import os
 import shutil
 import tempfile
 
+# Most of the time of the tests is LLVM's. Also for the processes that they start; before JAX.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
+
 import jax
 import numpy as np
 import pytest
