@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flaxrnn import config, terminal
+from flaxrnn import config, plots, terminal
 from flaxrnn.errors import ConfigError, WorkdirError
 
 # Heading → what of `result.json`, and how it is shown.
@@ -170,7 +170,7 @@ def plot(groups: list[list[Run]], path: Path) -> None:
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
     try:
-        figure.savefig(path, dpi=110)
+        plots.save(figure, path)
     except OSError as error:
         raise WorkdirError(f"--plot: {path} cannot be written ({error.strerror})") from None
 

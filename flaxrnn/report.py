@@ -21,7 +21,7 @@ from tensorboardX.record_writer import RecordWriter
 from tensorboardX.summary import scalar
 from tqdm import tqdm
 
-from flaxrnn import files, page
+from flaxrnn import files, page, plots
 
 PACKAGES = ("flaxrnn", "jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets")
 
@@ -248,4 +248,4 @@ def draw_curves(history: list[dict[str, Any]], result: dict[str, Any], path: Pat
         f"{result['task']} on {corpus}, seed {result['seed']}"
         f" — test accuracy {result['test_accuracy']:.4f}"
     )
-    figure.savefig(path, dpi=110)
+    plots.save(figure, path)

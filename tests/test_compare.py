@@ -88,7 +88,7 @@ def test_what_is_no_finished_run_is_named_in_a_line(tmp_path, capsys):
 
 def test_plot(tmp_path, capsys):
     runs = [write(tmp_path / f"{i}", 0.7 + i / 100, seed=i) for i in range(2)]
-    runs += [write(tmp_path / ("long" * 60), 0.8, imdb)]
+    runs += [write(tmp_path / ("길" * 60), 0.8, imdb)]  # a script that not every font has
     assert compare.read(runs[0]).curve == ([6.0, 10.0], [0.5, 0.6])
     path = tmp_path / "plot.png"
     shown(capsys, *runs, "--plot", path)
