@@ -48,6 +48,8 @@ def cells(line):
 
 def test_runs_that_differ_by_seed_alone_share_a_row(tmp_path, capsys):
     seeds = [write(tmp_path / f"s{i}", a, seed=i) for i, a in enumerate((0.70, 0.72, 0.77))]
+    longer = json.loads((seeds[0] / "result.json").read_text()) | {"epochs": 4}
+    (seeds[0] / "result.json").write_text(json.dumps(longer))
     gru = write(tmp_path / "gru", 0.75, seconds=12.34, model__cell="gru")
     lines, err = shown(capsys, *seeds, gru)
     assert err == ""
@@ -55,7 +57,7 @@ def test_runs_that_differ_by_seed_alone_share_a_row(tmp_path, capsys):
     assert header == ["run", "n", *compare.COLUMNS, "model.cell"]
     assert first == [str(gru), "1", "0.7500", "1.5000", "0.2500", "12.3", "185,046", "2", "gru"]
     assert second[:3] == [f"{seeds[0]} (+2)", "3", "0.7300 ± 0.0361"]
-    assert second[3:] == ["1.5000", "0.2500", "10.0", "185,046", "2", "lstm"]
+    assert second[3:] == ["1.5000", "0.2500", "10.0", "185,046", "2.7 ± 1.2", "lstm"]
     assert len({len("  ".join(line)) for line in lines}) == 1
 
 

@@ -291,7 +291,8 @@ def test_without_classes_any_texts_do(tmp_path, capsys):
         assert corpus.label_names == [""]
         assert (len(corpus.train), len(corpus.test)) == (18, 2)
         assert set(corpus.vocabulary.words) <= {"good", "bad", *"abcdefghij"}
-    assert capsys.readouterr().err.endswith("folder: 18 texts to train on, 2 to test\n")
+    told = ": 18 texts to train on, 2 to test\n"
+    assert capsys.readouterr().err == f"a.csv{told}a.jsonl{told}a.txt{told}folder{told}"
     (tmp_path / "one.txt").write_text("alone")
     with pytest.raises(DataError, match=r"one\.txt: there is a single text, not two"):
         load(tmp_path / "one.txt", tmp_path, label_field=None)

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -273,11 +274,38 @@ def in_a_terminal(arguments, **env):
 
 
 def test_terminal_has_a_table_and_colours(workdir):
-    arguments = ["--workdir", workdir, "--explain", "good film, bad plot"]
+    raw = "good film, bad plot, of a very oil"
+    arguments = ["--workdir", workdir, "--explain", raw]
     shown = in_a_terminal(arguments, TERM="xterm", NO_COLOR="")
     assert " index  label  probability  unknown  green: for the label, red: against" in shown
-    assert re.search("\x1b\\[30;48;5;\\d+m(good|film|bad|plot)\x1b\\[0m", shown)
+    coloured = re.findall("\x1b\\[30;48;5;(\\d+)m(\\w+)\x1b\\[0m", shown)
+    model = loaded(workdir)
+    (weights,) = model.explain([model.read(raw)])[1]
+    speak_for = {w: weight > 0 for w, weight in zip(text.tokenize(raw), weights, strict=True)}
+    assert {int(shade) in predict._FOR for shade, _ in coloured} == {True, False}
+    assert all((int(shade) in predict._FOR) == speak_for[word] for shade, word in coloured)
     assert "\x1b" not in in_a_terminal(arguments, TERM="xterm", NO_COLOR="1")
+
+
+def test_of_a_long_text_the_end_is_read(workdir):
+    reading = loaded(workdir).read("Bad start, " + "a " * (MAXLEN - 2) + "good END!")
+    assert reading.text == "a " * (MAXLEN - 2) + "good END!"
+    assert reading.text[slice(*reading.spans[-2])] == "good"
+    assert (reading.words, len(reading.spans)) == (MAXLEN + 2, MAXLEN)
+
+
+def test_a_typed_line_is_answered_at_once(workdir):
+    ours, theirs = pty.openpty()
+    started = start("--workdir", workdir, stdin=theirs, stdout=subprocess.PIPE)
+    os.close(theirs)
+    os.write(ours, b"good film\n")
+    ready, _, _ = select.select([started.stdout], [], [], 120)
+    os.write(ours, b"\x04")
+    out, err = started.communicate()
+    os.close(ours)
+    assert ready
+    assert json.loads(out)["words"] == 2
+    assert err == "Reading texts, one a line; Ctrl-D ends.\n"
 
 
 @pytest.mark.parametrize(

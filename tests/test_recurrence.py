@@ -301,6 +301,7 @@ def test_a_layer_of_ones_own_is_found_by_its_module(tmp_path, monkeypatch):
         ("nowhere:Plain", "nowhere cannot be imported: No module named 'nowhere'"),
         ("broken_cell:Plain", "broken_cell cannot be imported: division by zero"),
         ("own_cell:Other", "own_cell has no subclass of Recurrent named 'Other'"),
+        ("collections:Counter", "collections has no subclass of Recurrent named 'Counter'"),
         ("own_cell:recurrence", "own_cell has no subclass of Recurrent named 'recurrence'"),
     ]:
         with pytest.raises(ConfigError, match=f"model.cell: {problem}"):
