@@ -519,11 +519,12 @@ def _open_workdir(workdir: Path, config: ConfigDict) -> Iterator[Path]:
         except OSError as error:
             raise WorkdirError(f"--workdir: {workdir} cannot be written ({error})") from None
         finally:
-            if made and not (workdir / "checkpoints").exists():  # the run never began
+            kept = workdir / "checkpoints"
+            if made and not (kept.exists() and any(kept.iterdir())):  # the run never began
                 with contextlib.suppress(OSError):
                     path.unlink()
                     (workdir / ".lock").unlink()
-                    for folder in made:
+                    for folder in [kept, *made] if kept.exists() else made:
                         folder.rmdir()
 
 
