@@ -48,5 +48,7 @@ if __name__ == "__main__":
     except BrokenPipeError:
         os._exit(128 + signal.SIGPIPE)  # nobody reads on, as in `train.py … | head`
     except KeyboardInterrupt as stopped:  # a Stopped, where there was a run to stop
-        print(stopped, file=sys.stderr)
-        sys.exit(getattr(stopped, "exit_code", 128 + signal.SIGINT))
+        sys.stdout.flush()
+        print(stopped, file=sys.stderr, flush=True)
+        # Without a wait for XLA, which may be compiling: it does not survive the usual exit.
+        os._exit(getattr(stopped, "exit_code", 128 + signal.SIGINT))
