@@ -24,16 +24,16 @@ def get_config(variant: str = "") -> ConfigDict:
     config = default.get_config()
     config.data.tokenizer = "characters"
     config.model.target = "next"
-    config.train.averaging = False
+    config.train.batch_size = 32
+    config.train.learning_rate = 1e-2
     config.train.schedule = "one_cycle"
+    config.train.averaging = False
+    config.train.epochs = 20
     if variant == "text":
         config.task = "text"
         config.data.maxlen = 200
         config.model.embedding_size = 64
         config.model.hidden_size = 256
-        config.train.batch_size = 32
-        config.train.learning_rate = 1e-2
-        config.train.epochs = 20
         return config
     if variant:
         raise ValueError(f"variant {variant!r} is not text")
@@ -43,7 +43,4 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.max_padding = 0.5  # one length: the texts are short
     config.model.embedding_size = 16
     config.model.hidden_size = 32
-    config.train.batch_size = 32
-    config.train.learning_rate = 1e-2
-    config.train.epochs = 20
     return config

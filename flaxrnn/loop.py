@@ -520,11 +520,11 @@ def _open_workdir(workdir: Path, config: ConfigDict) -> Iterator[Path]:
             raise WorkdirError(f"--workdir: {workdir} cannot be written ({error})") from None
         finally:
             kept = workdir / "checkpoints"
-            if made and not (kept.exists() and any(kept.iterdir())):  # the run never began
+            if made and not any(kept.glob("*")):  # the run never began
                 with contextlib.suppress(OSError):
                     path.unlink()
                     (workdir / ".lock").unlink()
-                    for folder in [kept, *made] if kept.exists() else made:
+                    for folder in filter(Path.exists, [kept, *made]):
                         folder.rmdir()
 
 

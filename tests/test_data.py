@@ -1,3 +1,4 @@
+import functools
 import itertools
 import shutil
 from pathlib import Path
@@ -114,18 +115,13 @@ def test_batches_are_shuffled_by_seed_and_epoch_alone():
         assert other[1] != epoch(0, 1)[1]
 
 
+arranged = functools.partial(data.arrange, padding="post", max_padding=0.1, validation="train")
+
+
 @pytest.mark.parametrize(("task", "maxlen", "cut"), [("reuters", 100, 0.1), ("imdb", 500, 0.25)])
 def test_padding_of_the_real_corpora_stays_under_a_tenth(task, maxlen, cut, manual_dir, data_dir):
     corpus = data.load_corpus(task, "real", data_dir, manual_dir)
-    material = data.arrange(
-        corpus,
-        num_words=1_000,
-        maxlen=maxlen,
-        padding="post",
-        max_padding=0.1,
-        validation="train",
-        validation_fraction=cut,
-    )
+    material = arranged(corpus, num_words=1_000, maxlen=maxlen, validation_fraction=cut)
     assert len(material.buckets) <= 8
     batches = data.epoch_batches(
         material.rows["train"], material.lengths, material.buckets, 40, seed=0, epoch=1
@@ -141,15 +137,7 @@ def test_short_texts_need_no_bucket_of_the_longest_allowed():
     )
     lengths = [*corpus.train.lengths, *corpus.test.lengths]
     for maxlen, longest in ((500, max(lengths)), (7, 7)):
-        material = data.arrange(
-            corpus,
-            num_words=100,
-            maxlen=maxlen,
-            padding="post",
-            max_padding=0.1,
-            validation="train",
-            validation_fraction=0.2,
-        )
+        material = arranged(corpus, num_words=100, maxlen=maxlen, validation_fraction=0.2)
         assert material.buckets[-1] == longest
 
 
