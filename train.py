@@ -28,10 +28,11 @@ flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
 def main(argv: list[str]) -> None:
     """Trains with the parsed flags."""
     del argv
-    from flaxrnn import cluster, loop, seeds  # import JAX: a mistaken flag is answered before that
+    from flaxrnn import loop, seeds
+    from flaxrnn.runtime import distributed
 
     given = flags.FLAGS
-    cluster.join(given.coordinator, given.num_processes, given.process_id)
+    distributed.initialize(given.coordinator, given.num_processes, given.process_id)
     if given.seeds is None:
         loop.train_and_evaluate(given.config, given.workdir)
     else:

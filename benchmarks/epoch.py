@@ -19,8 +19,12 @@ from typing import Any
 import jax
 
 from benchmarks import peers, throughput
-from flaxrnn import data, devices, loop, models, optim, steps
-from flaxrnn.trainer import Trainer
+from flaxrnn import loop
+from flaxrnn.data import batching, corpora
+from flaxrnn.nn import models
+from flaxrnn.runtime import devices
+from flaxrnn.training import optimizers, steps
+from flaxrnn.training.trainer import Trainer
 
 WAYS: dict[str, dict[str, float]] = {  # changes of the data group of the task's config
     "padded": {"max_padding": 1.0},
@@ -32,16 +36,16 @@ WAYS: dict[str, dict[str, float]] = {  # changes of the data group of the task's
 class Epochs:
     """A task trained in one way, epoch by epoch."""
 
-    def __init__(self, task: str, corpus: data.Corpus, changes: dict[str, float]):
+    def __init__(self, task: str, corpus: corpora.Corpus, changes: dict[str, float]):
         """Compiles it."""
         self.config = importlib.import_module(f"configs.{task}").get_config()
         self.config.data.update(changes)
         settings, train = self.config.data, self.config.train
-        self.material = loop.arranged(corpus, settings)
+        self.training_data = loop.arranged(corpus, settings)
         model = models.build(self.config.model, settings.num_words, len(corpus.label_names))
-        optimizer = optim.adam(train.learning_rate, train.schedule, 1)
+        optimizer = optimizers.adam(train.learning_rate, train.schedule, 1)
         self._trainer = Trainer(
-            self.material,
+            self.training_data,
             model,
             optimizer,
             averaging=train.averaging,
@@ -76,17 +80,17 @@ class Epochs:
 
     def padding(self) -> float:
         """Share of the tokens of an epoch that are padding."""
-        material, size = self.material, self.config.train.batch_size
-        batches = data.epoch_batches(
-            material.rows["train"], material.lengths, material.buckets, size, 0, 1
+        training_data, size = self.training_data, self.config.train.batch_size
+        batches = batching.epoch_batches(
+            training_data.rows["train"], training_data.lengths, training_data.buckets, size, 0, 1
         )
-        tokens = sum(int(material.lengths[batch.rows].sum()) for batch in batches)
-        return 1 - tokens / sum(size * material.buckets[batch.bucket] for batch in batches)
+        tokens = sum(int(training_data.lengths[batch.rows].sum()) for batch in batches)
+        return 1 - tokens / sum(size * training_data.buckets[batch.bucket] for batch in batches)
 
 
 def time_task(task: str, rounds: int) -> dict[str, Any]:
     """Times every way of a task, in turns, and the bare step."""
-    corpus = data.load_corpus(task, "real")
+    corpus = corpora.load_corpus(task, "real")
     ways = {name: Epochs(task, corpus, changes) for name, changes in WAYS.items()}
     config = ways["padded"].config
     spec = {
@@ -98,7 +102,7 @@ def time_task(task: str, rounds: int) -> dict[str, Any]:
     }
     bare_step = peers.flaxrnn(spec)
     dispatch = bare_step.steps  # type: ignore[attr-defined]
-    steps_an_epoch = -(-len(ways["padded"].material.rows["train"]) // config.train.batch_size)
+    steps_an_epoch = -(-len(ways["padded"].training_data.rows["train"]) // config.train.batch_size)
     times: dict[str, list[float]] = {name: [] for name in [*ways, "bare step"]}
     for _ in range(rounds + 1):  # the first is a warm-up
         for name, epochs in ways.items():
@@ -121,7 +125,7 @@ def time_task(task: str, rounds: int) -> dict[str, Any]:
             way = ways[name]
             rows[name] |= {
                 "padding": way.padding(),
-                "buckets": list(way.material.buckets),
+                "buckets": list(way.training_data.buckets),
                 "waited_share": way.waited / sum(times[name]),
             }
             line += f"  padding {way.padding():.1%}, waits {rows[name]['waited_share']:.2%}"
@@ -142,7 +146,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="part of the result file's name")
     arguments = parser.parse_args()
     devices.use_all_cores()
-    devices.keep_compiled(None)
+    devices.enable_compilation_cache(None)
     tasks = {task: time_task(task, arguments.rounds) for task in arguments.tasks}
     path = throughput.RESULTS / f"epoch-{arguments.device}.json"
     path.write_text(json.dumps({**throughput.provenance(), "tasks": tasks}, indent=1) + "\n")

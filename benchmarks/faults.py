@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import throughput
-from flaxrnn import checkpoint
 from flaxrnn.errors import WorkdirError
+from flaxrnn.training import checkpoint
 
 CLOCKS = ("seconds", "train_examples_per_second")
 FLAGS = {  # short runs with many checkpoints

@@ -62,7 +62,10 @@ def flaxrnn(spec: Spec) -> Callable[[], Any]:
 
     import jax
 
-    from flaxrnn import data, devices, models, optim, steps, trainer
+    from flaxrnn.data import batching
+    from flaxrnn.nn import models
+    from flaxrnn.runtime import devices
+    from flaxrnn.training import optimizers, steps, trainer
 
     config = config_of(spec)
     classes = 46 if spec["model"] == "reuters" else 2
@@ -70,18 +73,18 @@ def flaxrnn(spec: Spec) -> Callable[[], Any]:
     tokens, labels = arrays(spec)
     lengths = np.full(len(tokens), tokens.shape[1], np.int32)
     devices.use_all_cores()
-    mesh = devices.mesh_for(spec["batch"])
+    mesh = devices.make_mesh(spec["batch"])
     if spec["mode"] == "infer":
         params = models.init_params(model, jax.random.key(0))
         forward = steps.predictor(model, mesh)
         return lambda: forward(params, tokens, lengths).block_until_ready()
-    optimizer = optim.adam(config.train.learning_rate, "constant", 1)
+    optimizer = optimizers.adam(config.train.learning_rate, "constant", 1)
     state = jax.tree.map(jax.numpy.copy, steps.init_state(model, optimizer, 0))
     everywhere = jax.sharding.PartitionSpec()
     texts = {"tokens": tokens.astype(np.uint16), "lengths": lengths, "labels": labels}
-    state, texts = devices.place((state, texts), mesh, everywhere)
-    batches = [data.Batch(0, np.arange(spec["batch"]))] * trainer.STEPS_A_DISPATCH
-    (chunk,) = data.chunks(batches, spec["batch"], trainer.STEPS_A_DISPATCH, mesh.size)
+    state, texts = devices.shard((state, texts), mesh, everywhere)
+    batches = [batching.Batch(0, np.arange(spec["batch"]))] * trainer.STEPS_PER_DISPATCH
+    (chunk,) = batching.group_batches(batches, spec["batch"], trainer.STEPS_PER_DISPATCH, mesh.size)
     train_steps = functools.partial(
         steps.train_steps,
         model=model,
@@ -90,7 +93,7 @@ def flaxrnn(spec: Spec) -> Callable[[], Any]:
         buckets=(spec["length"],),
     )
     train_steps = steps.in_parallel(train_steps, mesh, everywhere, donate=True)
-    chunk = devices.place(chunk, mesh, steps.CHUNK)
+    chunk = devices.shard(chunk, mesh, steps.CHUNK)
 
     def run() -> None:
         nonlocal state
@@ -100,7 +103,7 @@ def flaxrnn(spec: Spec) -> Callable[[], Any]:
     def program() -> str:
         return train_steps.lower(state, texts, chunk).compile().as_text()
 
-    run.steps = trainer.STEPS_A_DISPATCH  # type: ignore[attr-defined]
+    run.steps = trainer.STEPS_PER_DISPATCH  # type: ignore[attr-defined]
     run.program = program  # type: ignore[attr-defined]
     return run
 

@@ -33,7 +33,7 @@ def part(op_name: str) -> str | None:
     path = inside[0]
     if "psum" in path or "all_reduce" in path:
         return "adding up over devices"
-    if "TextClassifier" not in path:
+    if "TextModel" not in path:
         return "loss" if "jvp" in path else "optimizer, averaging, guard, batch"
     direction = "backward" if "transpose(" in path else "forward"
     names = [name for name in path.split("/")[1:] if not name.startswith(("transpose", "jvp"))]

@@ -14,7 +14,7 @@ import time
 import jax
 
 from benchmarks import throughput
-from flaxrnn import recurrence
+from flaxrnn.nn import recurrence
 
 BATCH, LENGTH, INPUTS, FEATURES = 16, 4_000, 64, 128
 

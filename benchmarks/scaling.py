@@ -29,17 +29,17 @@ SECONDS = 3.0
 def child(spec: dict[str, Any], address: str, processes: int, process: int) -> None:
     """Times steps in this process, one of several; prints the mean, and what is added up."""
     from benchmarks import peers
-    from flaxrnn import cluster, devices
+    from flaxrnn.runtime import devices, distributed
 
     devices.use_all_cores()
     if processes > 1:
-        cluster.join(address, processes, process)
+        distributed.initialize(address, processes, process)
     run = peers.flaxrnn(spec)
     began = time.perf_counter()
     run()
     run()
     calls = max(2, round(SECONDS / ((time.perf_counter() - began) / 2)))
-    calls = cluster.from_first(calls)
+    calls = distributed.broadcast(calls)
     began = time.perf_counter()
     for _ in range(calls):
         run()

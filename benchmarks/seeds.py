@@ -24,8 +24,11 @@ from jax.sharding import Mesh, PartitionSpec
 
 from benchmarks import peers, throughput
 from configs import imdb, reuters
-from flaxrnn import data, devices, models, optim, steps
-from flaxrnn.trainer import STEPS_A_DISPATCH
+from flaxrnn.data import batching
+from flaxrnn.nn import models
+from flaxrnn.runtime import devices
+from flaxrnn.training import optimizers, steps
+from flaxrnn.training.trainer import STEPS_PER_DISPATCH
 
 MODELS = {"reuters": (reuters, 20, 100), "imdb": (imdb, 40, 500)}  # config, batch, length
 COUNTS = (1, 2, 4)
@@ -36,9 +39,9 @@ def in_turn(train_steps: Callable, mesh: Mesh, states: list, texts: Any, rows: l
     """A dispatch a seed, as the training loop runs it."""
     batch = len(rows[0][0].rows)
     chunks = [
-        devices.place(_chunk(batches, batch, mesh.size), mesh, steps.CHUNK) for batches in rows
+        devices.shard(_chunk(batches, batch, mesh.size), mesh, steps.CHUNK) for batches in rows
     ]
-    states, texts = devices.place((states, texts), mesh, EVERYWHERE)
+    states, texts = devices.shard((states, texts), mesh, EVERYWHERE)
     wrapped = steps.in_parallel(train_steps, mesh, EVERYWHERE, donate=True)
     program = devices.compiled(wrapped, states[0], texts, chunks[0])
 
@@ -63,7 +66,7 @@ def vmapped(train_steps: Callable, mesh: Mesh, states: list, texts: Any, rows: l
     )
     over_seeds = jax.vmap(
         functools.partial(train_steps, axis="data"),
-        in_axes=(0, None, data.Chunk(0, 0, *[None] * 3)),
+        in_axes=(0, None, batching.BatchGroup(0, 0, *[None] * 3)),
     )
     return _at_once(over_seeds, mesh, EVERYWHERE, lie, states, texts, chunk)
 
@@ -74,7 +77,7 @@ def spread(train_steps: Callable, mesh: Mesh, states: list, texts: Any, rows: li
     chunk = jax.tree.map(lambda *some: np.stack(some), *[_chunk(b, batch, 1) for b in rows])
     mesh = Mesh(mesh.devices[: len(states)], ("data",))
 
-    def each(states: Any, texts: Any, chunks: data.Chunk) -> Any:
+    def each(states: Any, texts: Any, chunks: batching.BatchGroup) -> Any:
         return jax.lax.map(lambda one: train_steps(one[0], texts, one[1]), (states, chunks))
 
     own = PartitionSpec("data")
@@ -82,11 +85,17 @@ def spread(train_steps: Callable, mesh: Mesh, states: list, texts: Any, rows: li
 
 
 def _at_once(
-    function: Callable, mesh: Mesh, own: Any, lie: Any, states: list, texts: Any, chunk: data.Chunk
+    function: Callable,
+    mesh: Mesh,
+    own: Any,
+    lie: Any,
+    states: list,
+    texts: Any,
+    chunk: batching.BatchGroup,
 ) -> Callable:
     state = jax.tree.map(lambda *leaves: jax.numpy.stack(leaves), *states)
     arguments = [
-        devices.place(tree, mesh, spec)
+        devices.shard(tree, mesh, spec)
         for tree, spec in ((state, own), (texts, EVERYWHERE), (chunk, lie))
     ]
     wrapped = jax.jit(
@@ -107,8 +116,8 @@ def _at_once(
 LAYOUTS = {"in turn": in_turn, "vmapped": vmapped, "spread": spread}
 
 
-def _chunk(batches: list[data.Batch], batch_size: int, size: int) -> data.Chunk:
-    (chunk,) = data.chunks(batches, batch_size, STEPS_A_DISPATCH, size)
+def _chunk(batches: list[batching.Batch], batch_size: int, size: int) -> batching.BatchGroup:
+    (chunk,) = batching.group_batches(batches, batch_size, STEPS_PER_DISPATCH, size)
     return chunk
 
 
@@ -116,17 +125,17 @@ def build(name: str, layout: str, count: int) -> Callable:
     """A call that trains `count` seeds of a model for a dispatch."""
     module, batch, length = MODELS[name]
     config = module.get_config()
-    texts = {"model": name, "batch": batch * STEPS_A_DISPATCH, "length": length}
+    texts = {"model": name, "batch": batch * STEPS_PER_DISPATCH, "length": length}
     tokens, labels = peers.arrays(texts)
     lengths = np.full(len(tokens), length, np.int32)
     model = models.build(config.model, config.data.num_words, 46 if name == "reuters" else 2)
-    optimizer = optim.adam(config.train.learning_rate, "constant", 1)
+    optimizer = optimizers.adam(config.train.learning_rate, "constant", 1)
     states = [
         jax.tree.map(jax.numpy.copy, steps.init_state(model, optimizer, seed))
         for seed in range(count)
     ]
     rows = [
-        data.epoch_batches(np.arange(len(tokens)), lengths, (length,), batch, seed, 1)
+        batching.epoch_batches(np.arange(len(tokens)), lengths, (length,), batch, seed, 1)
         for seed in range(count)
     ]
     train_steps = functools.partial(
@@ -137,7 +146,7 @@ def build(name: str, layout: str, count: int) -> Callable:
         buckets=(length,),
     )
     arrays = {"tokens": tokens.astype(np.uint16), "lengths": lengths, "labels": labels}
-    return LAYOUTS[layout](train_steps, devices.mesh_for(batch), states, arrays, rows)
+    return LAYOUTS[layout](train_steps, devices.make_mesh(batch), states, arrays, rows)
 
 
 def time_model(name: str, rounds: int) -> list[dict[str, Any]]:
@@ -150,7 +159,7 @@ def time_model(name: str, rounds: int) -> list[dict[str, Any]]:
             began = time.perf_counter(), time.process_time()
             run()
             ended = time.perf_counter(), time.process_time()
-            steps_done = STEPS_A_DISPATCH * choice[1]
+            steps_done = STEPS_PER_DISPATCH * choice[1]
             times[choice].append(
                 tuple(1e3 * (b - a) / steps_done for a, b in zip(began, ended, strict=True))
             )
@@ -187,7 +196,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="part of the result file's name")
     arguments = parser.parse_args()
     devices.use_all_cores()
-    devices.keep_compiled(None)
+    devices.enable_compilation_cache(None)
     rows = [row for name in arguments.models for row in time_model(name, arguments.rounds)]
     record = {**throughput.provenance(), "rounds": arguments.rounds, "rows": rows}
     path = throughput.RESULTS / f"seeds-{arguments.device}.json"

@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import peers
-from flaxrnn import report
+from flaxrnn.reporting import report
 
 RESULTS = Path(__file__).parent / "results"
 OWN = [  # model, batch, length, hidden, mode

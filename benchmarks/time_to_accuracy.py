@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import peers, throughput
-from flaxrnn import data, loop
+from flaxrnn import loop
+from flaxrnn.data import corpora
 
 BOOK = {"reuters": 0.7177, "imdb": 0.8796}  # test accuracy
 MOST_EPOCHS = {"reuters": 30, "imdb": 10}
@@ -93,8 +94,8 @@ def shares_of_peak(task: str, runs: dict[str, list], peak: float) -> dict[str, f
     shares = {}
     for name, variant in (("keras", "keras"), ("flaxrnn", "fast")):
         config = module.get_config(variant)
-        material = loop.arranged(data.load_corpus(task, "real"), config.data)
-        tokens = material.lengths[material.rows["train"]].sum()
+        training_data = loop.arranged(corpora.load_corpus(task, "real"), config.data)
+        tokens = training_data.lengths[training_data.rows["train"]].sum()
         work = 3 * tokens * peers.flops_a_token(config.model)
         seconds = statistics.mean(
             run.get("train", run["seconds"]) / run["epochs"] for run in runs[name]

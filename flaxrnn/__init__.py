@@ -4,18 +4,18 @@ flaxrnn.load_data("imdb", num_words=5000, maxlen=500)   the corpora, as Keras us
 flaxrnn.train(config, workdir)                          the result of a run
 flaxrnn.load(workdir).predict(texts)                    labels and probabilities
 flaxrnn.load(workdir).generate(prompts)                 more text, by a language model
-flaxrnn.recurrence.LSTM(100)                            the layers, as linen modules
+flaxrnn.nn.LSTM(100)                                    the layers, as linen modules
 """
 
 import importlib
 from typing import Any
 
 _LAZY = {  # name → module and attribute; imported when first used, JAX and TFDS take seconds
-    "load_data": ("flaxrnn.data", "load_data"),
+    "load_data": ("flaxrnn.data.corpora", "load_data"),
     "train": ("flaxrnn.loop", "train_and_evaluate"),
-    "load": ("flaxrnn.classifier", "load"),
+    "load": ("flaxrnn.inference.predictor", "load"),
 }
-_MODULES = ("models", "recurrence")
+_MODULES = ("nn",)
 
 __all__ = [*_LAZY, *_MODULES]
 

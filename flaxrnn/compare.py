@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flaxrnn import config, plots, terminal
+from flaxrnn import config
 from flaxrnn.errors import ConfigError, WorkdirError
+from flaxrnn.reporting import plots
+from flaxrnn.runtime import terminal
 
 # Heading → what of `result.json`, and how it is shown.
 COLUMNS: dict[str, tuple[Callable[[dict[str, Any]], float], str]] = {

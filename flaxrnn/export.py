@@ -4,7 +4,7 @@ python -m flaxrnn.export --workdir runs/imdb --out served
 
 In the folder:
 
-* `program.jax`: the classifier as StableHLO, serialized by `jax.export`, for CPU, CUDA and TPU.
+* `stablehlo.jax`: the classifier as StableHLO, serialized by `jax.export`, for CPU, CUDA and TPU.
   Its arguments: the parameters by name; tokens, int32 [B, T], padded on the right, whatever
   `data.padding` is; lengths, int32 [B]. It reads the last `data.maxlen` tokens of each text and
   returns probabilities, float32 [B, C]. B and T are any from 1 on.
@@ -20,8 +20,8 @@ import importlib.util
 import json
 from pathlib import Path
 
-from flaxrnn import files, terminal
 from flaxrnn.errors import ConfigError, WorkdirError
+from flaxrnn.runtime import files, terminal
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -62,18 +62,18 @@ def export(workdir: str | Path, folder: Path) -> dict[str, bytes]:
     import safetensors.numpy  # with JAX: a mistaken flag is answered before that
     from flax.traverse_util import flatten_dict
 
-    from flaxrnn import classifier, program
+    from flaxrnn.inference import predictor, stablehlo
 
-    trained = classifier.read(workdir)
+    trained = predictor.read(workdir)
     params = flatten_dict(trained.params, sep="/")
     settings = trained.settings.data
-    exported = program.lower(trained.model, params, settings.maxlen, settings.padding)
+    exported = stablehlo.lower(trained.model, params, settings.maxlen, settings.padding)
     contents = {
         "program.jax": bytes(exported.serialize()),
         "parameters.safetensors": safetensors.numpy.save(params),
         "vocabulary.json": trained.vocabulary.to_json().encode(),
         "labels.json": json.dumps(trained.label_names, ensure_ascii=False).encode(),
-        "load.py": Path(__file__).with_name("loader.py").read_bytes(),
+        "load.py": (Path(__file__).parent / "inference" / "loader.py").read_bytes(),
     }
     try:
         files.write_folder(folder, contents)

@@ -21,8 +21,8 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from flaxrnn import config as config_lib
-from flaxrnn import files, terminal
 from flaxrnn.errors import ConfigError, DataError, WorkdirError
+from flaxrnn.runtime import files, terminal
 
 # What the config of the chapter's models has in common.
 REQUIRED = {
@@ -77,10 +77,12 @@ def convert(weights: str | Path, config: ConfigDict, workdir: str | Path) -> Non
     import jax  # takes a while: what is mistaken above is answered before that
     from flax.traverse_util import flatten_dict, unflatten_dict
 
-    from flaxrnn import checkpoint, data, models
+    from flaxrnn.data import corpora
+    from flaxrnn.nn import models
+    from flaxrnn.training import checkpoint
 
     source = "real" if config.data.source == "auto" else config.data.source
-    corpus = data.load_corpus(config.task, source, config.data.data_dir, config.data.manual_dir)
+    corpus = corpora.load_corpus(config.task, source, config.data.data_dir, config.data.manual_dir)
     model = models.build(config.model, config.data.num_words, len(corpus.label_names))
     shapes = jax.eval_shape(lambda: models.init_params(model, jax.random.key(0)))
     shapes = {name: leaf.shape for name, leaf in flatten_dict(shapes, sep="/").items()}

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 
-from flaxrnn import terminal
 from flaxrnn.errors import ConfigError
+from flaxrnn.runtime import terminal
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -38,9 +38,9 @@ def main(arguments: list[str] | None = None) -> None:
         raise ConfigError(f"--temperature: {given.temperature} must be a number of at least 0")
     if not 0 <= given.seed < 2**32:
         raise ConfigError(f"--seed: {given.seed} must be a whole number from 0 to 2³² - 1")
-    from flaxrnn import classifier  # imports JAX: a mistaken flag is answered before that
+    from flaxrnn.inference import predictor
 
-    model = classifier.load(given.workdir)
+    model = predictor.load(given.workdir)
     for text in model.generate(given.prompts, given.length, given.temperature, given.seed):
         print(text)
 

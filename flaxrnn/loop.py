@@ -21,24 +21,15 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from flaxrnn import (
-    checkpoint,
-    cluster,
-    data,
-    devices,
-    files,
-    interrupt,
-    metrics,
-    models,
-    optim,
-    page,
-    report,
-    steps,
-    text,
-)
 from flaxrnn import config as config_lib
+from flaxrnn.data import batching, corpora, ragged
+from flaxrnn.data.vocabulary import Vocabulary
 from flaxrnn.errors import ConfigError, DivergedError, WorkdirError
-from flaxrnn.trainer import STEPS_A_DISPATCH, Tally, Trainer
+from flaxrnn.nn import models
+from flaxrnn.reporting import page, report
+from flaxrnn.runtime import devices, distributed, files, signals
+from flaxrnn.training import checkpoint, metrics, optimizers, steps
+from flaxrnn.training.trainer import STEPS_PER_DISPATCH, MetricAccumulator, Trainer
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str | Path | None = None) -> dict[str, Any]:
@@ -65,15 +56,15 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path | None = None) ->
         DivergedError: The loss is not finite any more; the last good weights are kept.
         OutOfMemoryError: A batch does not fit.
         ProcessError: Another process of the run was lost.
-        interrupt.Stopped: SIGTERM or SIGINT came; once training has begun, the run is saved.
+        signals.Stopped: SIGTERM or SIGINT came; once training has begun, the run is saved.
     """
     config_lib.check(config)
-    with interrupt.Listener() as listener:
+    with signals.Listener() as listener:
         return train(config, workdir or fresh_workdir(config), "", listener)
 
 
 def train(
-    config: ConfigDict, root: str | Path, folder: str, listener: interrupt.Listener
+    config: ConfigDict, root: str | Path, folder: str, listener: signals.Listener
 ) -> dict[str, Any]:
     """As `train_and_evaluate`, in a folder of `root`, which is what --workdir names.
 
@@ -82,16 +73,16 @@ def train(
     with contextlib.ExitStack() as stack:
         clock = Clock()
         with clock("startup"):
-            listener.patient = False
+            listener.deferred = False
             devices.use_all_cores()
-            devices.keep_compiled(config.compile_cache)
-            stack.enter_context(cluster.watch())
-            root = Path(cluster.from_first(str(root))).expanduser()
+            devices.enable_compilation_cache(config.compile_cache)
+            stack.enter_context(distributed.fail_fast())
+            root = Path(distributed.broadcast(str(root))).expanduser()
             workdir = stack.enter_context(_open_workdir(root / folder, config))
             run = _start(config, root, workdir, clock, listener, stack)
         with clock("compile"):
             run.trainer.compile(run.state)
-        listener.patient = True
+        listener.deferred = True
         while not _finished(run.progress["history"], config.train):
             _train_epoch(run)
             _validate(run)
@@ -111,10 +102,10 @@ class Run:
     root: Path  # what --workdir names: the workdir, or of several seeds the folder around it
     workdir: Path
     clock: Clock
-    listener: interrupt.Listener
+    listener: signals.Listener
     corpus: dict[str, str]  # dataset, data_source
-    material: data.Material
-    vocabulary: text.Vocabulary  # of the words that the model knows
+    training_data: batching.TrainingData
+    vocabulary: Vocabulary  # of the words that the model knows
     label_names: list[str]
     summary: str  # of the model
     trainer: Trainer
@@ -140,7 +131,7 @@ def _start(
     root: Path,
     workdir: Path,
     clock: Clock,
-    listener: interrupt.Listener,
+    listener: signals.Listener,
     stack: contextlib.ExitStack,
 ) -> Run:
     """Reads the corpus and builds everything, at the point where the last checkpoint stands.
@@ -148,31 +139,31 @@ def _start(
     What must be closed at the end is left to `stack`.
     """
     corpus = _load_corpus(config)
-    if corpus.synthetic and cluster.is_first():
+    if corpus.synthetic and distributed.is_primary():
         print(report.banner(corpus.name))
     label_names = corpus.label_names
-    material = arranged(corpus, config.data)
-    fingerprint = _fingerprint(config, material.texts)
-    if cluster.from_first(fingerprint) != fingerprint:
+    training_data = arranged(corpus, config.data)
+    fingerprint = _fingerprint(config, training_data.texts)
+    if distributed.broadcast(fingerprint) != fingerprint:
         raise ConfigError("--config: the processes of the run have different configs or corpora")
     vocabulary = corpus.vocabulary.limit(config.data.num_words)
     model = models.build(config.model, vocabulary.num_words, len(label_names))
-    optimizer = optim.adam(
+    optimizer = optimizers.adam(
         config.train.learning_rate,
         config.train.schedule,
-        -(-len(material.rows["train"]) // config.train.batch_size) * config.train.epochs,
+        -(-len(training_data.rows["train"]) // config.train.batch_size) * config.train.epochs,
     )
-    with devices.memory("out of memory for the parameters; lower model.hidden_size"):
+    with devices.raise_on_oom("out of memory for the parameters; lower model.hidden_size"):
         state = jax.block_until_ready(steps.init_state(model, optimizer, config.seed))
     checkpoints = None
-    if cluster.is_first():
+    if distributed.is_primary():
         checkpoints = checkpoint.Checkpoints(workdir / "checkpoints")
         stack.callback(checkpoints.close)
     state, weights, progress = _resume(checkpoints, state, fingerprint, workdir)
     if progress["seconds"]:
         clock.add(progress["seconds"])
     summary = models.summary(model, config.train.batch_size, config.data.maxlen)
-    if cluster.is_first():
+    if distributed.is_primary():
         vocabulary.save(workdir / "vocabulary.json")
         files.write_atomically(workdir / "labels.json", json.dumps(label_names))
         print(summary)
@@ -183,7 +174,7 @@ def _start(
     names = {"dataset": corpus.name, "data_source": source}
     del corpus  # the texts of the run are all that is needed, IMDB's others take 100 MB
     trainer = Trainer(
-        material,
+        training_data,
         model,
         optimizer,
         averaging=config.train.averaging,
@@ -194,7 +185,7 @@ def _start(
     )
     state, weights = trainer.place(_copy((state, weights)))
     history = progress["history"]
-    reporter = report.Report(workdir, history) if cluster.is_first() else report.NoReport()
+    reporter = report.Report(workdir, history) if distributed.is_primary() else report.NoReport()
     stack.callback(reporter.close)
     run = Run(
         config,
@@ -203,7 +194,7 @@ def _start(
         clock,
         listener,
         names,
-        material,
+        training_data,
         vocabulary,
         label_names,
         summary,
@@ -219,16 +210,16 @@ def _start(
     return run
 
 
-def _load_corpus(config: ConfigDict) -> data.Corpus:
+def _load_corpus(config: ConfigDict) -> corpora.Corpus:
     settings = config.data
-    own = settings.path and data.OwnTexts(
+    own = settings.path and corpora.CustomTexts(
         settings.path,
         settings.text_field,
         settings.label_field if config.model.target == "label" else None,
         settings.test_fraction,
         config.seed,
     )
-    return data.load_corpus(
+    return corpora.load_corpus(
         config.task,
         settings.source,
         settings.data_dir,
@@ -239,9 +230,9 @@ def _load_corpus(config: ConfigDict) -> data.Corpus:
     )
 
 
-def arranged(corpus: data.Corpus, settings: ConfigDict) -> data.Material:
+def arranged(corpus: corpora.Corpus, settings: ConfigDict) -> batching.TrainingData:
     """A corpus as the data group of a config wants it."""
-    return data.arrange(
+    return batching.prepare_data(
         corpus,
         num_words=settings.num_words,
         maxlen=settings.maxlen,
@@ -268,7 +259,7 @@ def _resume(
     """
     weights = state.average
     restored = checkpoints and checkpoints.restore(state=state, weights=weights)
-    progress = cluster.from_first(restored and restored["progress"])
+    progress = distributed.broadcast(restored and restored["progress"])
     if progress is None:
         if checkpoints and (workdir / "metrics.jsonl").exists():
             raise WorkdirError(f"--workdir: {workdir} holds epochs of a run, but no checkpoint")
@@ -282,7 +273,7 @@ def _resume(
         raise _diverged(progress["diverged_at"], workdir)
     if restored:
         state, weights = restored["state"], restored["weights"]
-    return *cluster.arrays_from_first((state, weights)), progress
+    return *distributed.broadcast_arrays((state, weights)), progress
 
 
 def _train_epoch(run: Run) -> None:
@@ -290,7 +281,7 @@ def _train_epoch(run: Run) -> None:
     settings, progress = run.config.train, run.progress
     epoch, count = len(progress["history"]) + 1, run.trainer.batches()
     seconds_before, began = progress["seconds_in_epoch"], time.perf_counter()
-    tally = Tally(progress["sums"])
+    tally = MetricAccumulator(progress["sums"])
     dispatches = run.trainer.epoch(
         run.state,
         epoch,
@@ -299,10 +290,10 @@ def _train_epoch(run: Run) -> None:
         watch=functools.partial(run.clock.each, "input"),
     )
     shown = run.reporter.progress(
-        dispatches, progress["done"], count, STEPS_A_DISPATCH, epoch, lambda: tally.loss
+        dispatches, progress["done"], count, STEPS_PER_DISPATCH, epoch, lambda: tally.loss
     )
 
-    def take_stock() -> None:
+    def _snapshot() -> None:
         progress["sums"] = tally.read()
         progress["seconds_in_epoch"] = seconds_before + time.perf_counter() - began
         if settings.nonfinite == "stop":
@@ -312,17 +303,17 @@ def _train_epoch(run: Run) -> None:
     with run.clock("train"):
         for run.state, sums in shown:
             tally.append(sums)
-            progress["done"] = min(progress["done"] + STEPS_A_DISPATCH, count)
+            progress["done"] = min(progress["done"] + STEPS_PER_DISPATCH, count)
             if tally.stop or (tally.first_bad and settings.nonfinite == "stop"):
                 break
-            steps_since += STEPS_A_DISPATCH
+            steps_since += STEPS_PER_DISPATCH
             due = time.perf_counter() - saved_at >= settings.checkpoint_seconds
             due |= 0 < settings.checkpoint_steps <= steps_since
             if due and progress["done"] < count:  # at the end of an epoch, after its validation
-                take_stock()
+                _snapshot()
                 run.save()
                 saved_at, steps_since = time.perf_counter(), 0
-        take_stock()
+        _snapshot()
     if progress["diverged_at"] is not None:
         run.save(wait=True)
         raise _diverged(progress["diverged_at"], run.workdir)
@@ -346,7 +337,7 @@ def _validate(run: Run) -> None:
             **{f"train_{name}": mean for name, mean in metrics.means(progress["sums"]).items()},
             **{f"val_{name}": mean for name, mean in metrics.means(sums).items()},
             "skipped_steps": int(progress["sums"]["bad"]),
-            "train_examples_per_second": len(run.material.rows["train"]) / seconds,
+            "train_examples_per_second": len(run.training_data.rows["train"]) / seconds,
             "seconds": seconds + time.perf_counter() - began,
         }
     )
@@ -361,7 +352,7 @@ def _validate(run: Run) -> None:
 
 def _test(run: Run) -> dict[str, Any]:
     """Evaluates the kept weights on the test split and writes the result."""
-    history, train = run.progress["history"], run.material.rows["train"]
+    history, train = run.progress["history"], run.training_data.rows["train"]
     with run.clock("test"):
         sums, found = run.trainer.evaluate(run.weights, "test")
     if failure := run.save(wait=True):
@@ -369,7 +360,7 @@ def _test(run: Run) -> dict[str, Any]:
     best = report.best_epoch(history)
     kept = history[best - 1 if run.config.train.restore_best else -1]
     means, seconds = metrics.means(sums), run.clock.read()
-    tokens = int(run.material.texts.lengths[train].sum())
+    tokens = int(run.training_data.texts.lengths[train].sum())
     confusion, of_texts = sums.get("confusion"), run.config.model.target == "label"
     by_class = metrics.scores(*sums["counts"]) if confusion is None else metrics.by_class(confusion)
     result = {
@@ -389,7 +380,7 @@ def _test(run: Run) -> dict[str, Any]:
         "seconds": seconds,
         "train_examples_per_second": len(train) * len(history) / seconds["train"],
         "train_tokens_per_second": tokens * len(history) / seconds["train"],
-        "buckets": list(run.material.buckets),
+        "buckets": list(run.training_data.buckets),
         "resident": run.trainer.resident,
         "memory": devices.peak_memory(),
         **report.provenance(),
@@ -397,7 +388,7 @@ def _test(run: Run) -> dict[str, Any]:
     details = page.Details(
         run.label_names,
         confusion,
-        page.mistakes(run.material, run.vocabulary, **found) if of_texts else None,
+        page.mistakes(run.training_data, run.vocabulary, **found) if of_texts else None,
         config_lib.flatten(run.config),
         run.summary,
         "texts" if of_texts else "tokens",
@@ -410,11 +401,11 @@ def _save_and_stop(run: Run) -> None:
     name = signal.Signals(run.stop).name
     step = f"step {int(run.state.step):,}"
     if failure := run.save(wait=True):
-        raise interrupt.Saved(run.stop, f"{name}: stopped after {step}; {failure}")
+        raise signals.Saved(run.stop, f"{name}: stopped after {step}; {failure}")
     command = f"python {report.command()}"
     if "--workdir" not in command:
         command += f" --workdir {run.root}"
-    raise interrupt.Saved(run.stop, f"{name}: saved after {step}; go on with: {command}")
+    raise signals.Saved(run.stop, f"{name}: saved after {step}; go on with: {command}")
 
 
 class Clock:
@@ -477,7 +468,7 @@ def _diverged(step: int, workdir: Path) -> DivergedError:
     )
 
 
-def _fingerprint(config: ConfigDict, texts: data.Split) -> str:
+def _fingerprint(config: ConfigDict, texts: ragged.RaggedTexts) -> str:
     """Of all that decides on the course of a run."""
     arrays = (texts.ids, texts.offsets, texts.labels)
     sums = [zlib.crc32(np.ascontiguousarray(array).data) for array in arrays]
@@ -488,7 +479,7 @@ def _fingerprint(config: ConfigDict, texts: data.Split) -> str:
 @contextlib.contextmanager
 def _open_workdir(workdir: Path, config: ConfigDict) -> Iterator[Path]:
     """Makes the workdir, or checks that it belongs to the config; nobody else writes to it."""
-    if not cluster.is_first():
+    if not distributed.is_primary():
         yield workdir
         return
     path, lock = workdir / "config.json", filelock.FileLock(workdir / ".lock", blocking=False)

@@ -19,13 +19,13 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
-from flaxrnn import terminal
 from flaxrnn.errors import ConfigError, DataError
+from flaxrnn.runtime import terminal
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from flaxrnn.classifier import Classifier, Reading
+    from flaxrnn.inference.predictor import EncodedText, TextPredictor
 
 TEXTS_AT_ONCE = 1024
 LEAST_SHARE = 0.1  # of the largest weight in a text, for a word to be marked
@@ -46,7 +46,7 @@ class Row(NamedTuple):
     """A text and what the classifier says of it."""
 
     place: int  # among the texts given, from 0
-    reading: Reading
+    reading: EncodedText
     note: str | None
     top: list[tuple[str, float]]  # labels and probabilities, the likeliest first; none: no words
     weights: np.ndarray | None  # of the words read, where they are asked for
@@ -62,9 +62,9 @@ def main(arguments: list[str] | None = None) -> None:
     """
     given = _parse(arguments)
     with _records(given) as records:
-        from flaxrnn import classifier  # imports JAX: a mistaken flag is answered before that
+        from flaxrnn.inference import predictor
 
-        model = classifier.load(given.workdir)
+        model = predictor.load(given.workdir)
         labels = len(model.label_names)
         if given.top > labels:
             raise ConfigError(f"--top: {given.top} must be at most {labels}, all labels")
@@ -114,7 +114,7 @@ def _records(given: argparse.Namespace) -> Iterator[Iterator[Record]]:
     if not given.file:
         sys.stdin.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
         if sys.stdin.isatty():
-            print("Reading texts, one a line; Ctrl-D ends.", file=sys.stderr)
+            print("EncodedText texts, one a line; Ctrl-D ends.", file=sys.stderr)
         yield _lines(sys.stdin)
         return
     kind = Path(given.file).suffix
@@ -170,7 +170,7 @@ WITH_FIELDS = {".jsonl": _of_json, ".csv": _of_csv}
 
 
 def _classify(
-    model: Classifier, records: Iterator[Record], at_once: int, top: int, explain: bool
+    model: TextPredictor, records: Iterator[Record], at_once: int, top: int, explain: bool
 ) -> Iterator[Row]:
     """The rows of all records, in order; no more than `at_once` texts are held."""
     index = itertools.count()
@@ -227,7 +227,7 @@ def _weighted(row: Row) -> list[tuple[str, float]]:
     return list(zip(words, [] if row.weights is None else row.weights.tolist(), strict=True))
 
 
-def _table(model: Classifier, given: argparse.Namespace) -> Callable[[Row], str]:
+def _table(model: TextPredictor, given: argparse.Namespace) -> Callable[[Row], str]:
     """Shows a row as lines of a table, whose header it prints; its columns are known beforehand."""
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     screen = shutil.get_terminal_size().columns

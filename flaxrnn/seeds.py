@@ -7,9 +7,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from flaxrnn import cluster, compare, interrupt, loop
+from flaxrnn import compare, loop
 from flaxrnn import config as config_lib
 from flaxrnn.errors import ConfigError
+from flaxrnn.runtime import distributed, signals
 
 
 def train(
@@ -30,21 +31,21 @@ def train(
 
     Raises:
         ConfigError: `seeds` is below 1.
-        FlaxrnnError, interrupt.Stopped: See `loop.train_and_evaluate`; no later seed is begun.
+        FlaxrnnError, signals.Stopped: See `loop.train_and_evaluate`; no later seed is begun.
     """
     if seeds < 1:
         raise ConfigError(f"--seeds: {seeds} must be a whole number of at least 1")
     config_lib.check(config)
     root = Path(workdir or loop.fresh_workdir(config)).expanduser()
     results, folders = [], []
-    with interrupt.Listener() as listener:
+    with signals.Listener() as listener:
         for seed in range(config.seed, config.seed + seeds):
             one = config.copy_and_resolve_references()
             one.seed = seed
             folders.append(f"seed-{seed}")
             # A signal that comes too late to stop a run stops the next one.
             results.append(loop.train(one, root, folders[-1], listener))
-    if cluster.is_first():
+    if distributed.is_primary():
         runs = [compare.read(root / folder) for folder in folders]
         print()
         together = [runs] if len(runs) > 1 else []

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from flaxrnn import data, datasets, text
+from flaxrnn import datasets
+from flaxrnn.data import corpora, ragged
+from flaxrnn.data.vocabulary import FIRST_WORD, Vocabulary
 from flaxrnn.datasets import imdb_sentiment, reuters_topics
 
 settings.register_profile(
@@ -54,9 +56,9 @@ def tiny_split(rng, n, classes):
     labels = rng.integers(0, classes, n).astype(np.int32)
     lengths = rng.integers(1, 30, n)
     offsets = np.append(0, np.cumsum(lengths))
-    ids = rng.integers(text.FIRST_WORD, text.FIRST_WORD + len(WORDS), offsets[-1]).astype(np.int32)
-    ids[offsets[1:] - 1] = text.FIRST_WORD + labels % len(WORDS)
-    return data.Split(ids, offsets, labels)
+    ids = rng.integers(FIRST_WORD, FIRST_WORD + len(WORDS), offsets[-1]).astype(np.int32)
+    ids[offsets[1:] - 1] = FIRST_WORD + labels % len(WORDS)
+    return ragged.RaggedTexts(ids, offsets, labels)
 
 
 @pytest.fixture
@@ -69,14 +71,14 @@ def tiny_corpus(monkeypatch):
         rng = np.random.default_rng(0)
         labels = {"reuters": reuters_topics.LABELS, "imdb": imdb_sentiment.LABELS}
         names = labels[task]
-        return data.Corpus(
+        return corpora.Corpus(
             name=f"tiny_{task}",
             synthetic=True,
             label_names=names,
-            vocabulary=text.Vocabulary(WORDS),
+            vocabulary=Vocabulary(WORDS),
             train=tiny_split(rng, 50, len(names)),
             test=tiny_split(rng, 23, len(names)),
         )
 
-    monkeypatch.setattr(data, "load_corpus", load_corpus)
+    monkeypatch.setattr(corpora, "load_corpus", load_corpus)
     return asked

@@ -1,16 +1,18 @@
 import re
-from pathlib import Path
 
 import pytest
+from helpers import ROOT
 from ml_collections import ConfigDict
 
 from configs import default, imdb, language_model, reuters, tagging
 from configs import text as text_config
 from flaxrnn import config as config_lib
-from flaxrnn import data, datasets, models, optim, recurrence, text
+from flaxrnn import datasets
+from flaxrnn.data import corpora, tokenizers
 from flaxrnn.errors import ConfigError
+from flaxrnn.nn import models, recurrence
+from flaxrnn.training import optimizers
 
-ROOT = Path(__file__).parents[1]
 VARIANTS = ["", "keras", "fast", "demo"]
 
 
@@ -22,22 +24,22 @@ def test_choices_are_those_of_the_code():
     def choices(name):
         return re.split(", ", config_lib.FIELDS[name].allowed.removeprefix("one of "))
 
-    assert choices("task") == [*datasets.TASKS, data.BRACKETS, data.OWN]
-    assert choices("data.tokenizer") == list(text.TOKENIZERS)
+    assert choices("task") == [*datasets.TASKS, corpora.BRACKETS, corpora.OWN]
+    assert choices("data.tokenizer") == list(tokenizers.TOKENIZERS)
     assert choices("data.source") == list(datasets.SOURCES)
     assert choices("model.target") == list(models.TARGETS)
     assert choices("model.cell")[:-2] == list(recurrence.LAYERS)
     assert choices("model.pooling") == list(models.POOLINGS)
-    assert choices("train.schedule") == list(optim.SCHEDULES)
+    assert choices("train.schedule") == list(optimizers.SCHEDULES)
     assert choices("model.recurrence") == list(recurrence.WAYS)
 
 
 def test_every_field_is_read():
-    code = "".join(path.read_text() for path in (ROOT / "flaxrnn").glob("*.py"))
+    code = "".join(path.read_text() for path in (ROOT / "flaxrnn").rglob("*.py"))
     code = code.replace((ROOT / "flaxrnn/config.py").read_text(), "")
     for name in config_lib.FIELDS:
         group, _, key = name.rpartition(".")
-        # The model group is handed to TextClassifier as it is.
+        # The model group is handed to TextModel as it is.
         used = rf"self\.{key}\b" if group == "model" else rf"\.{key}\b"
         assert re.search(used, code), name
 

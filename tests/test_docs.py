@@ -10,18 +10,17 @@ import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import tensorflow_datasets as tfds
+from helpers import ROOT
 
 from flaxrnn import datasets
 from flaxrnn.datasets import imdb_sentiment, reuters_topics, synthetic
 
 pytestmark = pytest.mark.timeout(900)  # the first test waits for all documents
 
-ROOT = Path(__file__).parents[1]
 DOCS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 TWINS = {  # the Korean page → the English one
     ROOT / "README.ko.md": ROOT / "README.md",

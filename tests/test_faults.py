@@ -15,19 +15,21 @@ import filelock
 import jax
 import numpy as np
 import pytest
+from helpers import ROOT, shrink, weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ml_collections import ConfigDict
-from test_loop import shrink, weights
 
 import flaxrnn
 from benchmarks import faults
 from configs import default, imdb, reuters
 from flaxrnn import config as config_lib
-from flaxrnn import data, files, interrupt, loop, text
+from flaxrnn import loop
+from flaxrnn.data import batching, ragged, tokenizers
+from flaxrnn.data.vocabulary import FIRST_WORD, Vocabulary
 from flaxrnn.errors import ConfigError, DivergedError, FlaxrnnError, OutOfMemoryError, WorkdirError
+from flaxrnn.runtime import files, signals
 
-ROOT = Path(__file__).parents[1]
 KILLED = """
 import os, runpy, signal, sys, threading
 from flaxrnn import loop
@@ -87,8 +89,8 @@ def test_killed_runs_end_as_if_they_had_been_left_alone(data_dir, tmp_path):
 def test_a_signal_saves_between_two_steps_and_says_how_to_go_on(
     number, tiny_corpus, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("flaxrnn.trainer.STEPS_A_DISPATCH", 2)
-    monkeypatch.setattr(loop, "STEPS_A_DISPATCH", 2)
+    monkeypatch.setattr("flaxrnn.training.trainer.STEPS_PER_DISPATCH", 2)
+    monkeypatch.setattr(loop, "STEPS_PER_DISPATCH", 2)
     config = shrink(reuters.get_config(), epochs=3)
     straight = flaxrnn.train(config, tmp_path / "straight")
     before = signal.getsignal(number)
@@ -101,9 +103,7 @@ def test_a_signal_saves_between_two_steps_and_says_how_to_go_on(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "_train_epoch", with_a_signal)
-        with pytest.raises(
-            interrupt.Saved, match="saved after step 7; go on with: python "
-        ) as stop:
+        with pytest.raises(signals.Saved, match="saved after step 7; go on with: python ") as stop:
             flaxrnn.train(config, tmp_path / "stopped")
     assert stop.value.exit_code == 128 + number
     assert f"--workdir {tmp_path / 'stopped'}" in str(stop.value)
@@ -125,9 +125,7 @@ def test_a_signal_before_training_ends_at_once(tiny_corpus, tmp_path, monkeypatc
         return start(*arguments)
 
     monkeypatch.setattr(loop, "_start", with_a_signal)
-    with pytest.raises(
-        interrupt.Stopped, match="SIGTERM: stopped before there was anything"
-    ) as stop:
+    with pytest.raises(signals.Stopped, match="SIGTERM: stopped before there was anything") as stop:
         flaxrnn.train(shrink(reuters.get_config()), tmp_path)
     assert stop.value.exit_code == 143
 
@@ -135,8 +133,8 @@ def test_a_signal_before_training_ends_at_once(tiny_corpus, tmp_path, monkeypatc
 def test_a_second_signal_ends_at_once():
     code = (
         "import os, signal; from flaxrnn import interrupt\n"
-        "with interrupt.Listener() as listener:\n"
-        "    listener.patient = True\n"
+        "with signals.Listener() as listener:\n"
+        "    listener.deferred = True\n"
         "    os.kill(os.getpid(), signal.SIGINT); print(listener.received, flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGTERM); print('not reached')\n"
     )
@@ -154,8 +152,8 @@ def test_a_write_that_fails_stops_cleanly_or_not_at_all(
     """The disk is full from some write on, or at one; then the run ends as if it had not been."""
     config = shrink(reuters.get_config(), epochs=3)
     config.train.checkpoint_steps = 2
-    monkeypatch.setattr("flaxrnn.trainer.STEPS_A_DISPATCH", 2)
-    monkeypatch.setattr(loop, "STEPS_A_DISPATCH", 2)
+    monkeypatch.setattr("flaxrnn.training.trainer.STEPS_PER_DISPATCH", 2)
+    monkeypatch.setattr(loop, "STEPS_PER_DISPATCH", 2)
     number, lasting, writes = [1, 3, 8, 15, 20, 30][seed], seed % 2, 0
 
     def failing(function):
@@ -191,14 +189,14 @@ def test_two_runs_on_one_workdir_are_refused(tiny_corpus, tmp_path):
 def test_other_texts_than_those_of_the_checkpoint_are_refused(tiny_corpus, tmp_path, monkeypatch):
     config = shrink(reuters.get_config(), epochs=1)
     flaxrnn.train(config, tmp_path)
-    arrange = data.arrange
+    arrange = batching.prepare_data
 
     def other(*arguments, **settings):
-        material = arrange(*arguments, **settings)
-        material.texts.ids[3] += 1
-        return material
+        training_data = arrange(*arguments, **settings)
+        training_data.texts.ids[3] += 1
+        return training_data
 
-    monkeypatch.setattr(data, "arrange", other)
+    monkeypatch.setattr(batching, "prepare_data", other)
     with pytest.raises(WorkdirError, match="was trained on other texts than there are now"):
         flaxrnn.train(config, tmp_path)
 
@@ -214,7 +212,7 @@ def test_a_history_without_checkpoints_is_no_new_start(tiny_corpus, tmp_path):
 
 def poisoned(patch, steps):
     """Makes the loss of some training steps infinite, through the weights of their rows."""
-    chunks = data.chunks
+    chunks = batching.group_batches
 
     def poison(batches, batch_size, *arguments):
         for i, chunk in enumerate(chunks(batches, batch_size, *arguments)):
@@ -222,9 +220,9 @@ def poisoned(patch, steps):
                 chunk.weights[0, 0] = np.inf
             yield chunk
 
-    patch.setattr(data, "chunks", poison)
-    patch.setattr("flaxrnn.trainer.STEPS_A_DISPATCH", 1)
-    patch.setattr(loop, "STEPS_A_DISPATCH", 1)
+    patch.setattr(batching, "group_batches", poison)
+    patch.setattr("flaxrnn.training.trainer.STEPS_PER_DISPATCH", 1)
+    patch.setattr(loop, "STEPS_PER_DISPATCH", 1)
 
 
 def test_steps_that_are_not_finite_are_skipped_and_counted(tiny_corpus, tmp_path, monkeypatch):
@@ -252,7 +250,7 @@ def test_too_little_memory_names_the_batch_and_what_to_lower(tiny_corpus, tmp_pa
     def exhausted(program, *arguments):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
 
-    monkeypatch.setattr("flaxrnn.devices.compiled", lambda *_: exhausted)
+    monkeypatch.setattr("flaxrnn.runtime.devices.compiled", lambda *_: exhausted)
     with pytest.raises(OutOfMemoryError) as caught:
         flaxrnn.train(shrink(reuters.get_config()), tmp_path / "batch")
     assert str(caught.value) == (
@@ -321,14 +319,14 @@ def test_any_possible_config_trains_or_says_why_not(chosen, tiny_corpus, tmp_pat
 
 @given(st.lists(st.text(max_size=10_000), min_size=1, max_size=4), st.integers(1, 600))
 def test_any_text_is_encoded_and_padded(texts, maxlen):
-    words = [text.tokenize(raw) for raw in texts]
-    vocabulary = text.Vocabulary(sorted({word for found in words for word in found}))
+    words = [tokenizers.tokenize(raw) for raw in texts]
+    vocabulary = Vocabulary(sorted({word for found in words for word in found}))
     rows = [np.array(vocabulary.encode(found), np.int32) for found in words]
     offsets = np.cumsum([0, *map(len, rows)])
-    split = data.Split(np.concatenate(rows), offsets, np.zeros(len(rows), np.int32))
+    split = ragged.RaggedTexts(np.concatenate(rows), offsets, np.zeros(len(rows), np.int32))
     for found, row in zip(words, split.texts(), strict=True):
         assert vocabulary.decode(row) == " ".join(found)
-    clipped = split.clip(len(vocabulary) + text.FIRST_WORD, maxlen)
+    clipped = split.clip(len(vocabulary) + FIRST_WORD, maxlen)
     arrays = clipped.padded(maxlen, "post")
     for tokens, length, row in zip(arrays["tokens"], arrays["lengths"], rows, strict=True):
         np.testing.assert_array_equal(tokens[:length], row[-maxlen:])

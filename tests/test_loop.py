@@ -5,29 +5,12 @@ import json
 import jax
 import numpy as np
 import pytest
+from helpers import RESULT, shrink, weights
 
 import flaxrnn
 from configs import imdb, reuters
 from flaxrnn import loop
 from flaxrnn.errors import DataError, DivergedError, WorkdirError
-
-RESULT = {
-    "task", "dataset", "data_source", "seed", "parameters", "epochs", "best_epoch", "val_loss",
-    "val_accuracy", "test_loss", "test_accuracy", "test_macro_f1", "test_examples", "skipped_steps",
-    "seconds",
-    "train_examples_per_second", "train_tokens_per_second", "buckets", "resident", "memory",
-    "devices", "versions", "commit", "command",
-}  # fmt: skip
-
-
-def shrink(config, epochs=2, **model):
-    config.data.maxlen = 20
-    config.data.num_words = 16
-    config.data.validation_fraction = 0.2
-    config.model.update({"embedding_size": 6, "hidden_size": 5, **model})
-    config.model.conv_filters = min(config.model.conv_filters, 4)
-    config.train.update({"batch_size": 8, "eval_batch_size": 7, "epochs": epochs})
-    return config
 
 
 @pytest.mark.parametrize("variant", ["", "keras", "fast", "demo"])
@@ -72,11 +55,6 @@ def test_shipped_config_trains(module, variant, tiny_corpus, tmp_path, capsys):
     assert probabilities.shape == (10, len(classifier.label_names))
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
     assert labels[0] == classifier.label_names[probabilities[0].argmax()]
-
-
-def weights(workdir):
-    classifier = flaxrnn.load(workdir)
-    return jax.device_get(classifier._params)
 
 
 def test_two_epochs_and_two_more_equal_four(tiny_corpus, tmp_path, monkeypatch):

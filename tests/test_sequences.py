@@ -8,13 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_loop import RESULT, shrink
+from helpers import RESULT, shrink
 
 import flaxrnn
 from configs import language_model, reuters, tagging
-from flaxrnn import data, generate, models, optim, steps, text
+from flaxrnn import generate
+from flaxrnn.data import batching, corpora, ragged
+from flaxrnn.data.vocabulary import FIRST_WORD, PAD
 from flaxrnn.datasets import brackets
 from flaxrnn.errors import ConfigError
+from flaxrnn.nn import models
+from flaxrnn.training import optimizers, steps
 
 SIZE = 1_000  # texts of the test split
 
@@ -139,13 +143,13 @@ def test_generation_equals_reading_all_again_for_each_token(cell, layers):
             padded = np.zeros((1, 14), int)
             padded[0, : len(ids)] = ids
             logits = np.array(read(padded, np.array([len(ids)]))[0, len(ids) - 1])
-            logits[1 : text.FIRST_WORD] = -np.inf
+            logits[1:FIRST_WORD] = -np.inf
             assert token == logits.argmax()
             ids.append(token)
 
     # Near to even draws: what has ended stays so.
-    params["dense"]["bias"] = params["dense"]["bias"].at[text.PAD].set(1e4)
-    ended = np.asarray(run(params, tokens, lengths, keys, cold + 1e4)) == text.PAD
+    params["dense"]["bias"] = params["dense"]["bias"].at[PAD].set(1e4)
+    ended = np.asarray(run(params, tokens, lengths, keys, cold + 1e4)) == PAD
     assert 0 < ended.mean() < 1
     assert (ended[:, 1:] >= ended[:, :-1]).all()
 
@@ -158,13 +162,15 @@ def small(target, **changes):
     lengths = np.array([9, 1, 4, 12, 4, 9, 1])
     offsets = np.append(0, np.cumsum(lengths))
     ids, labels = (rng.integers(low, high, offsets[-1]) for low, high in ((4, 15), (0, 4)))
-    texts = data.Split(ids.astype(np.int32), offsets, labels.astype(np.int32), per_token=True)
-    state = steps.init_state(model, optim.adam(1e-3, "constant", 1), 0)
+    texts = ragged.RaggedTexts(
+        ids.astype(np.int32), offsets, labels.astype(np.int32), per_token=True
+    )
+    state = steps.init_state(model, optimizers.adam(1e-3, "constant", 1), 0)
     return model, texts, state
 
 
 def settings_of(model, buckets):
-    optimizer = optim.adam(1e-3, "constant", 1)
+    optimizer = optimizers.adam(1e-3, "constant", 1)
     return {"model": model, "optimizer": optimizer, "averaging": False, "buckets": buckets}
 
 
@@ -187,7 +193,7 @@ def test_step_is_on_the_mean_over_tokens_and_padding_is_invisible(target):
     gradient = jax.tree.map(jnp.zeros_like, state.params)
     rows = zip(texts.texts(), np.split(texts.labels, texts.offsets[1:-1]), weights, strict=True)
     for ids, labels, weight in rows:
-        labels = labels if target == "tags" else np.append(ids[1:], text.PAD)
+        labels = labels if target == "tags" else np.append(ids[1:], PAD)
         if weight:
             loss, grads = loss_alone(state.params, ids, labels)
             total, count = total + float(loss), count + len(ids)
@@ -205,7 +211,7 @@ def test_step_is_on_the_mean_over_tokens_and_padding_is_invisible(target):
 def test_every_token_is_judged_once_on_any_devices(target):
     model, texts, state = small(target)
     arrays = jax.tree.map(jnp.array, texts.padded(12, "post"))
-    batches = data.batches(np.arange(7), texts.lengths, (6, 12), 3)
+    batches = batching.batches(np.arange(7), texts.lengths, (6, 12), 3)
     assert {batch.bucket for batch in batches} == {0, 1}
     results = []
     for devices in (1, 2):
@@ -213,7 +219,7 @@ def test_every_token_is_judged_once_on_any_devices(target):
         lie = (mesh, jax.sharding.PartitionSpec())
         evaluate = functools.partial(steps.evaluate, model=model, buckets=(6, 12))
         train = functools.partial(steps.train_steps, **settings_of(model, (12,)))
-        (chunk,) = data.chunks(batches, 3, steps=4, devices=devices)
+        (chunk,) = batching.group_batches(batches, 3, steps=4, devices=devices)
         sums, found = steps.in_parallel(evaluate, *lie, donate=False)(state.params, arrays, chunk)
         assert found == {}
         chunk = chunk._replace(buckets=0 * chunk.buckets)
@@ -233,7 +239,7 @@ def test_every_token_is_judged_once_on_any_devices(target):
         want = np.bincount(texts.ids, minlength=15) - np.bincount(
             texts.ids[texts.offsets[:-1]], minlength=15
         )
-        want[text.PAD] = len(texts)  # the ends
+        want[PAD] = len(texts)  # the ends
         np.testing.assert_array_equal(support, want)
         assert hits.sum() == sums["hits"]
         assert predicted.sum() == sums["weight"]
@@ -241,7 +247,7 @@ def test_every_token_is_judged_once_on_any_devices(target):
 
 def test_keras_users_are_told_that_labels_are_of_tokens():
     with pytest.raises(ConfigError, match="task: 'brackets' has a label a token"):
-        data.load_data("brackets")
+        corpora.load_data("brackets")
 
 
 def test_labels_of_tokens_stay_with_them():

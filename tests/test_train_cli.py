@@ -4,24 +4,11 @@ import json
 import os
 import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from helpers import ROOT, run
 
-ROOT = Path(__file__).parents[1]
 NO_NETWORK = ["unshare", "--user", "--map-root-user", "--net"]
-
-
-def run(*arguments, cwd=ROOT, env=None, prefix=()):
-    return subprocess.run(
-        [*prefix, sys.executable, str(ROOT / "train.py"), *map(str, arguments)],
-        cwd=cwd,
-        env=env,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 @pytest.mark.parametrize(
@@ -30,7 +17,7 @@ def run(*arguments, cwd=ROOT, env=None, prefix=()):
         ([], "--config: missing"),
         (["--config", "configs/nope.py"], "--config: there is no file configs/nope.py"),
         (["--config", "README.md"], "--config: README.md gives no config"),
-        (["--config", "flaxrnn/text.py"], "--config: flaxrnn/text.py gives no config"),
+        (["--config", "flaxrnn/errors.py"], "--config: flaxrnn/errors.py gives no config"),
         (["--config", "configs/imdb.py:huge"], "variant 'huge' is not one of keras, fast, demo"),
         (["--config", "configs/imdb.py", "--worksdir=x"], "worksdir"),
         (["--config", "configs/imdb.py", "x"], "x: not understood"),

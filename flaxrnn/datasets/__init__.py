@@ -23,9 +23,9 @@ import filelock
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from flaxrnn import files
 from flaxrnn.datasets import imdb_sentiment, reuters_topics, synthetic
 from flaxrnn.errors import DataError
+from flaxrnn.runtime import files
 
 MANUAL_DIR_VARIABLE = "FLAXRNN_MANUAL_DIR"
 _CONNECT_SECONDS = 10.0
@@ -177,7 +177,7 @@ def _builder(
     folder = root.joinpath(*filter(None, (cls.name, variant, str(cls.VERSION))))
     sealed = (folder / files.CHECKSUMS).exists()  # others may have prepared it
     try:
-        if sealed and (problem := files.damage(folder)):
+        if sealed and (problem := files.find_corruption(folder)):
             print(f"warning: {folder}: {problem}; it is prepared again", file=sys.stderr)
             shutil.rmtree(folder)
         return cls(data_dir=root, config=variant, file_format="array_record")
@@ -212,7 +212,7 @@ def _prepared(
                 builder.download_and_prepare(
                     download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
                 )
-            files.seal(Path(builder.data_path))
+            files.write_checksums(Path(builder.data_path))
     except OSError as error:
         raise DataError(f"{builder.info.full_name} cannot be prepared: {error}") from None
     return builder

@@ -1,0 +1,94 @@
+"""Texts of different lengths as one array of ids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from flaxrnn.data.vocabulary import PAD, UNKNOWN
+
+
+@dataclass(frozen=True)
+class RaggedTexts:
+    """N texts as ids, laid end to end: text i is `ids[offsets[i]:offsets[i + 1]]`."""
+
+    ids: np.ndarray  # int32 [tokens]
+    offsets: np.ndarray  # int64 [N + 1]
+    labels: np.ndarray  # int32 [N], or of each token, laid end to end like the ids
+    per_token: bool = False
+
+    def __len__(self) -> int:
+        """Number of texts."""
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens a text, int64 [N]."""
+        return np.diff(self.offsets)
+
+    def texts(self) -> list[np.ndarray]:
+        """The ids of each text, as views."""
+        return np.split(self.ids, self.offsets[1:-1])
+
+    def clip(self, num_words: int, maxlen: int | None) -> RaggedTexts:
+        """Ids from `num_words` on become unknown; of each text the last `maxlen` tokens stay."""
+        ids, labels, lengths = self.ids, self.labels, self.lengths
+        if maxlen is not None:
+            lengths = np.minimum(lengths, maxlen)
+            kept = _ranges(self.offsets[1:] - lengths, lengths)
+            ids, labels = ids[kept], labels[kept] if self.per_token else labels
+        ids = np.where(ids < num_words, ids, np.int32(UNKNOWN))
+        return RaggedTexts(ids, np.append(0, np.cumsum(lengths)), labels, self.per_token)
+
+    def padded(self, maxlen: int, padding: str, dtype: Any = np.int32) -> dict[str, np.ndarray]:
+        """The texts, none longer than `maxlen`, as arrays of one length T = `maxlen`.
+
+        Args:
+            maxlen: T.
+            padding: "post": on the right, and `lengths` says where a text ends. "pre": on the left,
+                and `lengths` is T throughout, so that padding is read as if it were text.
+            dtype: Of the tokens.
+
+        Returns:
+            tokens [N, T], lengths int32 [N], labels int32 [N], or of each token [N, T].
+        """
+        tokens = np.full((len(self), maxlen), PAD, dtype)
+        lengths = self.lengths.astype(np.int32)
+        place = np.arange(maxlen, dtype=np.int32)
+        inside = place < lengths[:, None]
+        if padding == "pre":
+            inside = place >= maxlen - lengths[:, None]
+            lengths[:] = maxlen
+        tokens[inside] = self.ids
+        labels = self.labels
+        if self.per_token:
+            labels = np.zeros(inside.shape, np.int32)
+            labels[inside] = self.labels
+        return {"tokens": tokens, "lengths": lengths, "labels": labels}
+
+    def take(self, rows: np.ndarray) -> RaggedTexts:
+        """The texts `rows`, int [n], in that order."""
+        lengths = self.lengths[rows]
+        kept = _ranges(self.offsets[rows], lengths)
+        labels = self.labels[kept if self.per_token else rows]
+        return RaggedTexts(self.ids[kept], np.append(0, np.cumsum(lengths)), labels, self.per_token)
+
+    def __add__(self, other: RaggedTexts) -> RaggedTexts:
+        """These texts, then those of `other`."""
+        return RaggedTexts(
+            np.concatenate([self.ids, other.ids]),
+            np.concatenate([self.offsets, self.offsets[-1] + other.offsets[1:]]),
+            np.concatenate([self.labels, other.labels]),
+            self.per_token,
+        )
+
+
+def _ranges(begins: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The whole numbers from each begin on, `lengths` of them, end to end, int32."""
+    steps = np.ones(lengths.sum(), np.int32)  # from each number to the next
+    firsts = np.append(0, np.cumsum(lengths))[:-1][lengths > 0]
+    begins, lengths = begins[lengths > 0], lengths[lengths > 0]
+    steps[firsts] = begins - np.append(0, begins[:-1] + lengths[:-1] - 1)
+    return np.cumsum(steps, dtype=np.int32, out=steps)

@@ -1,0 +1,1 @@
+"""SavedModel run directories: prediction and export."""

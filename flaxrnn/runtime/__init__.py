@@ -1,0 +1,1 @@
+"""What runs stand on: devices, processes, files, signals, the terminal."""

@@ -1,0 +1,104 @@
+"""Files that are whole or not there, and folders that notice when they are not whole any more."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+CHECKSUMS = "checksums.json"
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes a file that is never seen half-written, also after a power loss."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Writes a sealed folder of files, which is there with all of them or not at all.
+
+    Args:
+        folder: Replaced, should it be there.
+        contents: Of each file, by name.
+    """
+    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+    try:
+        part.mkdir(parents=True)
+        for name, content in contents.items():
+            (part / name).write_bytes(content)
+        write_checksums(part)
+        shutil.rmtree(folder, ignore_errors=True)
+        part.rename(folder)
+        sync(folder.parent)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def write_checksums(folder: Path) -> None:
+    """Writes the SHA-256 of every file of a folder into it, and sees that all is on the disk."""
+    sums = {}
+    for path in _files(folder):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            sums[path.relative_to(folder).as_posix()] = _sha256(path)
+    write_atomically(folder / CHECKSUMS, json.dumps({"files": sums, "all": _digest(sums)}))
+    sync(folder)
+
+
+def sync(folder: Path) -> None:
+    """Sees that the names in a folder are on the disk."""
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def find_corruption(folder: Path) -> str | None:
+    """What is wrong with a sealed folder, naming the file; None: it is as it was sealed."""
+    try:
+        seals = json.loads((folder / CHECKSUMS).read_bytes())
+        sums = seals["files"]
+        if seals["all"] != _digest(sums):
+            return f"{CHECKSUMS} is damaged"
+        found = {path.relative_to(folder).as_posix() for path in _files(folder)}
+        for name, expected in sums.items():
+            if name not in found:
+                return f"{name} is missing"
+            if _sha256(folder / name) != expected:
+                return f"{name} is damaged"
+        if strange := found - sums.keys():
+            return f"{min(strange)} does not belong there"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except OSError as error:
+        return f"it cannot be read ({error.strerror})"
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return f"{CHECKSUMS} is damaged"
+    return None
+
+
+def _files(folder: Path) -> list[Path]:
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(path for path in found if path.relative_to(folder).as_posix() != CHECKSUMS)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest(sums: dict[str, str]) -> str:
+    return hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()

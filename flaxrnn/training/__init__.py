@@ -1,0 +1,1 @@
+"""Training state and steps, metrics, optimizer, checkpoints."""

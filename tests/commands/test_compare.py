@@ -1,0 +1,125 @@
+import json
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+from helpers import ROOT
+
+from configs import imdb, reuters
+from flaxrnn import compare
+from flaxrnn.errors import ConfigError, WorkdirError
+from flaxrnn.runtime import terminal
+
+
+def write(folder, accuracy, module=reuters, seconds=10.0, dataset="reuters/1.0.0", **changes):
+    """The files of a finished run."""
+    config = module.get_config()
+    for name, value in changes.items():
+        config.update_from_flattened_dict({name.replace("__", "."): value})
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config.to_dict()))
+    result = {
+        "dataset": dataset,
+        "parameters": 185_046,
+        "epochs": 2,
+        "val_loss": 1.5,
+        "test_accuracy": accuracy,
+        "test_macro_f1": 0.25,
+        "seconds": {"startup": 1.0, "compile": 2.0, "total": seconds},
+    }
+    (folder / "result.json").write_text(json.dumps(result))
+    epochs = [{"seconds": 3.0, "val_accuracy": 0.5}, {"seconds": 4.0, "val_accuracy": 0.6}]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in epochs))
+    return folder
+
+
+def shown(capsys, *arguments):
+    compare.main(list(map(str, arguments)))
+    out, err = capsys.readouterr()
+    return [line.split("  ") for line in out.splitlines()], err
+
+
+def cells(line):
+    return [cell.strip() for cell in line if cell.strip()]
+
+
+def test_runs_that_differ_by_seed_alone_share_a_row(tmp_path, capsys):
+    seeds = [write(tmp_path / f"s{i}", a, seed=i) for i, a in enumerate((0.70, 0.72, 0.77))]
+    longer = json.loads((seeds[0] / "result.json").read_text()) | {"epochs": 4}
+    (seeds[0] / "result.json").write_text(json.dumps(longer))
+    gru = write(tmp_path / "gru", 0.75, seconds=12.34, model__cell="gru")
+    lines, err = shown(capsys, *seeds, gru)
+    assert err == ""
+    header, first, second = map(cells, lines)
+    assert header == ["run", "n", *compare.COLUMNS, "model.cell"]
+    assert first == [str(gru), "1", "0.7500", "1.5000", "0.2500", "12.3", "185,046", "2", "gru"]
+    assert second[:3] == [f"{seeds[0]} (+2)", "3", "0.7300 ± 0.0361"]
+    assert second[3:] == ["1.5000", "0.2500", "10.0", "185,046", "2.7 ± 1.2", "lstm"]
+    assert len({len("  ".join(line)) for line in lines}) == 1
+
+
+def test_neither_a_repeated_run_nor_another_corpus_counts_as_a_seed(tmp_path, capsys):
+    runs = [write(tmp_path / name, 0.7) for name in ("a", "b")]
+    runs += [write(tmp_path / "c", 0.9, seed=1, dataset="synthetic_reuters/1.0.0")]
+    lines, _ = shown(capsys, *runs)
+    assert [cells(line)[1] for line in lines[1:]] == ["1", "1", "1"]
+    assert [cells(line)[-1] for line in lines] == [
+        "dataset", "synthetic_reuters/1.0.0", "reuters/1.0.0", "reuters/1.0.0"
+    ]  # fmt: skip
+
+
+def test_what_is_no_finished_run_is_named_in_a_line(tmp_path, capsys):
+    good = write(tmp_path / "good", 0.7)
+    unfinished, broken, old = (write(tmp_path / name, 0.7) for name in ("un", "broken", "old"))
+    (unfinished / "result.json").unlink()
+    (broken / "result.json").write_text('{"dataset"')
+    (old / "result.json").write_text("{}")
+    (good / "metrics.jsonl").unlink()
+    left_out = [unfinished, tmp_path, tmp_path / "nope", broken, old]
+    lines, err = shown(capsys, good, *left_out)
+    assert len(lines) == 2
+    assert err.count("\n") == 1
+    assert err.startswith(f"left out: {unfinished} is unfinished; {tmp_path} is no run; ")
+    assert all(str(folder) in err for folder in left_out)
+    with pytest.raises(WorkdirError, match=r"no finished run: .* is unfinished; .* is no run"):
+        compare.main([str(unfinished), str(tmp_path)])
+
+
+def test_plot(tmp_path, capsys):
+    runs = [write(tmp_path / f"{i}", 0.7 + i / 100, seed=i) for i in range(2)]
+    runs += [write(tmp_path / ("길" * 60), 0.8, imdb)]  # a script that not every font has
+    assert compare.read(runs[0]).curve == ([6.0, 10.0], [0.5, 0.6])
+    path = tmp_path / "plot.png"
+    shown(capsys, *runs, "--plot", path)
+    assert path.read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(ConfigError, match=r"--plot: a\.jpg must end in \.png"):
+        compare.main([*map(str, runs), "--plot", "a.jpg"])
+    with pytest.raises(WorkdirError, match=r"--plot: /proc/a\.png cannot be written"):
+        compare.main([*map(str, runs), "--plot", "/proc/a.png"])
+
+
+def test_command(tmp_path):
+    command = [sys.executable, "-m", "flaxrnn.compare"]
+    done = subprocess.run([*command, "nope"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: no finished run: nope is no run\n"
+    # A table that is too wide for a terminal stands on its side.
+    runs = [write(tmp_path / "a", 0.7), write(tmp_path / "b", 0.8, imdb)]
+    ours, theirs = pty.openpty()
+    env = {**os.environ, "COLUMNS": "100"}
+    subprocess.run([*command, *runs], cwd=ROOT, stdout=theirs, env=env, check=True)
+    os.close(theirs)
+    lines = os.read(ours, 10_000).decode().splitlines()
+    os.close(ours)
+    assert cells(lines[0].split("  ")) == ["run", str(runs[1]), str(runs[0])]
+    assert cells(lines[2].split("  ")) == ["test accuracy", "0.8000", "0.7000"]
+
+
+def test_columns_of_a_table_and_of_a_line():
+    assert terminal.table([["a", "b"], ["很", "100"]]) == "a     b\n很  100"
+    assert terminal.fit("a\n b\x1b", 5) == "a b"
+    assert terminal.fit("很很很", 5) == "很很…"
+    assert terminal.fit("x" * 1_000_000, 5) == "xxxx…"
+    assert terminal.wrap("\x1b[1maa\x1b[0m bb cc", 7, 2) == ["  \x1b[1maa\x1b[0m bb", "  cc"]

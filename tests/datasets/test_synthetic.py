@@ -1,0 +1,74 @@
+"""The embedded sentiment corpus needs word order."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse
+from sklearn.linear_model import LogisticRegression
+
+from flaxrnn.data import batching, corpora
+from flaxrnn.nn import models
+from flaxrnn.training import optimizers, steps
+from flaxrnn.training.trainer import Trainer
+
+WORDS, LENGTH, TRAIN, TEST = 500, 100, 8_000, 2_000
+
+
+def bag_of_words(split):
+    counts = scipy.sparse.csr_matrix(
+        (np.ones(len(split.ids)), split.ids, split.offsets), shape=(len(split), WORDS)
+    )
+    counts.sum_duplicates()
+    return counts
+
+
+def lstm_accuracy(training_data, epochs):
+    settings = {
+        "target": "label", "embedding_size": 32, "dropout": 0.0, "conv_filters": 0,
+        "conv_width": 5, "conv_pool": 4,
+        "cell": "lstm", "hidden_size": 32, "layers": 1, "bidirectional": False, "pooling": "mean",
+        "recurrence": "auto", "recompute": 0,
+    }  # fmt: skip
+    model = models.build(settings, WORDS, classes=2)
+    optimizer = optimizers.adam(5e-3, "constant", 1)
+    trainer = Trainer(
+        training_data,
+        model,
+        optimizer,
+        averaging=False,
+        batch_size=64,
+        eval_batch_size=500,
+        device_memory=100,
+        seed=0,
+    )
+    state = trainer.place(steps.init_state(model, optimizer, 0))
+    state = jax.tree.map(jnp.copy, state)
+    trainer.compile(state)
+    for epoch in range(epochs):
+        for state, _ in trainer.epoch(state, epoch):  # noqa: B007, B020
+            pass
+    sums, _ = trainer.evaluate(state.params, "test")
+    return sums["hits"] / sums["weight"]
+
+
+def test_a_linear_bag_of_words_stays_15_points_behind_the_lstm(data_dir):
+    corpus = corpora.load_corpus("imdb", "synthetic", data_dir)
+    train, test = corpus.train.take(np.arange(TRAIN)), corpus.test.take(np.arange(TEST))
+    training_data = batching.prepare_data(
+        dataclasses.replace(corpus, train=train, test=test),
+        num_words=WORDS,
+        maxlen=LENGTH,
+        padding="post",
+        max_padding=0.1,
+        validation="test",
+        validation_fraction=0.1,
+    )
+    train, test = (training_data.texts.take(training_data.rows[name]) for name in ("train", "test"))
+    linear = LogisticRegression(C=0.1, max_iter=500).fit(bag_of_words(train), train.labels)
+    linear_accuracy = linear.score(bag_of_words(test), test.labels)
+    accuracy = lstm_accuracy(training_data, epochs=3)
+    assert accuracy > 0.9
+    assert linear_accuracy < accuracy - 0.15
+    assert linear_accuracy > 0.52  # the twin is no coin toss for a bag of words either

@@ -1,0 +1,211 @@
+"""Several devices and several processes: the losses, order and counts of one device."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from helpers import ROOT
+
+from flaxrnn.errors import ConfigError
+from flaxrnn.runtime import distributed
+
+LOSSES = """
+import itertools, json, sys
+import jax
+from configs import imdb
+from flaxrnn import cluster, data, models, optim, steps, trainer
+
+folder, memory, *place = sys.argv[1:]
+address, number = place or (None, None)
+distributed.initialize(address, address and 2, address and int(number))
+config = imdb.get_config()
+config.model.update(embedding_size=8, conv_filters=6, hidden_size=5)
+corpus = data.load_corpus("reuters", "synthetic", folder)
+training_data = data.arrange(
+    corpus, num_words=200, maxlen=30, padding="post", max_padding=0.1, validation="train",
+    validation_fraction=0.1,
+)
+model = models.build(config.model, 200, 46)
+optimizer = optim.adam(1e-3, "constant", 1)
+trainer.STEPS_PER_DISPATCH = 1
+train = trainer.Trainer(
+    training_data, model, optimizer, averaging=True, batch_size=64, eval_batch_size=100,
+    device_memory=float(memory), seed=0,
+)
+state = train.place(jax.tree.map(jax.numpy.copy, steps.init_state(model, optimizer, 0)))
+train.compile(state)
+losses = []
+for state, sums in itertools.islice(train.epoch(state, 1), 50):
+    losses.append(float(sums["loss"]))
+sums, found = train.evaluate(state.average, "test")
+counts = sums["confusion"].sum(axis=1)
+if distributed.is_primary():
+    print(json.dumps({
+        "devices": jax.device_count(), "losses": losses, "counts": list(counts),
+        "probability": found["probability"].tolist(),
+    }))
+"""
+
+
+def free_address():
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        return f"localhost:{found.getsockname()[1]}"
+
+
+def start(*command, devices, **env):
+    env |= {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices), "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, "-u", *map(str, command)],
+        cwd=ROOT,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def losses(*arguments, devices, places=((),), variables=({},)):
+    started = [
+        start("-c", LOSSES, *arguments, *place, devices=devices, **env)
+        for place, env in zip(places, variables, strict=True)
+    ]
+    ended = [process.communicate(timeout=120) for process in started]
+    assert [process.returncode for process in started] == [0] * len(started), ended
+    return json.loads(ended[0][0].splitlines()[-1])
+
+
+def open_mpi(rank):
+    """The variables by which Open MPI tells a process where it is."""
+    return {
+        "OMPI_MCA_orte_hnp_uri": f"{4096 * (os.getpid() % 4096)}.0;tcp://127.0.0.1:1",
+        "OMPI_COMM_WORLD_SIZE": "2",
+        "OMPI_COMM_WORLD_RANK": str(rank),
+        "OMPI_COMM_WORLD_LOCAL_RANK": str(rank),
+    }
+
+
+def test_losses_order_and_counts_do_not_depend_on_devices_and_processes(data_dir):
+    """With dropout, convolution and buckets; texts resident, and streamed by their own process;
+    processes that are told where they are, and two that detect it."""
+    one = losses(data_dir, 1024, devices=1)
+    assert len(one["losses"]) == 50
+    assert sum(one["counts"]) == 2_246
+    address = free_address()
+    told = {"places": [(address, 0), (address, 1)], "variables": [{}, {}]}
+    detected = {"places": [(), ()], "variables": [open_mpi(0), open_mpi(1)]}
+    for devices, memory, where in [(8, 1024, {}), (2, 1024, told), (2, 0, detected)]:
+        other = losses(data_dir, memory, devices=devices, **where)
+        assert other["devices"] == (4 if where else 8)
+        np.testing.assert_allclose(other["losses"], one["losses"], rtol=1e-5)
+        np.testing.assert_allclose(other["probability"], one["probability"], rtol=1e-3)
+        assert other["counts"] == one["counts"]
+
+
+SMALL = [
+    "--config=configs/reuters.py",
+    "--config.data.source=synthetic",
+    "--config.data.maxlen=30",
+    "--config.model.hidden_size=8",
+    "--config.train.batch_size=64",
+]
+
+
+def train(workdir, data_dir, epochs, devices, *more):
+    flags = [f"--workdir={workdir}", f"--config.data.data_dir={data_dir}"]
+    return start(
+        "train.py", *SMALL, *flags, f"--config.train.epochs={epochs}", *more, devices=devices
+    )
+
+
+def train_on_two(workdir, data_dir, epochs, devices):
+    address = free_address()
+    return [
+        train(
+            workdir,
+            data_dir,
+            epochs,
+            devices,
+            f"--coordinator={address}",
+            "--num_processes=2",
+            f"--process_id={i}",
+        )
+        for i in range(2)
+    ]
+
+
+def wait_for_epoch(process):
+    for line in process.stdout:
+        if line.startswith("epoch "):
+            return
+    pytest.fail(process.stderr.read())
+
+
+def history(workdir):
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [[row["train_loss"], row["val_loss"]] for row in rows]
+
+
+def test_a_run_goes_on_with_other_devices_and_processes(data_dir, tmp_path):
+    straight = train(tmp_path / "straight", data_dir, 12, 1)
+    straight.communicate(timeout=120)
+    both = train_on_two(tmp_path / "moved", data_dir, 12, 1)
+    wait_for_epoch(both[0])
+    both[1].send_signal(signal.SIGTERM)  # to one of them alone: all stop at the same step
+    errors = [process.communicate(timeout=60)[1] for process in both]
+    assert [process.returncode for process in both] == [128 + signal.SIGTERM] * 2
+    assert all("SIGTERM: saved after step" in error for error in errors)
+    four = train(tmp_path / "moved", data_dir, 12, 4)
+    wait_for_epoch(four)
+    four.send_signal(signal.SIGINT)
+    assert "SIGINT: saved after step" in four.communicate(timeout=60)[1]
+    assert four.returncode == 128 + signal.SIGINT
+    one = train(tmp_path / "moved", data_dir, 12, 1)
+    assert "Continuing" in one.communicate(timeout=120)[0]
+    moved = history(tmp_path / "moved")
+    assert len(moved) == 12
+    np.testing.assert_allclose(moved, history(tmp_path / "straight"), rtol=1e-3)
+
+
+def test_a_lost_process_is_named_by_the_other(data_dir, tmp_path):
+    first, second = train_on_two(tmp_path, data_dir, 200, 2)
+    wait_for_epoch(first)
+    second.kill()
+    second.communicate()
+    began = time.monotonic()
+    _, error = first.communicate(timeout=60)
+    assert time.monotonic() - began < 60
+    assert first.returncode != 0
+    assert "process 0 of 2: another process of the run was lost" in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("localhost:1", None, 0), "--num_processes: missing"),
+        ((None, 2, None), "--coordinator: missing"),
+        (("localhost", 2, 0), "--coordinator: 'localhost' must be HOST:PORT"),
+        (("localhost:1", 0, 0), "--num_processes: 0 must be at least 1"),
+        (("localhost:1", 2, 2), "--process_id: 2 must be from 0 up, and below --num_processes"),
+    ],
+)
+def test_mistaken_flags_are_named(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        distributed.initialize(*arguments)
+
+
+def test_without_a_cluster_there_is_one_process():
+    alone = start(
+        "-c", "from flaxrnn import cluster; distributed.initialize(None, None, None)", devices=1
+    )
+    assert alone.communicate(timeout=60) == ("", "")
+    assert alone.returncode == 0
+    assert distributed.is_primary()
+    assert distributed.broadcast({"a": [1.5, None]}) == {"a": [1.5, None]}
