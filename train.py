@@ -12,7 +12,7 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
-from flaxrnn import config
+from flaxrnn.config import flags as flag_parser
 from flaxrnn.errors import FlaxrnnError
 
 config_flags.DEFINE_config_file("config", None, "The config: FILE or FILE:VARIANT.")
@@ -41,7 +41,7 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     try:
-        app.run(main, flags_parser=config.parse_flags)
+        app.run(main, flags_parser=flag_parser.parse)
     except FlaxrnnError as error:
         sys.stdout.flush()
         print(f"error: {error}", file=sys.stderr, flush=True)

@@ -21,6 +21,7 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from flaxrnn import config as config_lib
+from flaxrnn.config import flags as flags_lib
 from flaxrnn.errors import ConfigError, DataError, WorkdirError
 from flaxrnn.runtime import files, terminal
 
@@ -65,12 +66,12 @@ def convert(weights: str | Path, config: ConfigDict, workdir: str | Path) -> Non
         WorkdirError: The workdir holds a run, or cannot be written.
     """
     weights, workdir = Path(weights).expanduser(), Path(workdir).expanduser()
-    config_lib.check(config)
-    fields = config_lib.flatten(config)
+    checked = config_lib.parse(config)
+    fields = config_lib.flatten(checked.to_dict())
     for name, needed in REQUIRED.items():
         if fields[name] != needed:
             raise ConfigError(f"{name}: {fields[name]!r} must be {needed!r}, as in the chapter")
-    if config.task == "text":
+    if checked.task == "text":
         raise ConfigError("task: text has no Keras script; it must be reuters or imdb")
     if any((workdir / name).exists() for name in ("config.json", "checkpoints")):
         raise WorkdirError(f"--workdir: {workdir} holds a run; name a new folder")
@@ -81,19 +82,21 @@ def convert(weights: str | Path, config: ConfigDict, workdir: str | Path) -> Non
     from flaxrnn.nn import models
     from flaxrnn.training import checkpoint
 
-    source = "real" if config.data.source == "auto" else config.data.source
-    corpus = corpora.load_corpus(config.task, source, config.data.data_dir, config.data.manual_dir)
-    model = models.build(config.model, config.data.num_words, len(corpus.label_names))
+    source = "real" if checked.data.source == "auto" else checked.data.source
+    corpus = corpora.load_corpus(
+        checked.task, source, checked.data.data_dir, checked.data.manual_dir
+    )
+    model = models.build(checked.model, checked.data.num_words, len(corpus.label_names))
     shapes = jax.eval_shape(lambda: models.init_params(model, jax.random.key(0)))
     shapes = {name: leaf.shape for name, leaf in flatten_dict(shapes, sep="/").items()}
-    params = read(weights, shapes, model.conv_pool)
-    vocabulary = corpus.vocabulary.limit(config.data.num_words)
+    params = read(weights, shapes, checked.model.conv_pool)
+    vocabulary = corpus.vocabulary.limit(checked.data.num_words)
     params["embed/embedding"] = params["embed/embedding"][: vocabulary.num_words]
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         vocabulary.save(workdir / "vocabulary.json")
         files.write_atomically(workdir / "labels.json", json.dumps(corpus.label_names))
-        settings = json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
+        settings = json.dumps(checked.to_dict(), indent=2, sort_keys=True) + "\n"
         files.write_atomically(workdir / "config.json", settings)
         checkpoint.write_weights(workdir / "checkpoints", unflatten_dict(params, sep="/"))
     except OSError as error:
@@ -205,5 +208,5 @@ if __name__ == "__main__":
     config_flags.DEFINE_config_file("config", None, "Of the same model: FILE or FILE:VARIANT.")
     flags.DEFINE_string("workdir", None, "Where it is written, a new folder.")
     terminal.run(
-        lambda: app.run(main, flags_parser=lambda argv: config_lib.parse_flags(argv, ("WEIGHTS",)))
+        lambda: app.run(main, flags_parser=lambda argv: flags_lib.parse(argv, ("WEIGHTS",)))
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,12 @@ def train(
     """
     if seeds < 1:
         raise ConfigError(f"--seeds: {seeds} must be a whole number of at least 1")
-    config_lib.check(config)
-    root = Path(workdir or loop.fresh_workdir(config)).expanduser()
+    checked = config_lib.parse(config)
+    root = Path(workdir or loop.fresh_workdir(checked)).expanduser()
     results, folders = [], []
     with signals.Listener() as listener:
-        for seed in range(config.seed, config.seed + seeds):
-            one = config.copy_and_resolve_references()
-            one.seed = seed
+        for seed in range(checked.seed, checked.seed + seeds):
+            one = dataclasses.replace(checked, seed=seed)
             folders.append(f"seed-{seed}")
             # A signal that comes too late to stop a run stops the next one.
             results.append(loop.train(one, root, folders[-1], listener))

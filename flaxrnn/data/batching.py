@@ -29,7 +29,6 @@ class BatchGroup(NamedTuple):
     weights: Any  # float32 [S, B]; 0: a row that fills up the batch
     buckets: Any  # int32 [S]
     used: Any  # int32, how many of the S batches count
-    stop: Any  # int32 [D], one a device: the signal that asks its process to stop, 0: none
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,20 @@ class TrainingData:
     padding: str  # "post" or "pre"
     buckets: tuple[int, ...]  # lengths to pad to, rising; the last one is the longest text's
     rows: dict[str, np.ndarray]  # which texts are "train", "val" and "test"
+
+    def batches(self, split: str, batch_size: int) -> list[Batch]:
+        """The batches of a split in order, see `batches`."""
+        return batches(self.rows[split], self.lengths, self.buckets, batch_size)
+
+    def epoch_batches(self, batch_size: int, seed: int, epoch: int) -> list[Batch]:
+        """The shuffled training batches of an epoch, see `epoch_batches`."""
+        return epoch_batches(
+            self.rows["train"], self.lengths, self.buckets, batch_size, seed, epoch
+        )
+
+    def num_batches(self, batch_size: int) -> int:
+        """Batches per epoch."""
+        return len(self.batches("train", batch_size))
 
 
 def prepare_data(
@@ -169,7 +182,6 @@ def group_batches(
             np.zeros((steps, width), np.float32),
             np.zeros(steps, np.int32),
             np.int32(len(some)),
-            np.zeros(devices, np.int32),
         )
         for i, batch in enumerate(some):
             chunk.rows[i, : len(batch.rows)] = batch.rows

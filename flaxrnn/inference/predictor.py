@@ -10,15 +10,15 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.sharding import PartitionSpec
-from ml_collections import ConfigDict
 
 from flaxrnn import config
 from flaxrnn.data import batching, ragged
 from flaxrnn.data.vocabulary import UNKNOWN, Vocabulary
 from flaxrnn.errors import ConfigError, DataError, WorkdirError
+from flaxrnn.inference import programs
 from flaxrnn.nn import models
 from flaxrnn.runtime import devices
-from flaxrnn.training import checkpoint, steps
+from flaxrnn.training import checkpoint
 
 
 class EncodedText(NamedTuple):
@@ -43,7 +43,7 @@ class SavedModel(NamedTuple):
     params: Any
     vocabulary: Vocabulary
     label_names: list[str]
-    settings: ConfigDict  # the config of the run
+    settings: config.Config  # the config of the run
 
 
 class TextPredictor:
@@ -55,7 +55,7 @@ class TextPredictor:
         params: Any,
         vocabulary: Vocabulary,
         label_names: list[str],
-        settings: ConfigDict,
+        settings: config.Config,
     ):
         """Keeps the parts; `settings` is the config of the run."""
         self.label_names = label_names
@@ -64,8 +64,8 @@ class TextPredictor:
         self._model = model
         self._mesh = devices.make_mesh(settings.train.eval_batch_size)
         self._params = devices.shard(params, self._mesh, PartitionSpec())
-        self._predict = steps.predictor(model, self._mesh)
-        self._explain = steps.explainer(model, self._mesh)
+        self._predict = programs.predictor(model, self._mesh)
+        self._explain = programs.explainer(model, self._mesh)
         # A text is padded to the shortest of these that holds it. Each is compiled when needed.
         maxlen = settings.data.maxlen
         shares = (8, 4, 2, 1) if settings.data.padding == "post" else (1,)
@@ -122,7 +122,7 @@ class TextPredictor:
         """
         self._check_target("next")
         readings = [self.read(prompt) for prompt in prompts]
-        program = steps.generator(self._model, self._mesh, len(self._vocabulary), length)
+        program = programs.generator(self._model, self._mesh, len(self._vocabulary), length)
         places = np.arange(len(prompts))
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.PRNGKey(seed), places)
         of_each = (np.asarray(keys), np.full(len(prompts), temperature, np.float32))
@@ -174,10 +174,10 @@ class TextPredictor:
         return out, weights
 
     def _check_target(self, needed: str) -> None:
-        if self._model.target != needed:
+        if self._settings.model.target != needed:
             raise ConfigError(
                 f"model.target: must be {needed} for this; the model was trained with"
-                f" {self._model.target}"
+                f" {self._settings.model.target}"
             )
 
     def _batches(
@@ -225,9 +225,9 @@ def read(workdir: str | Path) -> SavedModel:
     """
     workdir = Path(workdir).expanduser()
     try:
-        settings = ConfigDict(json.loads((workdir / "config.json").read_text("utf-8")))
+        recorded = json.loads((workdir / "config.json").read_text("utf-8"))
+        settings = config.parse(config.with_defaults(recorded))
         label_names = json.loads((workdir / "labels.json").read_text("utf-8"))
-        config.check(settings)
     except (OSError, ValueError, TypeError) as error:
         kind = f"config.json: {error}" if isinstance(error, ConfigError) else error
         raise WorkdirError(f"--workdir: {workdir}: no trained model here ({kind})") from None

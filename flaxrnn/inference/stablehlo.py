@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -10,7 +11,6 @@ from flax.traverse_util import unflatten_dict
 
 from flaxrnn.data.vocabulary import PAD
 from flaxrnn.nn import models
-from flaxrnn.training import metrics
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -30,8 +30,9 @@ def lower(
         (params, tokens int32 [B, T], lengths int32 [B]) → probabilities, float32 [B, C]. Tokens
         stand on the left, also with `padding` "pre"; B, T and lengths are at least 1.
     """
-    model = model.clone(recompute=0)  # it is of the backward pass
-    shortest = model.conv_width + model.conv_pool - 1 if model.conv_filters else 1
+    # Recomputing is for the backward pass.
+    model = model.clone(config=dataclasses.replace(model.config, recompute=0))
+    shortest = models.shortest_text(model.config)
     B, T, read = jax.export.symbolic_shape(f"batch, length, max({shortest}, min(length, {maxlen}))")
     read = maxlen if padding == "pre" else read
 
@@ -45,7 +46,7 @@ def lower(
         tokens = jnp.where(inside, jnp.take_along_axis(tokens, source, axis=1), PAD)
         kept = jnp.full_like(kept, maxlen) if padding == "pre" else kept
         logits = models.logits(model, unflatten_dict(params, sep="/"), tokens, kept)
-        return metrics.probabilities(logits)
+        return model.head.probabilities(logits)
 
     shapes = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in params.items()}
     tokens = jax.ShapeDtypeStruct((B, T), jnp.int32)

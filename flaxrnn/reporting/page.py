@@ -112,7 +112,11 @@ def _of_classes(details: Details) -> list[str]:
     """The sections that the run has something for."""
     names, judged, sections = details.label_names, details.judged, []
     if details.confusion is not None:
-        classes = metrics.by_class(details.confusion)
+        classes = metrics.class_scores(
+            np.diag(details.confusion),
+            details.confusion.sum(axis=1),
+            details.confusion.sum(axis=0),
+        )
         order = np.argsort(-classes["support"], kind="stable")
         sections += [
             _section("Classes", _classes(classes, names, order, judged)),

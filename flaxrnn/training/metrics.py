@@ -1,140 +1,116 @@
-"""Per-example losses, and sums over examples that are divided once, at the end.
+"""The figures of merit: one registry, which every computation and every report iterates.
 
-An example is a text, or of outputs per token a token.
-
-Logits [B, 1] are those of a sigmoid over two classes, [B, C] those of a softmax.
+A metric is the mean of a sum over examples, or a score of the classes. Sums are added up over
+batches and divided once, at the end. To add a metric, add it to `METRICS`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 
-Sums = dict[str, Any]  # of arrays or floats
+Sums = dict[str, Any]  # arrays or floats; "count" is the weight of the examples
+ClassScores = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure of merit, as every report shows it.
+    """A figure of merit. Either `batch_sum` or `class_score` computes it.
 
     Attributes:
-        name: It is `train_NAME`, `val_NAME` and `test_NAME` in metrics.jsonl and result.json.
+        name: Its key is `train_NAME`, `val_NAME` and `test_NAME` in metrics.jsonl and result.json.
         title: What people read, with the unit.
+        batch_sum: (head, logits [N, C], labels [N], weights [N]) → the weighted sum over the
+            examples of a batch, a scalar array; see `flaxrnn.nn.heads.Head`.
+        class_score: `class_scores` of the test split → the score.
         format: Of its values, as `format` takes it.
-        per_epoch: Whether it is computed every epoch, for train and validation; else for test only.
     """
 
     name: str
     title: str
+    batch_sum: Callable[[Any, Any, Any, Any], Any] | None = None
+    class_score: Callable[[ClassScores], float] | None = None
     format: str = ".4f"
-    per_epoch: bool = True
+
+    @property
+    def per_epoch(self) -> bool:
+        """Whether it is computed every epoch, for train and validation; else for test only."""
+        return self.batch_sum is not None
+
+
+def macro_f1(classes: ClassScores) -> float:
+    """Unweighted mean of the F1 of every class that is true or predicted somewhere.
+
+    Equals `sklearn.metrics.f1_score(average="macro")`.
+    """
+    seen = classes["support"] + classes["predicted"] > 0
+    return float(classes["f1"][seen].mean())
 
 
 METRICS = {
     metric.name: metric
     for metric in (
-        Metric("loss", "loss (nats)"),
-        Metric("accuracy", "accuracy"),
-        Metric("macro_f1", "macro-F1", per_epoch=False),
+        Metric("loss", "loss (nats)", lambda head, x, y, w: w @ head.losses(x, y)),
+        Metric("accuracy", "accuracy", lambda head, x, y, w: w @ (head.predictions(x) == y)),
+        Metric("macro_f1", "macro-F1", class_score=macro_f1),
     )
 }
 
 
-def losses(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Cross-entropy of each example in nats, [B]."""
-    if logits.shape[-1] == 1:
-        return optax.sigmoid_binary_cross_entropy(logits[:, 0], labels)
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-
-
-def predictions(logits: jax.Array) -> jax.Array:
-    """The likeliest class of each example, int32 [B]."""
-    if logits.shape[-1] == 1:
-        return (logits[:, 0] > 0).astype(jnp.int32)
-    return logits.argmax(axis=-1).astype(jnp.int32)
-
-
-def probabilities(logits: jax.Array) -> jax.Array:
-    """Class probabilities, [B, C], also for two classes."""
-    if logits.shape[-1] == 1:
-        positive = jax.nn.sigmoid(logits)
-        return jnp.concatenate([1 - positive, positive], axis=-1)
-    return jax.nn.softmax(logits)
-
-
-def sums(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> Sums:
-    """Weighted sums over a batch: loss (nats), hits and weight (examples)."""
-    return {
-        "loss": weights @ losses(logits, labels),
-        "hits": weights @ (predictions(logits) == labels),
-        "weight": weights.sum(),
+def batch_sums(head: Any, logits: Any, labels: Any, weights: Any) -> Sums:
+    """The sums of every metric over a batch of examples, and their "count"."""
+    sums = {
+        name: metric.batch_sum(head, logits, labels, weights)
+        for name, metric in METRICS.items()
+        if metric.batch_sum
     }
-
-
-def confusion(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
-    """Examples by true and predicted class, [C, C]."""
-    classes = max(2, logits.shape[-1])
-    return jnp.zeros((classes, classes)).at[labels, predictions(logits)].add(weights)
-
-
-def counts(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
-    """How many examples of each class are found, there are, and were taken for it, [3, C].
-
-    What `scores` needs, where a confusion matrix would be too large.
-    """
-    predicted = predictions(logits)
-    hits = weights * (predicted == labels)
-    zeros = jnp.zeros((3, logits.shape[-1]))
-    return zeros.at[0, labels].add(hits).at[1, labels].add(weights).at[2, predicted].add(weights)
+    return {**sums, "count": weights.sum()}
 
 
 def add(total: Sums, sums: Sums) -> Sums:
-    """`total` and a program's sums, in float64 on the host.
+    """`total` and the sums of a program, NumPy arrays, in float64.
 
-    The order in which sums are added is that of the calls: the same calls give the same bits.
+    Sums are added in the order of the calls: the same calls give the same bits.
     """
-    found = jax.device_get(sums)
-    return {name: np.float64(value) + total.get(name, 0) for name, value in found.items()}
+    return {name: np.float64(value) + total.get(name, 0) for name, value in sums.items()}
 
 
 def means(total: Sums) -> dict[str, float]:
-    """Divides sums added up over batches: mean loss (nats) and accuracy in [0, 1]."""
+    """The metrics of all examples whose sums were added up."""
     return {
-        "loss": float(total["loss"] / total["weight"]),
-        "accuracy": float(total["hits"] / total["weight"]),
+        name: float(total[name] / total["count"])
+        for name, metric in METRICS.items()
+        if metric.per_epoch
     }
 
 
-def by_class(confusion: np.ndarray) -> dict[str, np.ndarray]:
-    """How well each class is found, from the matrix of `confusion`; see `scores`."""
-    return scores(np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0))
+def scores(total: Sums, classes: ClassScores) -> dict[str, float]:
+    """`means`, and the scores of the classes."""
+    of_classes = {
+        name: metric.class_score(classes) for name, metric in METRICS.items() if metric.class_score
+    }
+    return {**means(total), **of_classes}
 
 
-def scores(hits: np.ndarray, support: np.ndarray, predicted: np.ndarray) -> dict[str, np.ndarray]:
-    """How well each class is found, from the rows of `counts`.
+def class_scores(correct: np.ndarray, support: np.ndarray, predicted: np.ndarray) -> ClassScores:
+    """How well each class is recognized.
+
+    Args:
+        correct: Examples of each class that were predicted as it, [C].
+        support: Examples of each class, [C].
+        predicted: Examples that were predicted as each class, [C].
 
     Returns:
-        precision, recall and f1 in [0, 1], those of scikit-learn with `zero_division=0`; support
-        and predicted, how many examples are and how many were taken for the class. All float [C].
+        precision, recall and f1 in [0, 1], equal to scikit-learn's with `zero_division=0`; support
+        and predicted. All float [C].
     """
     return {
-        "precision": hits / np.maximum(predicted, 1),
-        "recall": hits / np.maximum(support, 1),
-        "f1": 2 * hits / np.maximum(support + predicted, 1),
+        "precision": correct / np.maximum(predicted, 1),
+        "recall": correct / np.maximum(support, 1),
+        "f1": 2 * correct / np.maximum(support + predicted, 1),
         "support": support,
         "predicted": predicted,
     }
-
-
-def macro_f1(classes: dict[str, np.ndarray]) -> float:
-    """Unweighted mean of the F1 of every class that is true or predicted somewhere.
-
-    The mean that scikit-learn's `f1_score(average="macro")` takes of what `scores` gives.
-    """
-    seen = classes["support"] + classes["predicted"] > 0
-    return float(classes["f1"][seen].mean())

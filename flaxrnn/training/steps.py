@@ -1,10 +1,8 @@
-"""Training and evaluation steps: pure functions of a state, texts and the rows to look at.
+"""Training and evaluation steps: pure functions of a state, texts, and which of them to look at.
 
-What is judged are the texts of a batch, or, where the model has outputs per token, their tokens.
-
-`train_step` is one update. `train_steps` and `evaluate` run many batches in one program over texts
-that lie on the device, and `in_parallel` compiles them for a mesh of devices that share each
-batch's rows: on CPU, where a core is a device, and on accelerators alike.
+`train_step` is one update. `train_steps` and `evaluate` run many batches in one program, over texts
+that are resident on the devices. `in_parallel` compiles them for a mesh of devices, each of which
+computes its share of the rows of every batch: on CPU, where a core is a device, as on accelerators.
 """
 
 from __future__ import annotations
@@ -21,7 +19,6 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, PartitionSpec
 
 from flaxrnn.data import batching
-from flaxrnn.data.vocabulary import FIRST_WORD, PAD
 from flaxrnn.nn import models
 from flaxrnn.training import metrics
 
@@ -32,7 +29,7 @@ NO_STEP = 2**31 - 1
 
 
 class TrainState(struct.PyTreeNode):
-    """All that a training step reads and changes."""
+    """Everything that a training step reads and changes."""
 
     step: jax.Array  # int32, steps done
     key: jax.Array  # uint32 [2], of the run
@@ -62,16 +59,15 @@ def train_step(
     buckets: tuple[int, ...],
     axis: str | None = None,
 ) -> tuple[TrainState, metrics.Sums, jax.Array]:
-    """One update on the mean loss of the batch's real rows, or of their tokens.
+    """One update on the mean loss of the batch's examples.
 
     A step whose loss or gradient is not finite leaves parameters and optimizer as they were.
 
     Args:
         state: As the step before left it.
-        batch: tokens int32 [B, T], lengths int32 [B], labels int32 [B], of tags [B, T], weights
-            float32 [B].
+        batch: See `Head.targets_and_weights`; rows of weight 0 fill up the batch.
         bucket: Which of `buckets` the texts are cut to, int32.
-        model: The classifier.
+        model: The model.
         optimizer: Of the state.
         averaging: Whether `average` is the polynomial-decay average of the parameters (Shamir &
             Zhang, 2013, eta = 8: about the last ninth of the steps), else the parameters.
@@ -79,37 +75,38 @@ def train_step(
         axis: Mesh axis over which the rows of the batch are spread; None: they are all here.
 
     Returns:
-        The next state, sums over the batch, see `metrics.sums`, zeros where the step was not
-        finite, and whether it was.
+        The next state; `metrics.batch_sums`, zeros where the step was not finite; and whether it
+        was.
     """
     rows = len(batch["weights"])
-    first = 0 if axis is None else rows * jax.lax.axis_index(axis)
+    first_row = 0 if axis is None else rows * jax.lax.axis_index(axis)
     key = jax.random.fold_in(state.key, state.step)
-    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(first + jnp.arange(rows))
+    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(first_row + jnp.arange(rows))
 
     def loss(params: Params, length: int) -> tuple[jax.Array, metrics.Sums]:
         tokens = batch["tokens"][:, :length]
         logits = models.logits(model, params, tokens, batch["lengths"], keys)
-        sums = metrics.sums(*targets_and_weights(model, logits, batch))
+        examples = model.head.targets_and_weights(logits, batch)
+        sums = metrics.batch_sums(model.head, *examples)
         return sums["loss"], sums
 
     gradient = jax.grad(loss, has_aux=True)
     branches = [lambda params, n=n: gradient(params, n) for n in buckets]
     grads, sums = all_reduce(jax.lax.switch(bucket, branches, state.params), axis)
-    grads = jax.tree.map(lambda g: g / sums["weight"], grads)
+    grads = jax.tree.map(lambda g: g / sums["count"], grads)
     finite = jnp.isfinite(sums["loss"]) & jnp.isfinite(optax.tree.norm(grads))
     step = state.step + 1
 
     def update(state: TrainState) -> TrainState:
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        # Kept so: else the average would compute them a second time.
+        # The barrier keeps the parameters: else the average would compute them a second time.
         params = jax.lax.optimization_barrier(optax.apply_updates(state.params, updates))
         average = params
         if averaging:
             average = optax.incremental_update(params, state.average, 9 / (step + 8))
         return TrainState(step, state.key, params, opt_state, average)
 
-    # Unlike a choice among results, a branch leaves the state where it lies.
+    # Unlike a choice among results, a branch does not copy the state.
     state = jax.lax.cond(finite, update, lambda state: state.replace(step=step), state)
     return state, jax.tree.map(lambda s: jnp.where(finite, s, 0), sums), finite
 
@@ -117,235 +114,142 @@ def train_step(
 def train_steps(
     state: TrainState,
     texts: Arrays,
-    chunk: batching.BatchGroup,
+    group: batching.BatchGroup,
+    stop: jax.Array,
     *,
     axis: str | None = None,
     **settings: Any,
 ) -> tuple[TrainState, metrics.Sums]:
-    """The training steps of a chunk, in one program.
+    """The training steps of a group of batches, in one program.
 
     Args:
         state: As the step before left it.
-        texts: As `ragged.RaggedTexts.padded` gives them.
-        chunk: Which of them each step sees.
+        texts: As `RaggedTexts.padded` gives them.
+        group: Which of them each step sees.
+        stop: The signal that asks each process to stop, int32 [1] per device; 0: none.
         axis: Mesh axis.
         **settings: Of `train_step`.
 
     Returns:
-        The next state, the sums of `train_step` over the steps, and among them "bad", how many were
-        not finite, "first_bad", the number of the first of them, else `NO_STEP`, and "stop", the
-        highest of the chunk.
+        The next state, and the sums of `train_step` over the steps together with
+        "nonfinite_steps", how many were not finite, "first_nonfinite_step", the number of the first
+        of them, else `NO_STEP`, and "stop", the highest of all devices.
     """
 
-    def body(i: jax.Array, carry: tuple[TrainState, metrics.Sums]) -> Any:
-        state, total = carry
-        batch = _take(texts, chunk.rows[i], chunk.weights[i])
-        state, sums, finite = train_step(state, batch, chunk.buckets[i], axis=axis, **settings)
-        first_bad = jnp.where(finite, NO_STEP, state.step)
-        first_bad = jnp.minimum(total.pop("first_bad"), first_bad)
-        total = jax.tree.map(jnp.add, total, {**sums, "bad": jnp.int32(~finite)})
-        return state, {**total, "first_bad": first_bad}
+    def body(i: jax.Array, carry: tuple[TrainState, metrics.Sums, jax.Array]) -> Any:
+        state, total, first = carry
+        batch = gather_batch(texts, group.rows[i], group.weights[i])
+        state, sums, finite = train_step(state, batch, group.buckets[i], axis=axis, **settings)
+        first = jnp.minimum(first, jnp.where(finite, NO_STEP, state.step))
+        sums = {**sums, "nonfinite_steps": jnp.int32(~finite)}
+        return state, jax.tree.map(jnp.add, total, sums), first
 
-    zeros = dict.fromkeys(("loss", "hits", "weight"), jnp.float32(0))
-    total = {**zeros, "bad": jnp.int32(0), "first_bad": jnp.int32(NO_STEP)}
-    state, total = jax.lax.fori_loop(0, chunk.used, body, (state, total))
-    stop = chunk.stop.max()
-    return state, {**total, "stop": stop if axis is None else jax.lax.pmax(stop, axis)}
+    total = {**_zero_sums(), "nonfinite_steps": jnp.int32(0)}
+    state, total, first = jax.lax.fori_loop(0, group.used, body, (state, total, jnp.int32(NO_STEP)))
+    highest = stop.max()
+    highest = highest if axis is None else jax.lax.pmax(highest, axis)
+    return state, {**total, "first_nonfinite_step": first, "stop": highest}
 
 
 def evaluate(
     params: Params,
     texts: Arrays,
-    chunk: batching.BatchGroup,
+    group: batching.BatchGroup,
     *,
     model: models.TextModel,
     buckets: tuple[int, ...],
     axis: str | None = None,
 ) -> tuple[metrics.Sums, Arrays]:
-    """Evaluates the batches of a chunk; the arguments are those of `train_steps`.
+    """Evaluates the batches of a group; the arguments are those of `train_steps`.
 
     Returns:
-        Sums over the rows, `metrics.sums` and the "confusion" matrix, or the "counts" where words
-        are the classes; and of each text the likeliest class, "predicted", int32 [S, B], and its
-        "probability", float32 [S, B]. Of outputs per token, the sums alone.
+        `metrics.batch_sums` over the examples together with the "class_counts" of the head; and for
+        each of the [S, B] texts the most likely class, "predicted", int32, and its "probability",
+        float32. With one example per token, the sums alone.
     """
-    classes = max(2, model.outputs)
-    name, count, size = "confusion", metrics.confusion, classes
-    if model.target == "next":  # words are the classes: a matrix of them would be too large
-        name, count, size = "counts", metrics.counts, 3
+    head = model.head
 
     def body(i: jax.Array, carry: tuple[metrics.Sums, Arrays]) -> tuple[metrics.Sums, Arrays]:
-        total, found = carry
-        batch = _take(texts, chunk.rows[i], chunk.weights[i])
+        total, of_texts = carry
+        batch = gather_batch(texts, group.rows[i], group.weights[i])
 
         def logits(params: Params, length: int) -> jax.Array:
             out = models.logits(model, params, batch["tokens"][:, :length], batch["lengths"])
-            if model.target == "label":
+            if not head.per_token:
                 return out
             return jnp.pad(out, ((0, 0), (0, buckets[-1] - length), (0, 0)))  # of one shape
 
         branches = [functools.partial(logits, length=n) for n in buckets]
-        out = jax.lax.switch(chunk.buckets[i], branches, params)
-        seen = targets_and_weights(model, out, batch)
-        sums = {**metrics.sums(*seen), name: count(*seen)}
-        if model.target == "label":
-            best = metrics.probabilities(out).max(axis=-1)
-            found = {
-                "predicted": found["predicted"].at[i].set(metrics.predictions(out)),
-                "probability": found["probability"].at[i].set(best),
-            }
-        return jax.tree.map(jnp.add, total, sums), found
+        out = jax.lax.switch(group.buckets[i], branches, params)
+        examples = head.targets_and_weights(out, batch)
+        sums = metrics.batch_sums(head, *examples)
+        total = jax.tree.map(jnp.add, total, {**sums, "class_counts": head.class_counts(*examples)})
+        if head.per_token:
+            return total, of_texts
+        probability = head.probabilities(out).max(axis=-1)
+        return total, {
+            "predicted": of_texts["predicted"].at[i].set(head.predictions(out)),
+            "probability": of_texts["probability"].at[i].set(probability),
+        }
 
-    zeros = dict.fromkeys(("loss", "hits", "weight"), jnp.float32(0))
-    sums = {**zeros, name: jnp.zeros((size, classes))}
-    found: Arrays = {}
-    if model.target == "label":
-        shape = chunk.rows.shape
-        found = {"predicted": jnp.zeros(shape, jnp.int32), "probability": jnp.zeros(shape)}
-    sums, found = jax.lax.fori_loop(0, chunk.used, body, (sums, found))
+    total = {**_zero_sums(), "class_counts": head.empty_counts(model.num_outputs)}
+    of_texts: Arrays = {}
+    if not head.per_token:
+        shape = group.rows.shape
+        of_texts = {"predicted": jnp.zeros(shape, jnp.int32), "probability": jnp.zeros(shape)}
+    total, of_texts = jax.lax.fori_loop(0, group.used, body, (total, of_texts))
     if axis is not None:  # every process gets the rows of all
-        found = jax.lax.all_gather(found, axis, axis=1, tiled=True)
-    return all_reduce(sums, axis), found
+        of_texts = jax.lax.all_gather(of_texts, axis, axis=1, tiled=True)
+    return all_reduce(total, axis), of_texts
 
 
-# How chunks lie on the devices of a mesh, along its axis "data": each has its rows of each batch.
-CHUNK = batching.BatchGroup(
+def _zero_sums() -> metrics.Sums:
+    names = [name for name, metric in metrics.METRICS.items() if metric.per_epoch]
+    return dict.fromkeys((*names, "count"), jnp.float32(0))
+
+
+# How the arrays of a group are sharded over a mesh with the axis "data": each device has its share
+# of the rows of every batch.
+GROUP_SPEC = batching.BatchGroup(
     rows=PartitionSpec(None, "data"),
     weights=PartitionSpec(None, "data"),
     buckets=PartitionSpec(),
     used=PartitionSpec(),
-    stop=PartitionSpec("data"),
 )
+STOP_SPEC = PartitionSpec("data")
 
 
 def in_parallel(
-    function: Callable, mesh: Mesh, texts: PartitionSpec, donate: bool
+    function: Callable, mesh: Mesh, texts: PartitionSpec, *others: PartitionSpec, donate: bool
 ) -> jax.stages.Wrapped:
-    """Compiles `train_steps` or `evaluate` for the devices of `mesh`.
+    """Compiles `train_steps` or `evaluate` for the devices of a mesh.
 
     Args:
-        function: Of parameters or a state, which are on all devices, texts and a chunk.
+        function: Its arguments are parameters or a state, which every device has, texts, a group,
+            and others.
         mesh: Its axis is "data".
-        texts: How the texts lie on the devices.
-        donate: Whether the first argument's memory is used for the result.
+        texts: How the texts are sharded.
+        *others: How the arguments after the group are sharded.
+        donate: Whether the memory of the first argument is used for the result.
     """
-    spread = jax.shard_map(
+    sharded = jax.shard_map(
         functools.partial(function, axis="data"),
         mesh=mesh,
-        in_specs=(PartitionSpec(), texts, CHUNK),
+        in_specs=(PartitionSpec(), texts, GROUP_SPEC, *others),
         out_specs=PartitionSpec(),
-        check_vma=False,  # gradients and sums are added up by hand, once
+        check_vma=False,  # gradients and sums are added up explicitly, once
     )
-    return jax.jit(spread, donate_argnums=(0,) if donate else ())
+    return jax.jit(sharded, donate_argnums=(0,) if donate else ())
 
 
-def predictor(model: models.TextModel, mesh: Mesh) -> jax.stages.Wrapped:
-    """Compiles (params, tokens [B, T], lengths [B]) → probabilities [B, C] for a mesh's devices.
-
-    B is a multiple of their number; each takes its share of the rows.
-    """
-
-    def probabilities(params: Params, tokens: jax.Array, lengths: jax.Array) -> jax.Array:
-        return metrics.probabilities(models.logits(model, params, tokens, lengths))
-
-    return _by_rows(probabilities, mesh)
-
-
-def explainer(model: models.TextModel, mesh: Mesh) -> jax.stages.Wrapped:
-    """As `predictor`, with the weights of the tokens [B, T] behind, see `models.attributions`."""
-
-    def explain(params: Params, tokens: jax.Array, lengths: jax.Array) -> Any:
-        logits, weights = models.attributions(model, params, tokens, lengths)
-        return metrics.probabilities(logits), weights
-
-    return _by_rows(explain, mesh)
-
-
-@functools.cache
-def generator(model: models.TextModel, mesh: Mesh, words: int, length: int) -> jax.stages.Wrapped:
-    """Compiles what continues texts, for a mesh's devices.
-
-    It is given params, tokens [B, T], lengths [B], a random key a text, uint32 [B, 2], and
-    temperatures [B]: 0 chooses the likeliest token, else logits are divided by it and a token is
-    drawn. It gives ids int32 [B, length]; behind the end of a text, itself `PAD`, all are PAD.
-    The text is read once, what follows a token at a time from the carries before it.
-
-    Args:
-        model: Of the next token.
-        mesh: B is a multiple of its devices.
-        words: In the vocabulary; nothing but they and the end is chosen.
-        length: Tokens to add.
-    """
-    ids = jnp.arange(model.num_words)
-    possible = (ids == PAD) | ((ids >= FIRST_WORD) & (ids < FIRST_WORD + words))
-
-    def choose(logits: jax.Array, key: jax.Array, temperature: jax.Array) -> jax.Array:
-        logits = jnp.where(possible, logits, -jnp.inf)
-        scaled = (logits - logits.max()) / jnp.where(temperature > 0, temperature, 1)
-        drawn = jax.random.categorical(key, scaled)
-        return jnp.where(temperature > 0, drawn, logits.argmax()).astype(jnp.int32)
-
-    def generate(
-        params: Params,
-        tokens: jax.Array,
-        lengths: jax.Array,
-        keys: jax.Array,
-        temperatures: jax.Array,
-    ) -> jax.Array:
-        def step(before: tuple, i: jax.Array) -> tuple[tuple, jax.Array]:
-            logits, carries, token = before
-            keys_now = jax.vmap(jax.random.fold_in, (0, None))(keys, i)
-            chosen = jax.vmap(choose)(logits, keys_now, temperatures)
-            token = jnp.where(token == PAD, PAD, chosen)
-            one = jnp.ones_like(lengths)
-            logits, carries = models.apply_with_carry(model, params, token[:, None], one, carries)
-            return (logits[:, 0], carries, token), token
-
-        logits, carries = models.apply_with_carry(model, params, tokens, lengths)
-        last = jnp.take_along_axis(logits, (lengths - 1)[:, None, None], axis=1)[:, 0]
-        _, found = jax.lax.scan(step, (last, carries, tokens[:, 0]), jnp.arange(length))
-        return found.swapaxes(0, 1)
-
-    return _by_rows(generate, mesh, arrays=4)
-
-
-def _by_rows(function: Callable, mesh: Mesh, arrays: int = 2) -> jax.stages.Wrapped:
-    rows = PartitionSpec("data")
-    return jax.jit(
-        jax.shard_map(
-            function,
-            mesh=mesh,
-            in_specs=(PartitionSpec(), *(rows,) * arrays),
-            out_specs=rows,
-            check_vma=False,
-        )
-    )
-
-
-def _take(texts: Arrays, rows: jax.Array, weights: jax.Array) -> Arrays:
+def gather_batch(texts: Arrays, rows: jax.Array, weights: jax.Array) -> Arrays:
+    """The texts `rows`, int [B], as a batch with these weights, float [B]."""
     batch = {name: array[rows] for name, array in texts.items()}
     return {**batch, "tokens": batch["tokens"].astype(jnp.int32), "weights": weights}
 
 
-def targets_and_weights(model: models.TextModel, logits: jax.Array, batch: Arrays) -> tuple:
-    """Logits, labels and weights of what is judged: the texts of a batch, or all their tokens.
-
-    Tokens in a row, [B·T]; those past the end of a text weigh nothing.
-    """
-    if model.target == "label":
-        return logits, batch["labels"], batch["weights"]
-    B, T, C = logits.shape
-    if model.target == "next":  # after the last token comes padding, which is learned as the end
-        labels = jnp.pad(batch["tokens"][:, 1:], ((0, 0), (0, 1)), constant_values=PAD)
-    else:
-        labels = batch["labels"]
-    inside = jnp.arange(T)[None, :] < batch["lengths"][:, None]
-    weights = batch["weights"][:, None] * inside
-    return logits.reshape(B * T, C), labels[:, :T].reshape(B * T), weights.reshape(B * T)
-
-
 def all_reduce(tree: Any, axis: str | None) -> Any:
-    """Adds up over the devices of a mesh axis, as one vector: each exchange has its price."""
+    """The sum over the devices of a mesh axis, in one exchange: each has its price."""
     if axis is None:
         return tree
     vector, unravel = ravel_pytree(tree)

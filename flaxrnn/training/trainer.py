@@ -1,4 +1,4 @@
-"""A run's texts through the compiled steps: an epoch of training, an evaluation."""
+"""The texts of a run through the compiled steps: an epoch of training, an evaluation."""
 
 from __future__ import annotations
 
@@ -24,53 +24,53 @@ STEPS_PER_DISPATCH = 16  # batches that one program runs through
 
 
 class MetricAccumulator:
-    """Adds up what the dispatches of an epoch came to.
+    """Adds up the sums of an epoch's dispatches.
 
-    On accelerators it reads the dispatch before the last, so that they always have the next one
-    while the host looks.
+    On accelerators it stays one dispatch behind, so that they always have the next one to work on
+    while the host reads.
 
     Attributes:
-        first_bad: The first step that was not finite; None: all were.
-        stop: The signal that asks to stop; 0: none.
+        first_nonfinite_step: The first step that was not finite; None: all were.
+        stop: The signal that asks the run to stop; 0: none.
     """
 
     def __init__(self, total: metrics.Sums):
-        """Goes on from what the earlier dispatches of the epoch came to."""
-        self.first_bad: int | None = None
+        """Starts from the sums of the epoch's earlier dispatches."""
+        self.first_nonfinite_step: int | None = None
         self.stop = 0
         self._total = total
         self._unread: deque[metrics.Sums] = deque()
-        self._behind = 0 if jax.default_backend() == "cpu" else 1
+        self._lag = 0 if jax.default_backend() == "cpu" else 1
 
     def append(self, sums: metrics.Sums) -> None:
         """Takes the sums of the next dispatch, see `steps.train_steps`."""
         self._unread.append(sums)
-        self._read(self._behind)
+        self._read_until(self._lag)
 
     def read(self) -> dict[str, float]:
         """All sums so far; waits for the last dispatch."""
-        self._read(0)
+        self._read_until(0)
         return {name: float(value) for name, value in self._total.items()}
 
     @property
     def loss(self) -> float:
-        """Mean in nats of what was read so far, NaN of nothing."""
-        return metrics.means(self._total)["loss"] if self._total.get("weight") else math.nan
+        """The mean loss in nats of what was read so far; NaN of nothing."""
+        return metrics.means(self._total)["loss"] if self._total.get("count") else math.nan
 
-    def _read(self, down_to: int) -> None:
-        while len(self._unread) > down_to:
+    def _read_until(self, unread: int) -> None:
+        while len(self._unread) > unread:
             sums = jax.device_get(self._unread.popleft())
-            first_bad, stop = int(sums.pop("first_bad")), int(sums.pop("stop"))
-            if first_bad != steps.NO_STEP and self.first_bad is None:
-                self.first_bad = first_bad
-            self.stop = max(self.stop, stop)
+            first = int(sums.pop("first_nonfinite_step"))
+            if first != steps.NO_STEP and self.first_nonfinite_step is None:
+                self.first_nonfinite_step = first
+            self.stop = max(self.stop, int(sums.pop("stop")))
             self._total = metrics.add(self._total, sums)
 
 
 class Trainer:
-    """Trains and evaluates a model on the texts of a run, over all devices.
+    """Trains and evaluates a model on the texts of a run, on all devices.
 
-    `compile` comes first.
+    Call `compile` first.
     """
 
     def __init__(
@@ -89,55 +89,57 @@ class Trainer:
 
         Args:
             training_data: The texts.
-            model: What to train.
+            model: The model to train.
             optimizer: Of the state.
             averaging: See `steps.train_step`.
-            batch_size: Texts a training step.
-            eval_batch_size: Texts a step of an evaluation.
+            batch_size: Texts per training step.
+            eval_batch_size: Texts per step of an evaluation.
             device_memory: MiB of each device for texts.
-            seed: Of the order.
+            seed: Of the order of the texts.
         """
-        self._material = training_data
+        self._data = training_data
         self._batch_size, self._eval_batch_size, self._seed = batch_size, eval_batch_size, seed
         self._mesh = devices.make_mesh(batch_size)
-        self._feed = DevicePrefetcher(training_data, self._mesh, device_memory)
+        self._prefetcher = DevicePrefetcher(training_data, self._mesh, device_memory)
         settings: dict[str, Any] = {"model": model, "buckets": training_data.buckets}
         train = functools.partial(
             steps.train_steps, optimizer=optimizer, averaging=averaging, **settings
         )
         evaluate = functools.partial(steps.evaluate, **settings)
-        lie = (self._mesh, self._feed.spec)
-        self._train: Any = steps.in_parallel(train, *lie, donate=True)
-        self._evaluate: Any = steps.in_parallel(evaluate, *lie, donate=False)
+        texts = self._prefetcher.spec
+        self._train: Any = steps.in_parallel(train, self._mesh, texts, steps.STOP_SPEC, donate=True)
+        self._evaluate: Any = steps.in_parallel(evaluate, self._mesh, texts, donate=False)
 
     @property
     def resident(self) -> bool:
-        """Whether all texts lie on the devices."""
-        return self._feed.resident
+        """Whether all texts are on the devices."""
+        return self._prefetcher.resident
 
-    def place(self, tree: Any) -> Any:
-        """A state or parameters on all devices."""
+    def replicate(self, tree: Any) -> Any:
+        """A state or parameters, on every device."""
         return devices.shard(tree, self._mesh, PartitionSpec())
 
     def compile(self, state: steps.TrainState) -> None:
         """Compiles both programs for a state like this one.
 
         Raises:
-            OutOfMemoryError: A device or the host has too little.
+            OutOfMemoryError: A device or the host has too little memory.
         """
-        some = self._material.rows["train"][:1]
-        for name, size, tree in (
-            ("_train", self._batch_size, state),
-            ("_evaluate", self._eval_batch_size, state.average),
+        row = self._data.rows["train"][:1]
+        for name, size, tree, others in (
+            ("_train", self._batch_size, state, (self._stop(0),)),
+            ("_evaluate", self._eval_batch_size, state.average, ()),
         ):
-            texts, chunk = next(self._feed(self._chunks([batching.Batch(0, some)], size)))
-            with self._memory(name == "_train", self._material.buckets[-1]):
-                program = devices.compiled(getattr(self, name), tree, texts, self._place(chunk))
+            texts, group = next(self._groups([batching.Batch(0, row)], size))
+            with self._raise_on_oom(name == "_train", self._data.buckets[-1]):
+                program = devices.compiled(
+                    getattr(self, name), tree, texts, self._shard(group), *others
+                )
             setattr(self, name, program)
 
-    def batches(self) -> int:
-        """Batches an epoch."""
-        return len(self._epoch_batches(1))
+    def num_batches(self) -> int:
+        """Batches per epoch."""
+        return self._data.num_batches(self._batch_size)
 
     def epoch(
         self,
@@ -147,30 +149,29 @@ class Trainer:
         stop: Callable[[], int] = lambda: 0,
         watch: Callable[[Iterator[Any]], Iterator[Any]] = iter,
     ) -> Iterator[tuple[steps.TrainState, metrics.Sums]]:
-        """Trains an epoch, a dispatch of many steps at a time.
+        """Trains an epoch, one dispatch of many steps at a time.
 
         Args:
-            state: Its memory is used for the next one; so is that of each state given.
+            state: Its memory is used for the next one; so is that of each state yielded.
             number: Of the epoch, which decides on its order.
             done: Batches of it that are done already.
-            stop: Gives the signal that asks this process to stop, 0: none.
-            watch: Is given what the devices are fed with, a dispatch each, and gives it back.
+            stop: Gives the signal that asks this process to stop; 0: none.
+            watch: Wraps the iterator over the inputs of the dispatches, to time the wait for them.
 
         Yields:
-            After each dispatch, the new state, and the sums of `steps.train_steps`, both perhaps
-            still being computed.
+            After each dispatch, the new state and the sums of `steps.train_steps`; both may still
+            be being computed.
 
         Raises:
-            OutOfMemoryError: A device or the host has too little.
+            OutOfMemoryError: A device or the host has too little memory.
         """
-        chunks = self._chunks(self._epoch_batches(number)[done:], self._batch_size)
-        for texts, chunk in watch(self._feed(chunks)):
-            chunk = chunk._replace(stop=np.full_like(chunk.stop, stop()))
-            length = self._material.buckets[chunk.buckets[: chunk.used].max()]
-            with self._memory(True, length):
-                state, sums = self._train(state, texts, self._place(chunk))
+        batches = self._data.epoch_batches(self._batch_size, self._seed, number)[done:]
+        for texts, group in watch(self._groups(batches, self._batch_size)):
+            length = self._data.buckets[group.buckets[: group.used].max()]
+            with self._raise_on_oom(True, length):
+                state, sums = self._train(state, texts, self._shard(group), self._stop(stop()))
                 if jax.default_backend() == "cpu":
-                    # Two programs under way can wait for each other's threads for ever.
+                    # Two programs in flight can wait for each other's threads forever.
                     jax.block_until_ready(sums)
             yield state, sums
 
@@ -180,48 +181,38 @@ class Trainer:
         """Evaluates on the N texts of "train", "val" or "test".
 
         Returns:
-            Sums over them, and of each, in the order of the split, the class "predicted", int32
-            [N], and its "probability", float32 [N], unless outputs are per token; see
-            `steps.evaluate`.
+            Sums over them; and for each text, in the order of the split, the class "predicted",
+            int32 [N], and its "probability", float32 [N], unless the head has one example per
+            token. See `steps.evaluate`.
         """
-        training_data = self._material
-        batches = batching.batches(
-            training_data.rows[split],
-            training_data.lengths,
-            training_data.buckets,
-            self._eval_batch_size,
-        )
+        batches = self._data.batches(split, self._eval_batch_size)
         total: metrics.Sums = {}
         parts: dict[str, list[np.ndarray]] = {}
-        with self._memory(False, training_data.buckets[-1]):
-            for texts, chunk in self._feed(self._chunks(batches, self._eval_batch_size)):
-                sums, found = self._evaluate(params, texts, self._place(chunk))
-                total = metrics.add(total, sums)
-                for name, rows in jax.device_get(found).items():
-                    parts.setdefault(name, []).append(rows[chunk.weights > 0])
+        with self._raise_on_oom(False, self._data.buckets[-1]):
+            for texts, group in self._groups(batches, self._eval_batch_size):
+                sums, of_texts = self._evaluate(params, texts, self._shard(group))
+                total = metrics.add(total, jax.device_get(sums))
+                for name, rows in jax.device_get(of_texts).items():
+                    parts.setdefault(name, []).append(rows[group.weights > 0])
         order = np.argsort(np.concatenate([batch.rows for batch in batches]))
         return total, {name: np.concatenate(rows)[order] for name, rows in parts.items()}
 
-    def _epoch_batches(self, number: int) -> list[batching.Batch]:
-        training_data = self._material
-        return batching.epoch_batches(
-            training_data.rows["train"],
-            training_data.lengths,
-            training_data.buckets,
-            self._batch_size,
-            self._seed,
-            number,
+    def _groups(
+        self, batches: list[batching.Batch], batch_size: int
+    ) -> Iterator[tuple[Any, batching.BatchGroup]]:
+        """The inputs of each dispatch: texts, and a group of batches of them."""
+        groups = batching.group_batches(batches, batch_size, STEPS_PER_DISPATCH, self._mesh.size)
+        return self._prefetcher(groups)
+
+    def _shard(self, group: batching.BatchGroup) -> batching.BatchGroup:
+        return devices.shard(group, self._mesh, steps.GROUP_SPEC)
+
+    def _stop(self, signal: int) -> jax.Array:
+        return devices.shard(
+            np.full(self._mesh.size, signal, np.int32), self._mesh, steps.STOP_SPEC
         )
 
-    def _chunks(self, batches: list[batching.Batch], batch_size: int) -> list[batching.BatchGroup]:
-        return list(
-            batching.group_batches(batches, batch_size, STEPS_PER_DISPATCH, self._mesh.size)
-        )
-
-    def _place(self, chunk: batching.BatchGroup) -> batching.BatchGroup:
-        return devices.shard(chunk, self._mesh, steps.CHUNK)
-
-    def _memory(self, training: bool, length: int) -> contextlib.AbstractContextManager[None]:
+    def _raise_on_oom(self, training: bool, length: int) -> contextlib.AbstractContextManager[None]:
         size = self._batch_size if training else self._eval_batch_size
         field = "train.batch_size" if training else "train.eval_batch_size"
         return devices.raise_on_oom(

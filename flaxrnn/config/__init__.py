@@ -1,0 +1,29 @@
+"""Configs: their fields, their check, and the command line that sets them.
+
+A config is a `ConfigDict` until `parse` turns it into a frozen `Config` with typed groups.
+"""
+
+from flaxrnn.config.fields import Config, DataConfig, ModelConfig, TrainConfig
+from flaxrnn.config.parsing import (
+    FIELDS,
+    check_known,
+    default_config,
+    flatten,
+    parse,
+    to_markdown,
+    with_defaults,
+)
+
+__all__ = [
+    "FIELDS",
+    "Config",
+    "DataConfig",
+    "ModelConfig",
+    "TrainConfig",
+    "check_known",
+    "default_config",
+    "flatten",
+    "parse",
+    "to_markdown",
+    "with_defaults",
+]

@@ -1,0 +1,61 @@
+"""The kinds of fields that a config has: each declares default, meaning, and allowed values."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+from flaxrnn.runtime import plugins
+
+
+def field(default: Any, doc: str, allowed: str, is_allowed: Callable[[Any], bool]) -> Any:
+    """Declares a field; `allowed` ends the sentence "must be …"."""
+    metadata = {"doc": doc, "allowed": allowed, "is_allowed": is_allowed}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def one_of(default: str, *others: str, doc: str) -> Any:
+    """A string, one of `default` and `others`."""
+    values = (default, *others)
+    return field(default, doc, f"one of {', '.join(values)}", values.__contains__)
+
+
+def one_of_or_module(default: str, *others: str, what: str, doc: str) -> Any:
+    """A string, one of `default` and `others`, or "module:Name"."""
+    values = (default, *others)
+    allowed = f"one of {', '.join(values)}, or module:Name, {what} of your own"
+    return field(
+        default, doc, allowed, lambda v: v in values or plugins.PATTERN.fullmatch(v) is not None
+    )
+
+
+def at_least(least: int, default: int, doc: str) -> Any:
+    """A whole number of at least `least`."""
+    return field(default, doc, f"a whole number of at least {least}", lambda v: v >= least)
+
+
+def fraction(default: float, doc: str) -> Any:
+    """A number above 0 and below 1."""
+    return field(default, doc, "a number above 0 and below 1", lambda v: 0 < v < 1)
+
+
+def positive(default: float, doc: str) -> Any:
+    """A finite number above 0."""
+    return field(default, doc, "a number above 0", lambda v: 0 < v < math.inf)
+
+
+def flag(default: bool, doc: str) -> Any:
+    """True or False."""
+    return field(default, doc, "True or False", lambda v: True)
+
+
+def folder(doc: str) -> Any:
+    """The path of a folder, unset by default."""
+    return field(None, doc, "the path of a folder", bool)
+
+
+def column(default: str, doc: str) -> Any:
+    """The name of a column of the user's table."""
+    return field(default, doc, "the name of a column", bool)

@@ -1,0 +1,64 @@
+"""The command line of a run: `--config FILE[:VARIANT]` and overrides of its fields."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from pathlib import Path
+
+from absl import flags, logging
+from ml_collections import ConfigDict
+
+from flaxrnn.config import parsing
+from flaxrnn.errors import ConfigError
+from flaxrnn.runtime import plugins
+
+
+def parse(argv: list[str], arguments: tuple[str, ...] = ()) -> list[str]:
+    """Parses the command line, with `--config` defined by `config_flags`.
+
+    Args:
+        argv: The command and what follows it.
+        arguments: The names of the positional arguments.
+
+    Returns:
+        The command and those arguments.
+
+    Raises:
+        ConfigError: A flag or override is unknown or has the wrong type, the config file gives no
+            config, or an argument is missing.
+    """
+    if any(re.match(r"--?(help|\?)", argument) for argument in argv[1:]):
+        return flags.FLAGS(argv)  # prints the help and exits
+    path = _config_path(argv)
+    if not path:
+        raise ConfigError("--config: missing; name a file, like --config configs/imdb.py")
+    if not Path(path).is_file():
+        raise ConfigError(f"--config: there is no file {path}")
+    try:
+        rest = flags.FLAGS(argv)
+        if flags.FLAGS["verbosity"].using_default_value:
+            logging.set_verbosity(logging.WARNING)  # TFDS chats at INFO
+        config = flags.FLAGS.config
+    except flags.Error as error:
+        raise ConfigError(" ".join(str(error).removeprefix("flag ").split())) from None
+    except Exception as error:  # whatever the file's code raises
+        raise ConfigError(f"--config: {path} gives no config: {plugins.reason(error)}") from None
+    if not isinstance(config, ConfigDict):
+        raise ConfigError(f"--config: {path} gives no config: get_config returns no ConfigDict")
+    if missing := arguments[len(rest) - 1 :]:
+        raise ConfigError(f"{missing[0]}: missing")
+    if extra := rest[len(arguments) + 1 :]:
+        raise ConfigError(f"{extra[0]}: unexpected argument; flags begin with --")
+    return rest
+
+
+def _config_path(argv: list[str]) -> str:
+    """The file that `--config` names; "": none. Overrides of unknown fields are refused."""
+    path = ""
+    for argument, following in itertools.zip_longest(argv[1:], argv[2:], fillvalue=""):
+        if override := re.match(r"--?config\.([\w.]+)", argument):
+            parsing.check_known(override[1])
+        elif given := re.fullmatch(r"--?config(?:=(.*))?", argument):
+            path = (following if given[1] is None else given[1]).partition(":")[0]
+    return path

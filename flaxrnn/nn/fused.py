@@ -1,0 +1,182 @@
+"""The loop over time of a recurrent layer, with a hand-written backward pass.
+
+Its backward loop carries only the gradients of the carry; those of the recurrent weights are one
+matrix product over all steps, after the loop.
+
+Shapes: B batch, T time, H hidden features, G gates.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+if TYPE_CHECKING:
+    from flaxrnn.nn.recurrence import Recurrent
+
+Carry = tuple[jax.Array, ...]  # each [B, H]; the last one is the cell's output h
+Residuals = tuple[Any, ...]  # what the backward pass of a step needs from its forward pass
+
+
+class EmbeddingLookup(NamedTuple):
+    """Rows of a table that have not been looked up yet: [B, T, D], where the ids are [B, T]."""
+
+    table: jax.Array  # [V, D]
+    ids: jax.Array  # int [B, T]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(B, T, D)."""
+        return (*self.ids.shape, self.table.shape[-1])
+
+    def swapaxes(self, a: int, b: int) -> EmbeddingLookup:
+        """The same lookup with two axes of the ids exchanged."""
+        return EmbeddingLookup(self.table, self.ids.swapaxes(a, b))
+
+    def rows(self) -> jax.Array:
+        """The rows, looked up."""
+        return self.table[self.ids]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def fused(
+    cell: type[Recurrent],
+    reverse: bool,
+    carry: Carry,
+    z: jax.Array | EmbeddingLookup,
+    recurrent_kernel: jax.Array,
+    bias: jax.Array | None,
+    mask: jax.Array | None,
+) -> tuple[jax.Array, Carry]:
+    """The loop over time, with a hand-written backward pass.
+
+    Args:
+        cell: What a step does.
+        reverse: From the last step to the first.
+        carry: Before the first step.
+        z: Input pre-activations [T, B, G·H], or where each step looks them up, ids [T, B].
+        recurrent_kernel: [H, G·H].
+        bias: `Recurrent.recurrent_bias`.
+        mask: Which steps are valid, bool [T, B]; None: all are.
+
+    Returns:
+        All outputs [T, B, H], where one of a step that is not valid repeats the one before it, and
+        the carry after the last step.
+    """
+    return _fused_forward(cell, reverse, carry, z, recurrent_kernel, bias, mask)[0]
+
+
+def _fused_forward(
+    cell: type[Recurrent],
+    reverse: bool,
+    carry: Carry,
+    z: jax.Array | EmbeddingLookup,
+    recurrent_kernel: jax.Array,
+    bias: jax.Array | None,
+    mask: jax.Array | None,
+) -> tuple[tuple[jax.Array, Carry], Residuals]:
+    table, inputs = z if isinstance(z, EmbeddingLookup) else (None, z)
+
+    def step(carry: Carry, now: tuple[jax.Array, jax.Array | None]) -> Any:
+        x, mask = now
+        z = x if table is None else table[x]
+        u = recurrent_pre_activation(carry, recurrent_kernel, bias)
+        new, residuals = cell.forward(carry, z, u)
+        carry = select(mask, new, carry)
+        return carry, (residuals, carry[-1])
+
+    last, (residuals, outputs) = jax.lax.scan(step, carry, (inputs, mask), reverse=reverse)
+    lookup = None if table is None else (inputs, len(table))
+    saved = (residuals, carry[-1], outputs, recurrent_kernel, bias, mask, lookup)
+    return (outputs, last), saved
+
+
+def _fused_backward(
+    cell: type[Recurrent], reverse: bool, saved: Residuals, gradients: tuple[jax.Array, Carry]
+) -> tuple:
+    residuals, initial_h, outputs, recurrent_kernel, bias, mask, lookup = saved
+    d_outputs, d_carry = gradients
+    # Transposed once: XLA would fold it into the product of each step, slower at small batches.
+    kernel_t = jax.lax.optimization_barrier(recurrent_kernel.T)
+
+    def step(d_carry: Carry, now: Any) -> Any:
+        residuals, d_output, mask = now
+        d_carry = (*d_carry[:-1], d_carry[-1] + d_output)
+        zeros = tuple(map(jnp.zeros_like, d_carry))
+        d_before, d_z, d_u = cell.backward(select(mask, d_carry, zeros), residuals)
+        d_before = (*d_before[:-1], d_before[-1] + d_u @ kernel_t)
+        return select(mask, d_before, d_carry), (d_z, None if cell.shared_gradient else d_u)
+
+    d_carry, (d_z, d_u) = jax.lax.scan(
+        step, d_carry, (residuals, d_outputs, mask), reverse=not reverse
+    )
+    d_u = d_z if cell.shared_gradient else d_u
+    h = [outputs[1:], initial_h[None]] if reverse else [initial_h[None], outputs[:-1]]
+    d_kernel = _product_over_steps(jnp.concatenate(h), d_u)
+    d_bias = None if bias is None else d_u.sum(axis=(0, 1))
+    return d_carry, _lookup_gradient(d_z, lookup), d_kernel, d_bias, None
+
+
+fused.defvjp(_fused_forward, _fused_backward)
+
+
+def _product_over_steps(h: jax.Array, d_u: jax.Array) -> jax.Array:
+    """Σ hᵀ·d_u over steps and texts, one matrix product: [T, B, H], [T, B, G·H] → [H, G·H]."""
+    h, d_u = h.reshape(-1, h.shape[-1]), d_u.reshape(-1, d_u.shape[-1])
+    return jax.lax.dot_general(h, d_u, (((0,), (0,)), ((), ())))
+
+
+def _lookup_gradient(d_z: jax.Array, lookup: tuple[jax.Array, int] | None) -> Any:
+    """The gradient of `fused`'s z: of an array itself, of a lookup that of its table."""
+    if lookup is None:
+        return d_z
+    ids, rows = lookup
+    width = d_z.shape[-1]
+    d_table = jnp.zeros((rows, width), d_z.dtype)
+    d_table = d_table.at[ids.reshape(-1)].add(d_z.reshape(-1, width))
+    return EmbeddingLookup(d_table, None)  # type: ignore[arg-type]  # ids have no gradient
+
+
+def in_segments(
+    run: Callable[[Carry, jax.Array, jax.Array], tuple[jax.Array, Carry]],
+    steps: int,
+    reverse: bool,
+    carry: Carry,
+    inputs: jax.Array,
+    mask: jax.Array,
+) -> tuple[jax.Array, Carry]:
+    """`run` over segments of `steps` time steps; only the carry before each is stored."""
+    T = len(inputs)
+    count = -(-T // steps)
+
+    def cut(x: jax.Array) -> jax.Array:  # the steps added at the end are masked
+        x = jnp.pad(x, ((0, count * steps - T), *((0, 0),) * (x.ndim - 1)))
+        return x.reshape(count, steps, *x.shape[1:])
+
+    # The body of a loop is not optimized together with what surrounds it: no barrier is needed.
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def segment(carry: Carry, now: tuple[jax.Array, jax.Array]) -> tuple[Carry, jax.Array]:
+        outputs, carry = run(carry, *now)
+        return carry, outputs
+
+    carry, outputs = jax.lax.scan(segment, carry, (cut(inputs), cut(mask)), reverse=reverse)
+    return outputs.reshape(-1, *outputs.shape[2:])[:T], carry
+
+
+def recurrent_pre_activation(
+    carry: Carry, recurrent_kernel: jax.Array, bias: jax.Array | None
+) -> jax.Array:
+    """h·recurrent_kernel + bias, [B, G·H]."""
+    u = carry[-1] @ recurrent_kernel
+    return u if bias is None else u + bias[None]
+
+
+def select(mask: jax.Array | None, new: Carry, old: Carry) -> Carry:
+    """`new` where `mask`, bool [B], holds, else `old`; no mask: `new`."""
+    if mask is None:
+        return new
+    return tuple(jnp.where(mask[:, None], n, o) for n, o in zip(new, old, strict=True))

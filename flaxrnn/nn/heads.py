@@ -1,0 +1,194 @@
+"""Heads: what a model learns to output, and how its outputs are scored.
+
+A head turns the outputs of a batch into *examples*, each with logits, a label and a weight: one per
+text, or one per token. Losses, metrics and training steps know of examples only. A new head is one
+subclass of `Head`; `model.target=module:Class` trains it.
+
+Shapes: B batch, T time (tokens), N examples, C classes. Logits [N, 1] are those of a sigmoid over
+two classes, [N, C] those of a softmax.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from flaxrnn.config import Config
+from flaxrnn.data.vocabulary import PAD
+from flaxrnn.errors import ConfigError
+from flaxrnn.runtime import plugins
+
+Batch = dict[str, jax.Array]
+Examples = tuple[jax.Array, jax.Array, jax.Array]  # logits [N, C], labels [N], weights [N]
+
+
+class Head:
+    """A head with one label per text, cross-entropy as its loss, and a confusion matrix.
+
+    Attributes:
+        per_token: Whether the model outputs logits per token, [B, T, C], else per text, [B, C].
+        uses_labels: Whether it learns from the labels of the corpus.
+    """
+
+    per_token: ClassVar[bool] = False
+    uses_labels: ClassVar[bool] = True
+
+    @property
+    def unit(self) -> str:
+        """What an example is, in the plural."""
+        return "tokens" if self.per_token else "texts"
+
+    def check(self, config: Config) -> None:
+        """Checks that the other fields of a config fit.
+
+        Raises:
+            ConfigError: One does not.
+        """
+        if config.task == "brackets":
+            raise ConfigError("model.target: must be tags or next with task=brackets")
+
+    def num_outputs(self, num_labels: int, vocab_size: int) -> int:
+        """Logits per example: one for two classes, else one per class."""
+        return 1 if num_labels == 2 else num_labels
+
+    def targets_and_weights(self, logits: jax.Array, batch: Batch) -> Examples:
+        """The examples of a batch.
+
+        Args:
+            logits: As the model outputs them.
+            batch: tokens int32 [B, T], lengths int32 [B], labels int32 [B] or, of tags, [B, T],
+                weights float32 [B].
+        """
+        return logits, batch["labels"], batch["weights"]
+
+    def losses(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
+        """Loss of each example, [N]: cross-entropy in nats."""
+        if logits.shape[-1] == 1:
+            return optax.sigmoid_binary_cross_entropy(logits[:, 0], labels)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+    def predictions(self, logits: jax.Array) -> jax.Array:
+        """The most likely class of each example, int32 [N]."""
+        if logits.shape[-1] == 1:
+            return (logits[:, 0] > 0).astype(jnp.int32)
+        return logits.argmax(axis=-1).astype(jnp.int32)
+
+    def probabilities(self, logits: jax.Array) -> jax.Array:
+        """Class probabilities, [..., C], also for two classes."""
+        if logits.shape[-1] == 1:
+            positive = jax.nn.sigmoid(logits)
+            return jnp.concatenate([1 - positive, positive], axis=-1)
+        return jax.nn.softmax(logits)
+
+    def empty_counts(self, num_outputs: int) -> jax.Array:
+        """What `class_counts` gives for no examples."""
+        return jnp.zeros((max(2, num_outputs),) * 2)
+
+    def class_counts(self, logits: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
+        """Examples by true and predicted class, [C, C]."""
+        counts = self.empty_counts(logits.shape[-1])
+        return counts.at[labels, self.predictions(logits)].add(weights)
+
+    def confusion(self, counts: np.ndarray) -> np.ndarray | None:
+        """The confusion matrix, true by predicted class, [C, C]; None: counts do not hold it."""
+        return counts
+
+    def class_totals(self, counts: np.ndarray) -> np.ndarray:
+        """Of each class: correct, true and predicted examples, [3, C]."""
+        return np.stack([np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)])
+
+
+class LabelHead(Head):
+    """The label of a text."""
+
+
+class TokenHead(Head):
+    """A head with one example per token; tokens past the end of a text have weight 0."""
+
+    per_token = True
+
+    def check(self, config: Config) -> None:  # noqa: D102
+        for name, value, needed in (
+            ("data.padding", config.data.padding, "post"),
+            ("model.conv_filters", config.model.conv_filters, 0),
+        ):
+            if value != needed:
+                target = config.model.target
+                raise ConfigError(f"{name}: must be {needed} with model.target={target}")
+
+    def labels(self, batch: Batch) -> jax.Array:
+        """The label of each token, int32 [B, T]."""
+        return batch["labels"]
+
+    def targets_and_weights(self, logits: jax.Array, batch: Batch) -> Examples:  # noqa: D102
+        B, T, C = logits.shape
+        mask = jnp.arange(T)[None, :] < batch["lengths"][:, None]
+        weights = batch["weights"][:, None] * mask
+        labels = self.labels(batch)[:, :T]
+        return logits.reshape(B * T, C), labels.reshape(B * T), weights.reshape(B * T)
+
+
+class TagHead(TokenHead):
+    """The tag of each token."""
+
+    def check(self, config: Config) -> None:  # noqa: D102
+        if config.task != "brackets":
+            raise ConfigError(
+                f"model.target: must be label or next with task={config.task}, which has one label"
+                " per text"
+            )
+        super().check(config)
+
+
+class NextTokenHead(TokenHead):
+    """The token after each token; after the last one comes padding, which is learned as the end."""
+
+    uses_labels = False
+
+    def check(self, config: Config) -> None:  # noqa: D102
+        super().check(config)
+        if config.model.bidirectional:
+            raise ConfigError(
+                "model.bidirectional: must be False with model.target=next: read backwards, a text"
+                " gives away the token that comes next"
+            )
+
+    def num_outputs(self, num_labels: int, vocab_size: int) -> int:  # noqa: D102
+        return vocab_size
+
+    def labels(self, batch: Batch) -> jax.Array:  # noqa: D102
+        return jnp.pad(batch["tokens"][:, 1:], ((0, 0), (0, 1)), constant_values=PAD)
+
+    def empty_counts(self, num_outputs: int) -> jax.Array:  # noqa: D102
+        return jnp.zeros((3, num_outputs))
+
+    def class_counts(self, logits: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
+        """As `class_totals`: a confusion matrix of all words would be too large."""
+        predicted = self.predictions(logits)
+        correct = weights * (predicted == labels)
+        counts = self.empty_counts(logits.shape[-1])
+        counts = counts.at[0, labels].add(correct).at[1, labels].add(weights)
+        return counts.at[2, predicted].add(weights)
+
+    def confusion(self, counts: np.ndarray) -> np.ndarray | None:  # noqa: D102
+        return None
+
+    def class_totals(self, counts: np.ndarray) -> np.ndarray:  # noqa: D102
+        return counts
+
+
+HEADS: dict[str, type[Head]] = {"label": LabelHead, "tags": TagHead, "next": NextTokenHead}
+
+
+def get_head(name: str) -> Head:
+    """The head with a name in `HEADS`, or the subclass of `Head` that "module:Class" names.
+
+    Raises:
+        ConfigError: The module cannot be imported, or has no such class.
+    """
+    head: type[Head] = HEADS.get(name) or plugins.load("model.target", name, Head)
+    return head()

@@ -1,0 +1,148 @@
+"""The layers around the recurrence: embedding, dropout, convolution, pooling.
+
+Shapes: B batch, T time (tokens), E embedding features, K kernel width, F filters, H hidden.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from flaxrnn.nn.fused import EmbeddingLookup
+
+POOLINGS = ("last", "max", "mean", "attention")
+
+
+def keras_uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+    """U(−0.05, 0.05), Keras's initial embedding."""
+    return jax.random.uniform(key, shape, dtype, -0.05, 0.05)
+
+
+class Embed(nn.Embed):
+    """An embedding that leaves the lookup to the layer that reads it."""
+
+    def __call__(self, inputs: jax.Array) -> EmbeddingLookup:
+        """Ids [B, T] → rows of the table, [B, T, E], not looked up yet."""
+        return EmbeddingLookup(self.embedding, inputs)
+
+
+class Dropout(nn.Module):
+    """Drops entries in training and scales up the others (Srivastava et al., 2014).
+
+    An entry is decided by one random bit where the rate is 1/2, by two where it is a multiple of
+    1/4, and so on up to 16 bits, where the rate is rounded to a multiple of 2⁻¹⁶: drawing 32 bits
+    per entry takes as long on CPU as the recurrence.
+
+    Attributes:
+        rate: Share of entries that are dropped.
+    """
+
+    rate: float
+
+    def __call__(self, x: jax.Array, keys: jax.Array | None) -> jax.Array:
+        """[B, T, E] and one random key per text, [B]; no keys (evaluation): nothing is dropped."""
+        if keys is None:
+            return x
+        width = next(w for w in (1, 2, 4, 8, 16) if w == 16 or (self.rate * 2**w).is_integer())
+        dropped = round(self.rate * 2**width)
+        entries = math.prod(x.shape[1:])
+        words = -(-entries * width // 32)
+        bits = jax.vmap(lambda key: jax.random.bits(key, (words, 1), jnp.uint32))(keys)
+        shifts = jnp.arange(0, 32, width, dtype=jnp.uint32)[None, None, :]
+        drawn = (bits >> shifts) & (2**width - 1)
+        keep = drawn.reshape(len(x), -1)[:, :entries].reshape(x.shape) >= dropped
+        return jnp.where(keep, x / (1 - dropped / 2**width), 0)
+
+
+def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolution over time, [B, T, E] with [K, E, F] → [B, T − K + 1, F], by XLA."""
+    return jax.lax.conv_general_dilated(
+        x, kernel, (1,), "VALID", dimension_numbers=("NWC", "WIO", "NWC")
+    )
+
+
+def _conv_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple]:
+    return conv(x, kernel), (x, kernel)
+
+
+def _conv_backward(residuals: tuple, d_out: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = residuals
+    B, T, E = x.shape
+    K, _, F = kernel.shape
+    d_out = jnp.pad(d_out, ((0, 0), (K - 1, K - 1), (0, 0)))
+    # For each input, the gradients of the K outputs that it is part of, concatenated.
+    d_rows = jnp.concatenate([d_out[:, K - 1 - k : K - 1 - k + T] for k in range(K)], axis=-1)
+    d_rows = d_rows.reshape(B * T, K * F)
+    d_x = d_rows @ kernel.swapaxes(1, 2).reshape(K * F, E)
+    d_kernel = jax.lax.dot_general(x.reshape(B * T, E), d_rows, (((0,), (0,)), ((), ())))
+    return d_x.reshape(B, T, E), d_kernel.reshape(E, K, F).swapaxes(0, 1)
+
+
+# `conv` with a backward pass of two matrix products: on CPU, XLA's own runs some hundred times
+# slower inside a loop.
+conv_on_cpu = jax.custom_vjp(conv)
+conv_on_cpu.defvjp(_conv_forward, _conv_backward)
+
+
+class Conv1D(nn.Module):
+    """Convolution over time without padding, then ReLU.
+
+    Attributes:
+        filters: F.
+        width: Tokens per output, K.
+    """
+
+    filters: int
+    width: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """[B, T, E] and int [B] → [B, T − K + 1, F] and the lengths that remain."""
+        shape = (self.width, x.shape[-1], self.filters)
+        kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.filters,))
+        convolve = conv_on_cpu if jax.default_backend() == "cpu" else conv
+        return nn.relu(convolve(x, kernel) + bias[None, None]), lengths - self.width + 1
+
+
+class MaxPool1D(nn.Module):
+    """Maximum over adjacent windows of `size` steps; an incomplete last window is dropped."""
+
+    size: int
+
+    def __call__(self, x: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """[B, T, F] and int [B] → [B, T // size, F] and the lengths that remain."""
+        B, T, F = x.shape
+        windows = x[:, : T // self.size * self.size].reshape(B, T // self.size, self.size, F)
+        return windows.max(axis=2), lengths // self.size
+
+
+class Pool(nn.Module):
+    """One vector per text from the recurrent outputs: their last, maximum, mean or attention.
+
+    Attention is that of Yang et al. (2016) over words: softmax of v · tanh(W h + b).
+
+    Attributes:
+        kind: One of `POOLINGS`.
+    """
+
+    kind: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array, lengths: jax.Array, last: jax.Array) -> jax.Array:
+        """Outputs [B, T, H], lengths [B] and the last output [B, H] → [B, H]."""
+        if self.kind == "last":
+            return last
+        mask = (jnp.arange(x.shape[1])[None, :] < lengths[:, None])[:, :, None]
+        if self.kind == "max":
+            return jnp.where(mask, x, -jnp.inf).max(axis=1)
+        if self.kind == "mean":
+            return jnp.where(mask, x, 0).sum(axis=1) / lengths[:, None]
+        scores = nn.Dense(1, use_bias=False, name="score")(
+            jnp.tanh(nn.Dense(x.shape[-1], name="attend")(x))
+        )
+        return (nn.softmax(scores, axis=1, where=mask) * x).sum(axis=1)

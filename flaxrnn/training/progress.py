@@ -1,0 +1,86 @@
+"""How far a run is: what a checkpoint holds next to the training state."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from flaxrnn.config import TrainConfig
+from flaxrnn.data.ragged import RaggedTexts
+
+# Keys of earlier versions, whose checkpoints are still read.
+_RENAMED = {"done": "batches_done", "seconds_in_epoch": "epoch_seconds"}
+_RENAMED_SUMS = {"hits": "accuracy", "weight": "count", "bad": "nonfinite_steps"}
+
+History = list[dict[str, Any]]  # one row of metrics per epoch, as metrics.jsonl holds it
+
+
+@dataclass
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        fingerprint: Of config and texts; a run resumes only with the same.
+        history: The finished epochs.
+        batches_done: Batches of the epoch under way that are done.
+        sums: Of its metrics so far, see `MetricAccumulator.read`.
+        epoch_seconds: That it has taken so far.
+        diverged_at: The training step at which the run stopped because it was not finite.
+        seconds: By part of the run, over all its starts up to this checkpoint; None: of none.
+    """
+
+    fingerprint: str
+    history: History = field(default_factory=list)
+    batches_done: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    epoch_seconds: float = 0.0
+    diverged_at: int | None = None
+    seconds: dict[str, float] | None = None
+
+    def end_epoch(self, row: dict[str, Any]) -> None:
+        """Appends the row of the epoch under way; the next one begins."""
+        self.history.append(row)
+        self.batches_done, self.sums, self.epoch_seconds = 0, {}, 0.0
+
+    def finished(self, config: TrainConfig) -> bool:
+        """Whether the last epoch is done, or the validation loss has stopped falling."""
+        if not self.history:
+            return False
+        since_best = len(self.history) - best_epoch(self.history)
+        return len(self.history) >= config.epochs or since_best >= config.patience
+
+    def to_json(self) -> dict[str, Any]:
+        """Of JSON's types."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Progress:
+        """What `to_json` of this or an earlier version gave."""
+        values = {_RENAMED.get(name, name): value for name, value in content.items()}
+        sums = values["sums"].items()
+        return cls(**{**values, "sums": {_RENAMED_SUMS.get(k, k): v for k, v in sums}})
+
+
+def best_epoch(history: History) -> int:
+    """The epoch of the lowest validation loss, from 1; the first of several."""
+
+    def loss(row: dict[str, Any]) -> float:
+        return math.inf if math.isnan(row["val_loss"]) else row["val_loss"]
+
+    return min(history, key=loss)["epoch"]
+
+
+def fingerprint(config: Mapping[str, Any], texts: RaggedTexts) -> str:
+    """SHA-256 of all that decides the course of a run: its config.json, and its texts."""
+    arrays = (texts.ids, texts.offsets, texts.labels)
+    sums = [zlib.crc32(np.ascontiguousarray(array).data) for array in arrays]
+    content = json.dumps([config, sums], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()

@@ -1,0 +1,55 @@
+"""Where a run starts: at its last checkpoint, or anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flaxrnn.errors import DivergedError, WorkdirError
+from flaxrnn.runtime import distributed
+from flaxrnn.training.checkpoint import Checkpoints
+from flaxrnn.training.progress import Progress
+from flaxrnn.training.steps import Params, TrainState
+
+
+def restore(
+    checkpoints: Checkpoints | None, state: TrainState, fingerprint: str, workdir: Path
+) -> tuple[TrainState, Params, Progress]:
+    """State, weights to keep and progress, of the last checkpoint or of a new run.
+
+    Args:
+        checkpoints: Of the primary process, which reads them for all; None: of another process.
+        state: Of a new run.
+        fingerprint: Of config and texts, see `progress.fingerprint`.
+        workdir: Named in errors.
+
+    Raises:
+        DivergedError: The run stopped because its loss was not finite.
+        WorkdirError: Every checkpoint is corrupt, or was trained on other texts.
+    """
+    weights = state.average
+    restored = checkpoints and checkpoints.restore(state=state, weights=weights)
+    content = distributed.broadcast(restored and restored["progress"])
+    if content is None:
+        if checkpoints and (workdir / "metrics.jsonl").exists():
+            raise WorkdirError(
+                f"--workdir: {workdir} has the metrics of a run, but no checkpoint; name another"
+            )
+        return state, weights, Progress(fingerprint)
+    progress = Progress.from_json(content)
+    if progress.fingerprint != fingerprint:
+        raise WorkdirError(
+            f"--workdir: {workdir} was trained on texts that have changed since; name another"
+        )
+    if progress.diverged_at is not None:
+        raise diverged(progress.diverged_at, workdir)
+    if restored:
+        state, weights = restored["state"], restored["weights"]
+    return *distributed.broadcast_arrays((state, weights)), progress
+
+
+def diverged(step: int, workdir: Path) -> DivergedError:
+    """The error of a run whose loss was not finite at a training step."""
+    return DivergedError(
+        f"the loss of training step {step} is not finite; the last good weights are in"
+        f" {workdir / 'checkpoints'}; start a new run with a lower train.learning_rate"
+    )
