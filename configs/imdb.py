@@ -42,7 +42,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.model.bidirectional = True
         config.train.learning_rate = 6e-3
         config.train.averaging = False
-        config.train.schedule = "one_cycle"
+        config.train.schedule = "warmup_linear"
         config.train.epochs = 1
     elif variant == "demo":
         config.data.source = "synthetic"

@@ -26,7 +26,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.target = "next"
     config.train.batch_size = 32
     config.train.learning_rate = 1e-2
-    config.train.schedule = "one_cycle"
+    config.train.schedule = "warmup_linear"
     config.train.averaging = False
     config.train.epochs = 20
     if variant == "text":

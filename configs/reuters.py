@@ -27,7 +27,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.model.pooling = "max"
         config.train.batch_size = 64
         config.train.learning_rate = 1e-2
-        config.train.schedule = "one_cycle"
+        config.train.schedule = "warmup_linear"
         config.train.epochs = 6
     elif variant == "demo":
         config.data.source = "synthetic"

@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from flaxrnn import nn
 from flaxrnn.errors import ConfigError
-from flaxrnn.nn import recurrence
+from flaxrnn.nn import cells, recurrence
 
 B, T, D, H = 4, 7, 5, 3
-LAYERS = list(recurrence.LAYERS)
+LAYERS = list(cells.CELLS)
 
 
 def sigmoid(x):
@@ -60,13 +61,13 @@ def lstm_backward(p, x, saved, d_outputs, d_c, d_h):
     return grads, d_x
 
 
-@pytest.mark.parametrize("way", ["scan", "fused"])
+@pytest.mark.parametrize("implementation", ["scan", "fused"])
 @pytest.mark.parametrize("reverse", [False, True])
-def test_lstm_equals_a_float64_reference_with_all_gradients(reverse, way):
+def test_lstm_equals_a_float64_reference_with_all_gradients(reverse, implementation):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(B, T, D))
     lengths = np.array([7, 1, 4, 6])
-    layer = recurrence.LSTM(H, reverse=reverse, way=way)
+    layer = nn.LSTM(H, reverse=reverse, implementation=implementation)
     with jax.enable_x64(True):
         variables = layer.init(jax.random.key(0), jnp.array(x), jnp.array(lengths))
         params = jax.tree.map(
@@ -113,7 +114,7 @@ def step_numpy(cell, p, h, x):
 def test_other_cells_equal_their_equations(cell):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(1, T, D))
-    layer = recurrence.LAYERS[cell](H)
+    layer = cells.CELLS[cell](H)
     params = layer.init(jax.random.key(0), jnp.array(x))["params"]
     params = jax.tree.map(lambda p: np.asarray(p) + 0.3 * rng.normal(size=p.shape), params)
     outputs, (last,) = layer.apply({"params": params}, jnp.array(x))
@@ -124,14 +125,14 @@ def test_other_cells_equal_their_equations(cell):
     np.testing.assert_allclose(last[0], h, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("way", ["scan", "fused"])
-@pytest.mark.parametrize("cell", list(recurrence.LAYERS))
-def test_a_text_in_two_parts_equals_the_whole(cell, way):
+@pytest.mark.parametrize("implementation", ["scan", "fused"])
+@pytest.mark.parametrize("cell", list(cells.CELLS))
+def test_a_text_in_two_parts_equals_the_whole(cell, implementation):
     """In outputs, carry and gradients, where the second part begins with the carry of the first."""
     rng = np.random.default_rng(0)
     x = jnp.array(rng.normal(size=(B, T, D)), jnp.float32)
     lengths = jnp.array([7, 1, 4, 6])
-    layer = recurrence.LAYERS[cell](H, way=way)
+    layer = cells.CELLS[cell](H, implementation=implementation)
     params = layer.init(jax.random.key(0), x)["params"]
 
     def whole(params):
@@ -155,10 +156,10 @@ def test_a_text_in_two_parts_equals_the_whole(cell, way):
 class Minimal(recurrence.Recurrent):
     """Says nothing of its backward pass."""
 
-    gates = 2
+    num_gates = 2
 
     @staticmethod
-    def gate(carry, z, u):
+    def pointwise(carry, z, u):
         (h,) = carry
         keep, new = jnp.split(z + u, 2, axis=-1)
         keep = jax.nn.sigmoid(keep)
@@ -167,7 +168,7 @@ class Minimal(recurrence.Recurrent):
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("cls", [*recurrence.LAYERS.values(), Minimal])
+@pytest.mark.parametrize("cls", [*cells.CELLS.values(), Minimal])
 def test_fused_equals_scan(cls, reverse, seed):
     """Outputs, carries and all gradients; over arrays and tables, with and without recomputing."""
     rng = np.random.default_rng(seed)
@@ -181,15 +182,15 @@ def test_fused_equals_scan(cls, reverse, seed):
 
     @functools.partial(jax.jit, static_argnums=(0, 1, 2))
     @functools.partial(jax.grad, argnums=(3, 4), has_aux=True)
-    def gradient(way, recompute, look_up, params, table):
-        layer = cls(features, reverse=reverse, way=way, recompute=recompute)
+    def gradient(implementation, recompute, look_up, params, table):
+        layer = cls(features, reverse=reverse, implementation=implementation, recompute=recompute)
         x = recurrence.EmbeddingLookup(table, ids) if look_up else table[ids]
         outputs, carry = layer.apply(params, x, lengths)
         score = (outputs * weights).sum() + sum((c * c).sum() for c in carry)
         return score, (outputs, carry)
 
     reference = gradient("scan", 0, False, params, table)
-    for way, recompute, look_up in [
+    for implementation, recompute, look_up in [
         ("scan", 0, True),
         ("fused", 0, True),
         ("fused", 0, False),
@@ -197,14 +198,14 @@ def test_fused_equals_scan(cls, reverse, seed):
     ]:
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max()),
-            gradient(way, recompute, look_up, params, table),
+            gradient(implementation, recompute, look_up, params, table),
             reference,
         )
 
 
 def test_recompute_takes_less_memory():
     x = jnp.zeros((8, 1024, 16))
-    layers = {k: recurrence.LSTM(32, recompute=k) for k in (0, 32)}
+    layers = {k: nn.LSTM(32, recompute=k) for k in (0, 32)}
     params = layers[0].init(jax.random.key(0), x)
 
     def temporary_bytes(layer):
@@ -220,7 +221,7 @@ def test_masked_equals_unpadded(cell, kind):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(B, T, D)).astype(np.float32)
     lengths = np.array([7, 1, 4, 7])
-    cls = recurrence.LAYERS[cell]
+    cls = cells.CELLS[cell]
     layer = {
         "forward": lambda: cls(H),
         "reverse": lambda: cls(H, reverse=True),
@@ -252,7 +253,7 @@ def test_masked_equals_unpadded(cell, kind):
 def test_padding_gets_no_gradient_and_may_hold_anything(cell):
     x = np.random.default_rng(0).normal(size=(B, T, D)).astype(np.float32)
     lengths = np.array([7, 1, 4, 6])
-    layer = recurrence.LAYERS[cell](H)
+    layer = cells.CELLS[cell](H)
     params = layer.init(jax.random.key(1), x, lengths)
     outside = np.arange(T)[None, :] >= lengths[:, None]
     d_x = jax.grad(lambda x: (layer.apply(params, x, lengths)[0] ** 2).sum())(x)
@@ -264,7 +265,7 @@ def test_padding_gets_no_gradient_and_may_hold_anything(cell):
 
 
 def test_initial_values_are_those_of_keras():
-    params = recurrence.LSTM(50).init(jax.random.key(0), jnp.zeros((1, 2, 40)))["params"]
+    params = nn.LSTM(50).init(jax.random.key(0), jnp.zeros((1, 2, 40)))["params"]
     limit = np.sqrt(6 / (40 + 200))
     kernel = np.asarray(params["kernel"])
     assert 0.98 * limit < np.abs(kernel).max() <= limit
@@ -277,7 +278,7 @@ def test_initial_values_are_those_of_keras():
 @pytest.mark.parametrize("cell", LAYERS)
 def test_composes_with_jit_vmap_and_grad(cell):
     x = np.random.default_rng(0).normal(size=(2, B, T, D)).astype(np.float32)
-    layer = recurrence.LAYERS[cell](H)
+    layer = cells.CELLS[cell](H)
     params = layer.init(jax.random.key(1), x[0])
     run = lambda x: layer.apply(params, x)[0]  # noqa: E731
     np.testing.assert_allclose(
@@ -289,14 +290,14 @@ def test_a_layer_of_ones_own_is_found_by_its_module(tmp_path, monkeypatch):
     (tmp_path / "own_cell.py").write_text(
         "from flaxrnn.nn import recurrence\n"
         "class Plain(recurrence.Recurrent):\n"
-        "    gates = 1\n"
-        "    gate = staticmethod(lambda carry, z, u: (z + u,))\n"
+        "    num_gates = 1\n"
+        "    pointwise = staticmethod(lambda carry, z, u: (z + u,))\n"
     )
     (tmp_path / "broken_cell.py").write_text("1 / 0\n")
     monkeypatch.syspath_prepend(tmp_path)
-    layer = recurrence.get_cell("own_cell:Plain")
+    layer = cells.get_cell("own_cell:Plain")
     assert issubclass(layer, recurrence.Recurrent)
-    assert layer is recurrence.get_cell("own_cell:Plain")
+    assert layer is cells.get_cell("own_cell:Plain")
     for name, problem in [
         ("nowhere:Plain", "nowhere cannot be imported: No module named 'nowhere'"),
         ("broken_cell:Plain", "broken_cell cannot be imported: division by zero"),
@@ -305,4 +306,4 @@ def test_a_layer_of_ones_own_is_found_by_its_module(tmp_path, monkeypatch):
         ("own_cell:recurrence", "own_cell has no subclass of Recurrent named 'recurrence'"),
     ]:
         with pytest.raises(ConfigError, match=f"model.cell: {problem}"):
-            recurrence.get_cell(name)
+            cells.get_cell(name)

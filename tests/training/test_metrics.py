@@ -1,53 +1,41 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sklearn.metrics import f1_score, log_loss, precision_recall_fscore_support
+from sklearn.metrics import f1_score, precision_recall_fscore_support
 
+from flaxrnn.nn.heads import LabelHead
 from flaxrnn.training import metrics
 
 
-def test_softmax_and_sigmoid_losses_are_the_log_loss():
+@pytest.mark.parametrize("num_outputs", [1, 4])
+def test_sums_count_only_examples_with_weight(num_outputs):
     rng = np.random.default_rng(0)
-    logits = jnp.array(rng.normal(size=(9, 4)), jnp.float32)
-    labels = jnp.array(rng.integers(0, 4, 9))
-    p = np.asarray(metrics.probabilities(logits), np.float64)
-    p /= p.sum(axis=1, keepdims=True)  # scikit-learn asks for float64 sums of 1
-    want = log_loss(labels, p, labels=range(4))
-    np.testing.assert_allclose(metrics.losses(logits, labels).mean(), want, rtol=1e-5)
-
-    logits, labels = logits[:, :1], labels % 2
-    p = np.asarray(metrics.probabilities(logits), np.float64)
-    p /= p.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(
-        metrics.losses(logits, labels).mean(), log_loss(labels, p), rtol=1e-5
-    )
-    np.testing.assert_array_equal(metrics.predictions(logits), p.argmax(axis=1))
-
-
-@pytest.mark.parametrize("outputs", [1, 4])
-def test_sums_count_only_rows_with_weight(outputs):
-    rng = np.random.default_rng(0)
-    logits = jnp.array(rng.normal(size=(6, outputs)), jnp.float32)
-    labels = jnp.array(rng.integers(0, max(2, outputs), 6))
+    logits = jnp.array(rng.normal(size=(6, num_outputs)), jnp.float32)
+    labels = jnp.array(rng.integers(0, max(2, num_outputs), 6))
     weights = jnp.array([1, 1, 1, 1, 0, 0], jnp.float32)
-    whole = metrics.sums(logits, labels, weights)
-    part = metrics.sums(logits[:4], labels[:4], weights[:4])
+    head = LabelHead()
+    whole = metrics.batch_sums(head, logits, labels, weights)
+    part = metrics.batch_sums(head, logits[:4], labels[:4], weights[:4])
     for name in part:
         np.testing.assert_allclose(whole[name], part[name], rtol=1e-6)
-    confusion = metrics.confusion(logits, labels, weights)
-    assert confusion.sum() == whole["weight"] == 4
-    assert jnp.trace(confusion) == whole["hits"]
+    assert whole["count"] == 4
+    assert whole["accuracy"] == (head.predictions(logits[:4]) == labels[:4]).sum()
 
 
-def test_scores_of_classes_are_those_of_scikit_learn():
+def test_sums_are_divided_once_at_the_end():
+    total = metrics.add({}, {"loss": 1.0, "accuracy": 1.0, "count": 1.0})
+    total = metrics.add(total, {"loss": 3.0, "accuracy": 2.0, "count": 3.0})
+    assert metrics.means(total) == {"loss": 1.0, "accuracy": 0.75}
+
+
+def test_class_scores_are_those_of_scikit_learn():
     rng = np.random.default_rng(0)
     labels, predicted = rng.integers(0, 5, 60), rng.integers(0, 7, 60)  # 7 and 8 never occur
-    confusion = np.zeros((9, 9))
-    np.add.at(confusion, (labels, predicted), 1)
+    counts = np.zeros((9, 9))
+    np.add.at(counts, (labels, predicted), 1)
+    found = metrics.class_scores(*LabelHead().class_totals(counts))
     want = f1_score(labels, predicted, average="macro")
-    np.testing.assert_allclose(metrics.macro_f1(metrics.by_class(confusion)), want)
-
-    found = metrics.by_class(confusion)
+    np.testing.assert_allclose(metrics.macro_f1(found), want)
     names = ("precision", "recall", "f1", "support")
     want = precision_recall_fscore_support(labels, predicted, labels=range(9), zero_division=0)
     for name, values in zip(names, want, strict=True):

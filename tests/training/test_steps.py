@@ -7,15 +7,16 @@ import optax
 import pytest
 
 from configs import imdb, reuters
+from flaxrnn.config import parse
 from flaxrnn.data import batching, ragged
 from flaxrnn.nn import models
-from flaxrnn.training import metrics, optimizers, steps, trainer
+from flaxrnn.training import optimizers, steps, trainer
 
 
 def setup(config, batch_size=4, maxlen=24, seed=0):
     classes = {"reuters": 46, "imdb": 2}[config.task]
-    model = models.build(config.model, config.data.num_words, classes)
-    optimizer = optimizers.adam(config.train.learning_rate, "constant", 1)
+    model = models.build(parse(config).model, config.data.num_words, classes)
+    optimizer = optimizers.adam(config.train.learning_rate)
     rng = np.random.default_rng(seed)
     lengths = rng.integers(9, maxlen + 1, batch_size)
     inside = np.arange(maxlen) < lengths[:, None]
@@ -41,7 +42,7 @@ def many_steps(model, buckets=(24,)):
     return functools.partial(
         steps.train_steps,
         model=model,
-        optimizer=optimizers.adam(1e-3, "constant", 1),
+        optimizer=optimizers.adam(1e-3),
         averaging=True,
         buckets=buckets,
     )
@@ -161,7 +162,7 @@ def test_init_and_steps_are_a_pure_function_of_the_seed():
     model, _, batch, step = setup(imdb.get_config())
 
     def run(seed):
-        state, _ = step(steps.init_state(model, optimizers.adam(1e-3, "constant", 1), seed), batch)
+        state, _ = step(steps.init_state(model, optimizers.adam(1e-3), seed), batch)
         return state.params["embed"]["embedding"]
 
     np.testing.assert_array_equal(run(5), run(5))
@@ -185,9 +186,9 @@ def test_evaluation_counts_every_row_once():
     batches = batching.batches(np.arange(4), batch["lengths"], (15, 24), 3)
     assert {b.bucket for b in batches} == {1}  # one text is short, and does not fill a batch
     total = 0
-    for chunk in batching.group_batches(batches, 3, steps=2):
-        sums, _ = evaluate(state.params, texts_of(batch), chunk)
-        total += sums["confusion"]
+    for group in batching.group_batches(batches, 3, steps=2):
+        sums, _ = evaluate(state.params, texts_of(batch), group)
+        total += sums["class_counts"]
     assert total.sum() == 4
     np.testing.assert_array_equal(total.sum(axis=1), np.bincount(batch["labels"], minlength=46))
 
@@ -203,7 +204,7 @@ def test_evaluation_on_two_devices_gives_each_text_its_prediction(config, device
     texts = ragged.RaggedTexts(ids, offsets, batch["labels"])
     rows = {"train": np.arange(9), "test": np.arange(5, count)}
     training_data = batching.TrainingData(texts, batch["lengths"], "post", (17, 24), rows)
-    optimizer = optimizers.adam(1e-3, "constant", 1)
+    optimizer = optimizers.adam(1e-3)
     run = trainer.Trainer(
         training_data,
         model,
@@ -216,21 +217,21 @@ def test_evaluation_on_two_devices_gives_each_text_its_prediction(config, device
     )
     # Large weights, so that no text is undecided.
     state = state.replace(average=jax.tree.map(lambda p: 4 * p, state.params))
-    sums, found = run.evaluate(run.place(state.average), "test")
+    sums, found = run.evaluate(run.replicate(state.average), "test")
     assert run.resident == bool(device_memory)
 
     logits = models.logits(model, state.average, batch["tokens"], batch["lengths"])
-    want = np.asarray(metrics.probabilities(logits))[5:]
+    want = np.asarray(model.head.probabilities(logits))[5:]
     assert len(set(found["predicted"])) > 1
     np.testing.assert_allclose(found["probability"], want.max(axis=1), rtol=1e-4)
     np.testing.assert_array_equal(found["predicted"], want.argmax(axis=1))
-    assert (found["predicted"] == batch["labels"][5:]).sum() == sums["hits"]
+    assert (found["predicted"] == batch["labels"][5:]).sum() == sums["accuracy"]
 
 
 @pytest.mark.parametrize("config", [reuters, imdb])
 @pytest.mark.parametrize("devices", [1, 2])
 def test_many_steps_at_once_on_any_devices_equal_one_by_one(config, devices):
-    """Batches of 3 rows on 1 or 2 devices, of two lengths; dropout, a chunk that is not full."""
+    """Batches of 3 rows on 1 or 2 devices, of two lengths; dropout, a group that is not full."""
     config = config.get_config()
     model, state, batch, step = setup(config, batch_size=7)
     texts, buckets = texts_of(batch), (17, 24)
@@ -245,12 +246,17 @@ def test_many_steps_at_once_on_any_devices_equal_one_by_one(config, devices):
 
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), ("data",))
     many = steps.in_parallel(
-        many_steps(model, buckets), mesh, jax.sharding.PartitionSpec(), donate=False
+        many_steps(model, buckets),
+        mesh,
+        jax.sharding.PartitionSpec(),
+        steps.STOP_SPEC,
+        donate=False,
     )
+    stop = np.zeros(devices, np.int32)
     total, at_once = 0.0, state
-    for chunk in batching.group_batches(batches, 3, steps=2, devices=devices):
-        at_once, sums = many(at_once, texts, chunk)
-        assert sums["first_bad"] == steps.NO_STEP
+    for group in batching.group_batches(batches, 3, steps=2, devices=devices):
+        at_once, sums = many(at_once, texts, group, stop)
+        assert sums["first_nonfinite_step"] == steps.NO_STEP
         total += float(sums["loss"])
     np.testing.assert_allclose(total, losses, rtol=1e-5)
     assert int(at_once.step) == int(one_by_one.step) == 3
@@ -259,28 +265,17 @@ def test_many_steps_at_once_on_any_devices_equal_one_by_one(config, devices):
 
 def test_first_step_that_is_not_finite_is_numbered():
     model, state, batch, _ = setup(reuters.get_config())
-    chunk = next(
+    group = next(
         batching.group_batches([batching.Batch(0, np.array([i])) for i in range(4)], 1, steps=4)
     )
-    chunk.weights[2] = np.nan
-    chunk.stop[:] = 15
-    _, sums = jax.jit(many_steps(model))(state, texts_of(batch), chunk)
-    assert {name: int(sums[name]) for name in ("first_bad", "bad", "stop", "weight")} == {
-        "first_bad": 3,
-        "bad": 1,
+    group.weights[2] = np.nan
+    _, sums = jax.jit(many_steps(model))(state, texts_of(batch), group, np.array([0, 15]))
+    assert {
+        name: int(sums[name])
+        for name in ("first_nonfinite_step", "nonfinite_steps", "stop", "count")
+    } == {
+        "first_nonfinite_step": 3,
+        "nonfinite_steps": 1,
         "stop": 15,
-        "weight": 3,
+        "count": 3,
     }
-
-
-def test_one_cycle_rises_and_falls_to_zero():
-    optimizer = optimizers.adam(0.1, "one_cycle", 20)
-    params = {"w": jnp.zeros(1)}
-    state, moved = optimizer.init(params), []
-    for _ in range(20):
-        updates, state = optimizer.update({"w": jnp.ones(1)}, state)
-        moved.append(-float(updates["w"][0]))  # Adam's step is the rate, where gradients are equal
-    assert moved[0] == pytest.approx(0.05, rel=1e-4)
-    assert moved[2] == pytest.approx(max(moved)) == pytest.approx(0.1, rel=1e-4)
-    assert (np.diff(moved[2:]) < 0).all()
-    assert moved[-1] == pytest.approx(0.1 / 18, rel=1e-4)
