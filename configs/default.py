@@ -8,7 +8,7 @@ def get_config() -> ConfigDict:
     """The defaults; each task's config starts from them."""
     return ConfigDict(
         {
-            "task": "reuters",  # reuters | reuters_clean | imdb | brackets | text: your own
+            "task": "reuters",  # reuters | reuters_clean | imdb | brackets | text | module:Builder
             "seed": 0,  # of initial values, order, dropout; of task text, of the test split too
             "compile_cache": placeholder(str),  # compiled programs; unset: JAX', ~/.cache/flaxrnn
             "data": {

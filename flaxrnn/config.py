@@ -41,9 +41,14 @@ _FOLDER = Field(str, "the path of a folder", lambda v: bool(v), optional=True)
 _NAME = Field(str, "the name of a column", bool)
 _FRACTION = Field(float, "a number above 0 and below 1", lambda v: 0 < v < 1)
 _BOOL = Field(bool, "True or False", lambda v: True)
+_TASKS = ("reuters", "reuters_clean", "imdb", "brackets", "text")
 
 FIELDS = {
-    "task": _one_of("reuters", "reuters_clean", "imdb", "brackets", "text"),
+    "task": Field(
+        str,
+        f"one of {', '.join(_TASKS)}, or module:Builder, a TFDS dataset of your own",
+        lambda v: v in _TASKS or re.fullmatch(r"[\w.]+:\w+", v) is not None,
+    ),
     "seed": _int(0),
     "compile_cache": _FOLDER,
     "data.source": _one_of("auto", "real", "synthetic"),

@@ -91,7 +91,8 @@ def train(
 
 def fresh_workdir(config: ConfigDict) -> Path:
     """A folder under runs/ that is named after task and time."""
-    return Path("runs") / f"{config.task}-{datetime.now():%Y%m%d-%H%M%S-%f}"
+    task = config.task.replace(":", ".")  # module:Builder
+    return Path("runs") / f"{task}-{datetime.now():%Y%m%d-%H%M%S-%f}"
 
 
 @dataclass
@@ -212,7 +213,7 @@ def _start(
 
 def _load_corpus(config: ConfigDict) -> corpora.Corpus:
     settings = config.data
-    own = settings.path and corpora.CustomTexts(
+    custom = settings.path and corpora.CustomTexts(
         settings.path,
         settings.text_field,
         settings.label_field if config.model.target == "label" else None,
@@ -226,7 +227,7 @@ def _load_corpus(config: ConfigDict) -> corpora.Corpus:
         settings.manual_dir,
         tokenizer=settings.tokenizer,
         num_words=settings.num_words,
-        own=own,
+        custom=custom,
     )
 
 

@@ -137,7 +137,7 @@ class Trainer:
 
     def batches(self) -> int:
         """Batches an epoch."""
-        return len(self._epoch_batches(1))
+        return self._material.num_batches(self._batch_size)
 
     def epoch(
         self,
@@ -163,7 +163,8 @@ class Trainer:
         Raises:
             OutOfMemoryError: A device or the host has too little.
         """
-        chunks = self._chunks(self._epoch_batches(number)[done:], self._batch_size)
+        batches = self._material.epoch_batches(self._batch_size, self._seed, number)[done:]
+        chunks = self._chunks(batches, self._batch_size)
         for texts, chunk in watch(self._feed(chunks)):
             chunk = chunk._replace(stop=np.full_like(chunk.stop, stop()))
             length = self._material.buckets[chunk.buckets[: chunk.used].max()]
@@ -184,16 +185,10 @@ class Trainer:
             [N], and its "probability", float32 [N], unless outputs are per token; see
             `steps.evaluate`.
         """
-        training_data = self._material
-        batches = batching.batches(
-            training_data.rows[split],
-            training_data.lengths,
-            training_data.buckets,
-            self._eval_batch_size,
-        )
+        batches = self._material.batches(split, self._eval_batch_size)
         total: metrics.Sums = {}
         parts: dict[str, list[np.ndarray]] = {}
-        with self._memory(False, training_data.buckets[-1]):
+        with self._memory(False, self._material.buckets[-1]):
             for texts, chunk in self._feed(self._chunks(batches, self._eval_batch_size)):
                 sums, found = self._evaluate(params, texts, self._place(chunk))
                 total = metrics.add(total, sums)
@@ -201,17 +196,6 @@ class Trainer:
                     parts.setdefault(name, []).append(rows[chunk.weights > 0])
         order = np.argsort(np.concatenate([batch.rows for batch in batches]))
         return total, {name: np.concatenate(rows)[order] for name, rows in parts.items()}
-
-    def _epoch_batches(self, number: int) -> list[batching.Batch]:
-        training_data = self._material
-        return batching.epoch_batches(
-            training_data.rows["train"],
-            training_data.lengths,
-            training_data.buckets,
-            self._batch_size,
-            self._seed,
-            number,
-        )
 
     def _chunks(self, batches: list[batching.Batch], batch_size: int) -> list[batching.BatchGroup]:
         return list(
