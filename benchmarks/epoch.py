@@ -20,7 +20,7 @@ import jax
 
 from benchmarks import peers, throughput
 from flaxrnn import loop
-from flaxrnn.data import batching, corpora
+from flaxrnn.data import corpora
 from flaxrnn.nn import models
 from flaxrnn.runtime import devices
 from flaxrnn.training import optimizers, steps
@@ -81,9 +81,7 @@ class Epochs:
     def padding(self) -> float:
         """Share of the tokens of an epoch that are padding."""
         training_data, size = self.training_data, self.config.train.batch_size
-        batches = batching.epoch_batches(
-            training_data.rows["train"], training_data.lengths, training_data.buckets, size, 0, 1
-        )
+        batches = training_data.epoch_batches(size, seed=0, epoch=1)
         tokens = sum(int(training_data.lengths[batch.rows].sum()) for batch in batches)
         return 1 - tokens / sum(size * training_data.buckets[batch.bucket] for batch in batches)
 
@@ -102,7 +100,7 @@ def time_task(task: str, rounds: int) -> dict[str, Any]:
     }
     bare_step = peers.flaxrnn(spec)
     dispatch = bare_step.steps  # type: ignore[attr-defined]
-    steps_an_epoch = -(-len(ways["padded"].training_data.rows["train"]) // config.train.batch_size)
+    steps_an_epoch = ways["padded"].training_data.num_batches(config.train.batch_size)
     times: dict[str, list[float]] = {name: [] for name in [*ways, "bare step"]}
     for _ in range(rounds + 1):  # the first is a warm-up
         for name, epochs in ways.items():

@@ -135,7 +135,9 @@ def build(name: str, layout: str, count: int) -> Callable:
         for seed in range(count)
     ]
     rows = [
-        batching.epoch_batches(np.arange(len(tokens)), lengths, (length,), batch, seed, 1)
+        batching.batches(
+            np.random.default_rng(seed).permutation(len(tokens)), lengths, (length,), batch
+        )
         for seed in range(count)
     ]
     train_steps = functools.partial(

@@ -1,6 +1,6 @@
 """Every field at its default; each task's config starts from them.
 
-`flaxrnn/config.py` declares the fields, docs/config.md lists them.
+`flaxrnn/config/fields.py` declares the fields, docs/config.md lists them.
 """
 
 from ml_collections import ConfigDict

@@ -11,7 +11,7 @@ import importlib
 from typing import Any
 
 _LAZY = {  # name → module and attribute; imported when first used, JAX and TFDS take seconds
-    "load_data": ("flaxrnn.data.corpora", "load_data"),
+    "load_data": ("flaxrnn.data.keras_api", "load_data"),
     "train": ("flaxrnn.loop", "train_and_evaluate"),
     "load": ("flaxrnn.inference.predictor", "load"),
 }

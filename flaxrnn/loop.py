@@ -94,7 +94,7 @@ def train(
 
 def fresh_workdir(config: Config) -> Path:
     """A folder under runs/ that is named after task and time."""
-    task = config.task.rpartition(":")[2].lower()
+    task = config.task.replace(":", ".")  # module:Builder
     return Path("runs") / f"{task}-{datetime.now():%Y%m%d-%H%M%S-%f}"
 
 
@@ -154,7 +154,7 @@ def _load_texts(config: Config) -> _Texts:
         data.manual_dir,
         tokenizer=data.tokenizer,
         num_words=data.num_words,
-        own=custom,
+        custom=custom,
     )
     training_data = batching.prepare_data(
         corpus,

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from flaxrnn import datasets
 from flaxrnn.data import corpora, ragged
 from flaxrnn.data.vocabulary import FIRST_WORD, Vocabulary
 from flaxrnn.datasets import imdb_sentiment, reuters_topics
+from flaxrnn.datasets.preparation import MANUAL_DIR_VARIABLE
 
 settings.register_profile(
     "suite",
@@ -45,9 +45,9 @@ def data_dir(tmp_path_factory):
 @pytest.fixture
 def manual_dir():
     """The folder of the real archives; without it the test is skipped."""
-    folder = os.environ.get(datasets.MANUAL_DIR_VARIABLE)
+    folder = os.environ.get(MANUAL_DIR_VARIABLE)
     if not folder:
-        pytest.skip(f"needs the real archives: set {datasets.MANUAL_DIR_VARIABLE} to their folder")
+        pytest.skip(f"needs the real archives: set {MANUAL_DIR_VARIABLE} to their folder")
     return folder
 
 

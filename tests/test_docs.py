@@ -16,8 +16,14 @@ import pytest
 import tensorflow_datasets as tfds
 from helpers import ROOT
 
-from flaxrnn import datasets
-from flaxrnn.datasets import imdb_sentiment, reuters_topics, synthetic
+from flaxrnn.datasets import (
+    download,
+    imdb_sentiment,
+    preparation,
+    registry,
+    reuters_topics,
+    synthetic,
+)
 
 pytestmark = pytest.mark.timeout(900)  # the first test waits for all documents
 
@@ -89,11 +95,11 @@ def tiny_data_dir(tmp_path_factory):
         patch.setattr(reuters_topics.ReutersTopics, "_split_generators", reuters)
         patch.setattr(imdb_sentiment.ImdbSentiment, "_split_generators", imdb)
         patch.setattr(synthetic.SyntheticImdbSentiment, "_split_generators", imdb)
-        patch.setattr(datasets, "_reachable", lambda url: False)
+        patch.setattr(download, "reachable", lambda url: False)
         for name in ("reuters", "imdb"):
-            task = datasets.TASKS[name]
-            datasets.prepare(task, "synthetic", str(folder))
-            builder = task.builder(data_dir=folder, config=task.variant, file_format="array_record")
+            task = registry.TASKS[name]
+            preparation.prepare(task, "synthetic", str(folder))
+            builder = task.builder(data_dir=folder, config=task.config, file_format="array_record")
             builder.download_and_prepare(
                 download_config=tfds.download.DownloadConfig(manual_dir=folder)
             )

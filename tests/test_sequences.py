@@ -13,7 +13,7 @@ from helpers import RESULT, shrink
 import flaxrnn
 from configs import language_model, reuters, tagging
 from flaxrnn import generate
-from flaxrnn.data import batching, corpora, ragged
+from flaxrnn.data import batching, ragged
 from flaxrnn.data.vocabulary import FIRST_WORD, PAD
 from flaxrnn.datasets import brackets
 from flaxrnn.errors import ConfigError
@@ -246,8 +246,8 @@ def test_every_token_is_judged_once_on_any_devices(target):
 
 
 def test_keras_users_are_told_that_labels_are_of_tokens():
-    with pytest.raises(ConfigError, match="task: 'brackets' has a label a token"):
-        corpora.load_data("brackets")
+    with pytest.raises(ConfigError, match="task: 'brackets' has one label per token"):
+        flaxrnn.load_data("brackets")
 
 
 def test_labels_of_tokens_stay_with_them():

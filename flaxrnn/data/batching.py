@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from flaxrnn.data import corpora
 from flaxrnn.data.ragged import RaggedTexts
 from flaxrnn.errors import DataError
 
-_MOST_BUCKETS = 16  # each is compiled
+if TYPE_CHECKING:
+    from flaxrnn.data.corpora import Corpus
+
+_MAX_BUCKETS = 16  # each is compiled
 
 
 class Batch(NamedTuple):
-    """Texts of like length."""
+    """Texts of similar length."""
 
     bucket: int  # index of the length to pad them to
     rows: np.ndarray  # int [n], n ≤ B
@@ -33,31 +35,32 @@ class BatchGroup(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The texts of a run: clipped, assigned to splits and to lengths to pad them to."""
+    """The texts of a run: clipped, and assigned to splits and to lengths to pad them to."""
 
     texts: RaggedTexts  # of all splits
-    lengths: np.ndarray  # tokens that are read of each text, int [N]
+    lengths: np.ndarray  # tokens of each text that the model reads, int [N]
     padding: str  # "post" or "pre"
     buckets: tuple[int, ...]  # lengths to pad to, rising; the last one is the longest text's
-    rows: dict[str, np.ndarray]  # which texts are "train", "val" and "test"
+    rows: dict[str, np.ndarray]  # the texts of "train", "val" and "test", int [n]
 
     def batches(self, split: str, batch_size: int) -> list[Batch]:
-        """The batches of a split in order, see `batches`."""
+        """The batches of "train", "val" or "test", in a fixed order."""
         return batches(self.rows[split], self.lengths, self.buckets, batch_size)
 
     def epoch_batches(self, batch_size: int, seed: int, epoch: int) -> list[Batch]:
-        """The shuffled training batches of an epoch, see `epoch_batches`."""
-        return epoch_batches(
-            self.rows["train"], self.lengths, self.buckets, batch_size, seed, epoch
-        )
+        """The shuffled training batches of an epoch: a pure function of its arguments."""
+        random = np.random.default_rng([seed, epoch])
+        order = random.permutation(self.rows["train"])
+        found = batches(order, self.lengths, self.buckets, batch_size)
+        return [found[i] for i in random.permutation(len(found))]
 
     def num_batches(self, batch_size: int) -> int:
-        """Batches per epoch."""
-        return len(self.batches("train", batch_size))
+        """Training batches per epoch; buckets add none, for only the last batch is not full."""
+        return -(-len(self.rows["train"]) // batch_size)
 
 
 def prepare_data(
-    corpus: corpora.Corpus,
+    corpus: Corpus,
     *,
     num_words: int,
     maxlen: int,
@@ -66,10 +69,10 @@ def prepare_data(
     validation: str,
     validation_fraction: float,
 ) -> TrainingData:
-    """Prepares a corpus for a run, see `configs/default.py`.
+    """Clips a corpus to a vocabulary and a length, and splits it; see `configs/default.py`.
 
     Raises:
-        DataError: `validation_fraction` leaves nothing to train on, or nothing to validate with.
+        DataError: `validation_fraction` leaves no text to train on, or none to validate on.
     """
     count = len(corpus.train)
     train, test = np.arange(count), count + np.arange(len(corpus.test))
@@ -80,7 +83,7 @@ def prepare_data(
         if not (len(train) and len(val)):
             raise DataError(
                 f"data.validation_fraction: {validation_fraction} of {count:,} texts"
-                " leaves none to train on or none to validate with"
+                " leaves none to train on or none to validate on"
             )
     texts = corpus.train.clip(num_words, maxlen) + corpus.test.clip(num_words, maxlen)
     lengths = texts.lengths if padding == "post" else np.full(len(texts), maxlen)
@@ -111,13 +114,13 @@ def bucket_lengths(lengths: np.ndarray, maxlen: int, max_padding: float) -> tupl
     between = np.triu(ends[None, :] * (texts[None, :] - texts[:, None]).astype(float))
     between[np.tril_indices(len(ends), -1)] = np.inf
     least = ends * texts.astype(float)  # padded tokens of the texts up to ends[b], in one bucket
-    before: list[np.ndarray] = []  # where the bucket before the last begins, for 2, 3, … buckets
-    while 1 - lengths.sum() / least[-1] >= max_padding and len(before) < _MOST_BUCKETS - 1:
+    previous: list[np.ndarray] = []  # index of the last bucket but one, for 2, 3, … buckets
+    while 1 - lengths.sum() / least[-1] >= max_padding and len(previous) < _MAX_BUCKETS - 1:
         candidates = least[:, None] + between
-        before.append(candidates.argmin(axis=0))
+        previous.append(candidates.argmin(axis=0))
         least = candidates.min(axis=0)
     chosen = [len(ends) - 1]
-    for choice in reversed(before):
+    for choice in reversed(previous):
         chosen.append(choice[chosen[-1]])
     return tuple(sorted({int(ends[i]) for i in chosen}))
 
@@ -125,7 +128,7 @@ def bucket_lengths(lengths: np.ndarray, maxlen: int, max_padding: float) -> tupl
 def batches(
     order: np.ndarray, lengths: np.ndarray, buckets: Sequence[int], batch_size: int
 ) -> list[Batch]:
-    """Cuts an order of texts into batches of like length, all but the last one full.
+    """Cuts an order of texts into batches of similar length, all but the last one full.
 
     A text goes to the shortest bucket that holds it; those that do not fill a batch there go to the
     next longer one.
@@ -133,8 +136,8 @@ def batches(
     Args:
         order: Rows to visit, int [n].
         lengths: Tokens of each text, by row.
-        buckets: As `bucket_lengths` gives them.
-        batch_size: Texts a batch.
+        buckets: As returned by `bucket_lengths`.
+        batch_size: Texts per batch.
     """
     found = []
     bucket = np.searchsorted(buckets, lengths[order])
@@ -149,42 +152,28 @@ def batches(
     return found
 
 
-def epoch_batches(
-    rows: np.ndarray,
-    lengths: np.ndarray,
-    buckets: Sequence[int],
-    batch_size: int,
-    seed: int,
-    epoch: int,
-) -> list[Batch]:
-    """The batches of an epoch, shuffled: a pure function of its arguments, see `batches`."""
-    random = np.random.default_rng([seed, epoch])
-    found = batches(random.permutation(rows), lengths, buckets, batch_size)
-    return [found[i] for i in random.permutation(len(found))]
-
-
 def group_batches(
     batches: Sequence[Batch], batch_size: int, steps: int, devices: int = 1
 ) -> Iterator[BatchGroup]:
-    """Batches, several at a time and all of one shape.
+    """Groups batches, several at a time and all of one shape.
 
     Args:
         batches: None larger than `batch_size`.
         batch_size: B; a smaller batch is filled up with rows of weight 0.
-        steps: S, batches a chunk; the last chunk is filled up with batches not to be used.
+        steps: S, batches per group; the last group is filled up with unused batches.
         devices: D; B is rounded up to a multiple of it with rows of weight 0.
     """
     width = -(-batch_size // devices) * devices
     for begin in range(0, len(batches), steps):
         some = batches[begin : begin + steps]
-        chunk = BatchGroup(
+        group = BatchGroup(
             np.zeros((steps, width), np.int32),
             np.zeros((steps, width), np.float32),
             np.zeros(steps, np.int32),
             np.int32(len(some)),
         )
         for i, batch in enumerate(some):
-            chunk.rows[i, : len(batch.rows)] = batch.rows
-            chunk.weights[i, : len(batch.rows)] = 1
-            chunk.buckets[i] = batch.bucket
-        yield chunk
+            group.rows[i, : len(batch.rows)] = batch.rows
+            group.weights[i, : len(batch.rows)] = 1
+            group.buckets[i] = batch.bucket
+        yield group

@@ -1,4 +1,4 @@
-"""Texts where the devices can read them: all there from the start, or sent ahead of their use."""
+"""Texts where the devices can read them: resident from the start, or sent ahead of their use."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from flaxrnn.data import batching
+from flaxrnn.data.batching import BatchGroup, TrainingData
 from flaxrnn.runtime import devices
 
-_AHEAD = 2  # chunks under way to the devices
+_AHEAD = 2  # groups on their way to the devices
 
 
 class DevicePrefetcher:
-    """Gives each chunk of batches the arrays that its rows point into.
+    """Provides each group of batches with the arrays that its rows index.
 
-    Texts that fit into `memory_mib` of each device lie on all of them and are sent once. Of others,
-    each device is sent those of its own rows of a chunk, while it works on the chunks before.
+    Texts that fit into `memory_mib` of each device are sent once, to all of them. Otherwise each
+    device is sent the texts of its own rows of a group, while it works on the previous groups.
 
     Attributes:
-        resident: Whether all texts lie on the devices.
-        spec: How the arrays lie on them.
+        resident: Whether all texts are on every device.
+        spec: How the arrays are sharded.
     """
 
-    def __init__(self, training_data: batching.TrainingData, mesh: Mesh, memory_mib: float):
+    def __init__(self, training_data: TrainingData, mesh: Mesh, memory_mib: float):
         """Sends the texts if they fit.
 
         Args:
-            training_data: The texts that chunks may name.
+            training_data: The texts that groups may index.
             mesh: Devices that share each batch.
-            memory_mib: Of each device, for texts.
+            memory_mib: Memory of each device for texts, in MiB.
         """
         self._texts, maxlen = training_data.texts, training_data.buckets[-1]
         small = self._texts.ids.max(initial=0) < 2**16
@@ -45,20 +45,19 @@ class DevicePrefetcher:
         self.resident = size <= memory_mib * 2**20
         self.spec = PartitionSpec() if self.resident else PartitionSpec("data")
         if self.resident:
-            self._sent = devices.shard(self._texts.padded(*self._shape), mesh, self.spec)
+            self._resident = devices.shard(self._texts.padded(*self._shape), mesh, self.spec)
 
-    def __call__(
-        self, chunks: Iterable[batching.BatchGroup]
-    ) -> Iterator[tuple[Any, batching.BatchGroup]]:
-        """Each chunk with the arrays of its texts, see `ragged.RaggedTexts.padded`."""
+    def __call__(self, groups: Iterable[BatchGroup]) -> Iterator[tuple[Any, BatchGroup]]:
+        """Each group with the arrays of its texts, see `ragged.RaggedTexts.padded`."""
         if self.resident:
-            return ((self._sent, chunk) for chunk in chunks)
-        return _ahead(self._with_texts, chunks)
+            return ((self._resident, group) for group in groups)
+        return _ahead(self._send, groups)
 
-    def _with_texts(self, chunk: batching.BatchGroup) -> tuple[Any, batching.BatchGroup]:
-        size, (S, B) = self._mesh.size, chunk.rows.shape
-        own = [d.process_index == jax.process_index() for d in self._mesh.devices.flat]
-        rows = chunk.rows.reshape(S, size, B // size).swapaxes(0, 1)[own]  # by device
+    def _send(self, group: BatchGroup) -> tuple[Any, BatchGroup]:
+        """Sends each device its texts; the rows of the group returned index those."""
+        size, (S, B) = self._mesh.size, group.rows.shape
+        local = [d.process_index == jax.process_index() for d in self._mesh.devices.flat]
+        rows = group.rows.reshape(S, size, B // size).swapaxes(0, 1)[local]  # by device
         arrays = self._texts.take(rows.ravel()).padded(*self._shape)
         sharding = NamedSharding(self._mesh, self.spec)
         sent = {
@@ -66,16 +65,16 @@ class DevicePrefetcher:
             for name, array in arrays.items()
         }
         numbers = np.arange(S * B // size, dtype=np.int32).reshape(S, B // size)
-        return sent, chunk._replace(rows=np.tile(numbers, size))
+        return sent, group._replace(rows=np.tile(numbers, size))
 
 
 def _ahead(function: Callable, items: Iterable[Any]) -> Iterator[Any]:
-    """The results of a function, computed by a thread before they are asked for."""
+    """The results of a function, computed by a thread up to `_AHEAD` items before their use."""
     with ThreadPoolExecutor(1) as pool:
-        under_way: deque = deque()
+        pending: deque = deque()
         for item in items:
-            under_way.append(pool.submit(function, item))
-            if len(under_way) > _AHEAD:
-                yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
+            pending.append(pool.submit(function, item))
+            if len(pending) > _AHEAD:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()

@@ -12,11 +12,11 @@ from flaxrnn.data.vocabulary import PAD, UNKNOWN
 
 @dataclass(frozen=True)
 class RaggedTexts:
-    """N texts as ids, laid end to end: text i is `ids[offsets[i]:offsets[i + 1]]`."""
+    """N texts as concatenated ids: text i is `ids[offsets[i]:offsets[i + 1]]`."""
 
     ids: np.ndarray  # int32 [tokens]
     offsets: np.ndarray  # int64 [N + 1]
-    labels: np.ndarray  # int32 [N], or of each token, laid end to end like the ids
+    labels: np.ndarray  # int32: of each text [N], or of each token [tokens]
     per_token: bool = False
 
     def __len__(self) -> int:
@@ -25,7 +25,7 @@ class RaggedTexts:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens a text, int64 [N]."""
+        """Tokens per text, int64 [N]."""
         return np.diff(self.offsets)
 
     def texts(self) -> list[np.ndarray]:
@@ -33,7 +33,7 @@ class RaggedTexts:
         return np.split(self.ids, self.offsets[1:-1])
 
     def clip(self, num_words: int, maxlen: int | None) -> RaggedTexts:
-        """Ids from `num_words` on become unknown; of each text the last `maxlen` tokens stay."""
+        """Replaces ids from `num_words` on by unknown; keeps the last `maxlen` tokens per text."""
         ids, labels, lengths = self.ids, self.labels, self.lengths
         if maxlen is not None:
             lengths = np.minimum(lengths, maxlen)
@@ -43,29 +43,29 @@ class RaggedTexts:
         return RaggedTexts(ids, np.append(0, np.cumsum(lengths)), labels, self.per_token)
 
     def padded(self, maxlen: int, padding: str, dtype: Any = np.int32) -> dict[str, np.ndarray]:
-        """The texts, none longer than `maxlen`, as arrays of one length T = `maxlen`.
+        """The texts as arrays of one length T = `maxlen`.
 
         Args:
-            maxlen: T.
-            padding: "post": on the right, and `lengths` says where a text ends. "pre": on the left,
-                and `lengths` is T throughout, so that padding is read as if it were text.
+            maxlen: T, which no text exceeds.
+            padding: "post": on the right, and `lengths` says where each text ends. "pre": on the
+                left, and every length is T, so that padding is read as if it were text.
             dtype: Of the tokens.
 
         Returns:
-            tokens [N, T], lengths int32 [N], labels int32 [N], or of each token [N, T].
+            tokens [N, T]; lengths int32 [N]; labels int32, of each text [N] or each token [N, T].
         """
         tokens = np.full((len(self), maxlen), PAD, dtype)
         lengths = self.lengths.astype(np.int32)
-        place = np.arange(maxlen, dtype=np.int32)
-        inside = place < lengths[:, None]
+        position = np.arange(maxlen, dtype=np.int32)
+        mask = position < lengths[:, None]
         if padding == "pre":
-            inside = place >= maxlen - lengths[:, None]
+            mask = position >= maxlen - lengths[:, None]
             lengths[:] = maxlen
-        tokens[inside] = self.ids
+        tokens[mask] = self.ids
         labels = self.labels
         if self.per_token:
-            labels = np.zeros(inside.shape, np.int32)
-            labels[inside] = self.labels
+            labels = np.zeros(mask.shape, np.int32)
+            labels[mask] = self.labels
         return {"tokens": tokens, "lengths": lengths, "labels": labels}
 
     def take(self, rows: np.ndarray) -> RaggedTexts:
@@ -85,10 +85,10 @@ class RaggedTexts:
         )
 
 
-def _ranges(begins: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """The whole numbers from each begin on, `lengths` of them, end to end, int32."""
+def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The ranges from each start to start + length - 1, concatenated: one cumulative sum, int32."""
     steps = np.ones(lengths.sum(), np.int32)  # from each number to the next
     firsts = np.append(0, np.cumsum(lengths))[:-1][lengths > 0]
-    begins, lengths = begins[lengths > 0], lengths[lengths > 0]
-    steps[firsts] = begins - np.append(0, begins[:-1] + lengths[:-1] - 1)
+    starts, lengths = starts[lengths > 0], lengths[lengths > 0]
+    steps[firsts] = starts - np.append(0, starts[:-1] + lengths[:-1] - 1)
     return np.cumsum(steps, dtype=np.int32, out=steps)

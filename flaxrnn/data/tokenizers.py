@@ -1,4 +1,4 @@
-"""Tokenizers: text → tokens, by default as Keras does."""
+"""Text → tokens, by default as in Keras."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from flaxrnn.errors import ConfigError, DataError
 
 TOKENIZERS = ("words", "characters", "subword")
 _SPECIAL_IDS = 4  # before the first word, as in Keras
-_SPACE = "▁"  # SentencePiece's
+_SPACE = "▁"  # SentencePiece's mark of a space
 
 _TO_SPACE = str.maketrans(dict.fromkeys('!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n', " "))
 
 
 def tokenize(text: str) -> list[str]:
-    """Lower-cases, turns punctuation other than the apostrophe into spaces, splits on spaces.
+    """Lower-cases, replaces punctuation other than the apostrophe by spaces, splits on spaces.
 
-    Equal to `keras.preprocessing.text.text_to_word_sequence` with its default arguments. Only the
+    Equivalent to `keras.preprocessing.text.text_to_word_sequence` with its default arguments. Only
     space, tab and newline separate words, so other Unicode white space stays inside them.
     """
     return [word for word in text.lower().translate(_TO_SPACE).split(" ") if word]
 
 
 class _Spacing(dict[int, str]):
-    """Code point → what stands for it where texts of any script are split into words."""
+    """Code point → its replacement before text of any script is split; filled on demand."""
 
     def __missing__(self, code: int) -> str:
         character = chr(code)
         category = unicodedata.category(character)
         if character in "'\u2019":
             spaced = "'"
-        elif category == "So":  # an emoji says much, also where no space sets it off
+        elif category == "So":  # an emoji is a word, with or without spaces around it
             spaced = f" {character} "
         elif category == "Cf" or 0xFE00 <= code <= 0xFE0F:
-            spaced = ""  # joiners and variation selectors only say how to draw
+            spaced = ""  # joiners and variation selectors only affect how text is drawn
         else:
             spaced = " " if category[0] in "PSZC" else character
         self[code] = spaced
@@ -50,16 +50,16 @@ _SPACING = _Spacing()
 
 
 def words(text: str) -> list[str]:
-    """The words of a text in any script that sets them apart: NFC, lower case.
+    """The words of a text, in any script that separates words: NFC, lower case.
 
     White space, punctuation other than the apostrophe, and mathematical and currency signs separate
-    words; any other symbol is a word of its own.
+    words; any other symbol is a word by itself.
     """
     return unicodedata.normalize("NFC", text).lower().translate(_SPACING).split()
 
 
 def _word_spans(text: str) -> list[tuple[int, int]]:
-    """Where the words of `words` begin and end in a text in NFC."""
+    """Where the words that `words` finds begin and end in a text in NFC."""
     found: list[tuple[int, int]] = []
     begin = None
     for i, character in enumerate(f"{text} "):
@@ -70,17 +70,21 @@ def _word_spans(text: str) -> list[tuple[int, int]]:
         if begin is not None:
             found.append((begin, i))
             begin = None
-        if spaced.strip():  # a symbol that is a word of its own
+        if spaced.strip():  # a symbol that is a word by itself
             found.append((i, i + 1))
     return found
 
 
-def _plain(text: str) -> str:
+def _normalize(text: str) -> str:
     """NFC, lower case, single spaces."""
     return " ".join(unicodedata.normalize("NFC", text).lower().split())
 
 
-_WAYS = {"keras": tokenize, "words": words, "characters": lambda text: list(_plain(text))}
+_SPLITTERS = {
+    "keras": tokenize,
+    "words": words,
+    "characters": lambda text: list(_normalize(text)),
+}
 
 
 @dataclass(frozen=True)
@@ -88,18 +92,18 @@ class Tokenizer:
     """Text → tokens."""
 
     kind: str = "keras"  # keras: `tokenize` | words | characters | subword
-    model: bytes = b""  # of subword: SentencePiece's
+    model: bytes = b""  # of subword: a serialized SentencePiece model
 
     def __call__(self, text: str) -> list[str]:
-        """The tokens of a text; of one without any, none."""
+        """The tokens of a text."""
         if self.kind == "subword":
-            return self._pieces.encode(_plain(text), out_type=str)
-        return _WAYS[self.kind](text)
+            return self._pieces.encode(_normalize(text), out_type=str)
+        return _SPLITTERS[self.kind](text)
 
     def locate(self, text: str) -> tuple[str, list[tuple[int, int]]]:
-        """A text as this tokenizer sees it, and where its tokens begin and end there.
+        """The text as this tokenizer sees it, and where its tokens begin and end there.
 
-        Words are seen as they are spelled, characters and subwords in lower case.
+        Words keep their spelling, characters and subwords are in lower case.
         """
         if self.kind == "keras":
             spaced = text.translate(_TO_SPACE)
@@ -107,13 +111,13 @@ class Tokenizer:
         if self.kind == "words":
             text = unicodedata.normalize("NFC", text)
             return text, _word_spans(text)
-        text = _plain(text)
+        text = _normalize(text)
         if self.kind == "characters":
             return text, [(i, i + 1) for i in range(len(text))]
         return text, self._pieces.encode(text, return_type="offset_mapping")["offsets"]
 
     def join(self, tokens: Iterable[str]) -> str:
-        """A text of these tokens."""
+        """The text that these tokens spell."""
         if self.kind == "subword":
             return "".join(tokens).replace(_SPACE, " ").strip()
         return ("" if self.kind == "characters" else " ").join(tokens)
@@ -124,25 +128,25 @@ class Tokenizer:
 
     @classmethod
     def learn(cls, texts: Iterable[str], num_words: int) -> Tokenizer:
-        """Subwords: a unigram language model (Kudo, 2018), learned by SentencePiece.
+        """Learns subwords: a unigram language model (Kudo, 2018), by SentencePiece.
 
         Args:
             texts: To learn from.
-            num_words: Size of the vocabulary to stay within, special ids included.
+            num_words: Largest size of the vocabulary, special ids included.
 
         Raises:
             ConfigError: SentencePiece is not installed.
-            DataError: `num_words` is below the number of characters of the texts.
+            DataError: `num_words` is below the number of different characters in the texts.
         """
         model = io.BytesIO()
         try:
             _sentencepiece().SentencePieceTrainer.train(
-                sentence_iterator=map(_plain, texts),
+                sentence_iterator=map(_normalize, texts),
                 model_writer=model,
-                vocab_size=num_words - _SPECIAL_IDS + 1,  # it counts its own unknown piece
+                vocab_size=num_words - _SPECIAL_IDS + 1,  # with its own unknown piece
                 hard_vocab_limit=False,  # few texts have fewer subwords
-                normalization_rule_name="identity",  # the texts are plain
-                max_sentence_length=1 << 30,  # bytes; what is longer would be left out
+                normalization_rule_name="identity",  # the texts are normalized already
+                max_sentence_length=1 << 30,  # bytes; longer texts would be skipped
                 bos_id=-1,
                 eos_id=-1,
                 minloglevel=2,
@@ -152,7 +156,7 @@ class Tokenizer:
                 least = int(needed[1]) - 1 + _SPECIAL_IDS
                 raise DataError(
                     f"data.num_words: {num_words} is too few for data.tokenizer=subword; the texts"
-                    f" have so many characters that it must be at least {least}"
+                    f" have so many different characters that it must be at least {least}"
                 ) from None
             raise DataError(f"data.tokenizer: no subwords can be learned ({error})") from None
         return cls("subword", model.getvalue())

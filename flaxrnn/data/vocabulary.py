@@ -1,7 +1,7 @@
-"""Vocabulary: tokens → integer ids, by default those of Keras.
+"""Tokens → integer ids, numbered as in `keras.datasets`.
 
-The ids are those of `keras.datasets`: 0 pads, 1 starts every text, 2 stands for a word outside the
-vocabulary, and the word of frequency rank r (from 1) is r + 3.
+0 is padding, 1 starts every text, 2 replaces a word outside the vocabulary, and the word of
+frequency rank r (from 1) is r + 3.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FIRST_WORD = 4
 
 
 class Vocabulary:
-    """The words of a corpus, most frequent first, their ids, and the tokenizer that gives them."""
+    """The words of a corpus, most frequent first, their ids, and the tokenizer that finds them."""
 
     def __init__(self, words: Iterable[str], tokenizer: Tokenizer = KERAS):
         self.words = list(words)
@@ -34,61 +34,61 @@ class Vocabulary:
         """Ranks words by frequency; ties keep the order of first appearance.
 
         Raises:
-            DataError: There is not a single word.
+            DataError: The texts have no word.
         """
         counts: Counter[str] = Counter()
         for words in tokenized:
             counts.update(words)
         if not counts:
-            raise DataError("the texts to build a vocabulary from are empty: not a single word")
+            raise DataError("the texts to build a vocabulary from are empty: they have no word")
         return cls((word for word, _ in counts.most_common()), tokenizer)
 
     def __len__(self) -> int:
-        """Number of words, the three special ids not counted."""
+        """Number of words, without the special ids."""
         return len(self.words)
 
     @property
     def num_words(self) -> int:
-        """The ids of the words, and the special ones, are below it."""
+        """One more than the largest id."""
         return FIRST_WORD + len(self.words)
 
     def limit(self, num_words: int) -> Vocabulary:
-        """Keeps the words whose id is below `num_words`, as Keras' `num_words` does."""
+        """Keeps the words whose id is below `num_words`, as in Keras."""
         return Vocabulary(self.words[: num_words - FIRST_WORD], self.tokenizer)
 
     def encode(self, words: Iterable[str]) -> list[int]:
-        """Ids of `words` behind the start id; unknown words become `UNKNOWN`."""
+        """The start id, then the ids of `words`; unknown words become `UNKNOWN`."""
         get = self._ids.get
         return [START, *(get(word, UNKNOWN) for word in words)]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`: unknown words show as '?', start and padding not at all."""
+        """The text of `ids`: unknown words become '?', start and padding are dropped."""
         shown = (int(i) for i in ids if i not in (PAD, START))
         return self.tokenizer.join(
             self.words[i - FIRST_WORD] if i >= FIRST_WORD else "?" for i in shown
         )
 
     def to_json(self) -> str:
-        """The tokenizer and the words, in order of rank."""
+        """The tokenizer and the words in order of rank, as JSON."""
         model = base64.b64encode(self.tokenizer.model).decode()
         tokenizer = {"kind": self.tokenizer.kind, "model": model}
         return json.dumps({"tokenizer": tokenizer, "words": self.words}, ensure_ascii=False)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes `to_json`."""
+        """Writes `to_json` to a file."""
         files.write_atomically(Path(path), self.to_json())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Vocabulary:
-        """Reads what `save` wrote.
+        """Reads a file that `save` wrote.
 
         Raises:
-            WorkdirError: The file is missing or holds something else.
+            WorkdirError: The file is missing or not a vocabulary.
         """
         try:
             content = json.loads(Path(path).read_text("utf-8"))
             words, tokenizer = content["words"], KERAS
-            if "tokenizer" in content:  # older runs knew no other than Keras' own
+            if "tokenizer" in content:  # older runs had only Keras' tokenizer
                 kind, model = content["tokenizer"]["kind"], content["tokenizer"]["model"]
                 if kind not in ("keras", *TOKENIZERS):
                     raise ValueError(f"no tokenizer is called {kind!r}")

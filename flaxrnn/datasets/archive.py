@@ -1,4 +1,4 @@
-"""Reads the members of a tar.gz archive into memory, without unpacking it to disk."""
+"""Archives that corpora are built from, read into memory without unpacking them to disk."""
 
 from __future__ import annotations
 
@@ -9,62 +9,70 @@ import tarfile
 import zlib
 from collections.abc import Callable
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from flaxrnn.errors import DataError
 
-_MOST_BYTES = 2**30  # unpacked; the corpora have less than a quarter of it
+_MAX_BYTES = 2**30  # unpacked; the largest corpus has less than a quarter of it
 
 
-class _Limited:
-    """A stream that ends with an error where it goes on beyond all measure."""
+class Archive(NamedTuple):
+    """A tar.gz file that holds a corpus."""
 
-    def __init__(self, stream: gzip.GzipFile):
-        """Reads from `stream`."""
-        self._stream = stream
-        self._left = _MOST_BYTES
-
-    def read(self, size: int) -> bytes:
-        """The next bytes, `size` at most."""
-        content = self._stream.read(size)
-        self._left -= len(content)
-        if self._left < 0:
-            raise _HostileError(f"it unpacks to more than {_MOST_BYTES / 2**20:.0f} MiB")
-        return content
+    name: str  # of the file
+    url: str
+    sha256: str | None = None  # of what `url` serves; a copy from elsewhere may be packed anew
 
 
 class _HostileError(Exception):
     """An archive that nobody makes by accident."""
 
 
+class _Limited:
+    """A stream that raises once it has yielded more than `_MAX_BYTES`: a decompression bomb."""
+
+    def __init__(self, stream: gzip.GzipFile):
+        """Reads from `stream`."""
+        self._stream = stream
+        self._left = _MAX_BYTES
+
+    def read(self, size: int) -> bytes:
+        """The next bytes, at most `size`."""
+        content = self._stream.read(size)
+        self._left -= len(content)
+        if self._left < 0:
+            raise _HostileError(f"it unpacks to more than {_MAX_BYTES / 2**20:.0f} MiB")
+        return content
+
+
 def read_members(path: str | os.PathLike[str], wanted: re.Pattern[str]) -> dict[str, bytes]:
-    """Returns name → content of the plain files whose whole name matches `wanted`.
+    """Returns name → content of the regular files whose whole name matches `wanted`.
 
     Raises:
-        DataError: The file is not a complete tar.gz archive, unpacks without end, or has a member
-            that is a link, a device, or lies outside of it.
+        DataError: The file is not a complete tar.gz archive, unpacks to more than 1 GiB, or has a
+            member that is a link, a device, or outside of the archive's own folder.
     """
     members: dict[str, bytes] = {}
     try:
         with gzip.open(path) as unzipped:
             limited: Any = _Limited(unzipped)
             tar = tarfile.open(fileobj=limited, mode="r|")  # noqa: SIM115 (closes nothing)
-            for member in tar:  # a stream: one pass, nothing sought
+            for member in tar:  # a stream: one pass, no seeking
                 if not (member.isfile() or member.isdir()):
-                    raise _HostileError(f"{member.name} is no plain file")
+                    raise _HostileError(f"{member.name} is not a regular file")
                 if PurePosixPath(member.name).is_absolute() or ".." in member.name.split("/"):
-                    raise _HostileError(f"{member.name} lies outside of it")
+                    raise _HostileError(f"{member.name} points outside of it")
                 name = member.name.removeprefix("./")
                 if member.isfile() and wanted.fullmatch(name):
                     file = tar.extractfile(member)
-                    assert file is not None  # it is a plain file
+                    assert file is not None  # it is a regular file
                     members[name] = file.read()
     except _HostileError as error:
         raise DataError(f"{path}: refused: {error}; fetch the archive from its source") from None
     except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError) as error:
         raise DataError(
-            f"{path}: expected a complete tar.gz archive, found one that breaks off or is something"
-            f" else, after {len(members):,} readable texts ({error}); fetch it again"
+            f"{path}: not a complete tar.gz archive: reading failed after {len(members):,} texts"
+            f" ({error}); fetch it again"
         ) from None
     return members
 
@@ -75,7 +83,7 @@ def check_counts(
     expected: dict[str, int],
     kind: Callable[[str], str],
 ) -> None:
-    """Compares how many members of each kind there are with what there should be.
+    """Compares the number of members of each kind with the expected one.
 
     Raises:
         DataError: A kind has too few or too many members.

@@ -1,11 +1,12 @@
 """Balanced brackets: generated texts whose best possible prediction is known.
 
-A text is a digit n and one of the balanced strings of n pairs, each as likely as the others:
-3(()()). The tag of a character is the number of brackets that are open after it.
+A text is a digit n and one of the balanced strings of n pairs, each equally likely: 3(()()). The
+tag of a character is the number of brackets that are open after it.
 
-What may come next depends on all that came before: how many brackets are open, and how many of the
-n pairs are left. As a text is one of 9 · C(n) that are equally likely given n, C(n) the number of
-its strings, nobody predicts its characters and its end at less than ln 9 + ln C(n) nats.
+What may come next depends on everything before it: how many brackets are open, and how many of the
+n pairs are left. A text is one of 9 · C(n), where C(n) is the number of balanced strings of n pairs
+(a Catalan number), all equally likely given n. So nobody predicts its characters and its end at
+less than ln 9 + ln C(n) nats.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def tags(text: str) -> list[int]:
 
 @functools.cache
 def ways(opened: int, left: int) -> int:
-    """In how many ways `left` characters can close all brackets, of which `opened` are open."""
+    """The number of ways in which `left` characters can close all brackets, `opened` being open."""
     if not 0 <= opened <= left:
         return 0
     return ways(opened + 1, left - 1) + ways(opened - 1, left - 1) if left else 1

@@ -9,8 +9,11 @@ import tensorflow_datasets as tfds
 
 from flaxrnn.datasets import archive
 
-ARCHIVE = "aclImdb_v1.tar.gz"
-URL = "http://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"
+ARCHIVE = archive.Archive(
+    "aclImdb_v1.tar.gz",
+    "http://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz",
+    "c40f74a18d3b61f90feba1e17730e0d38e8b97c05fde7008942e91923d1658fe",  # as TFDS records it
+)
 LABELS = ["neg", "pos"]
 
 _REVIEW = re.compile(r"aclImdb/(?:(?:train|test)/(?:neg|pos)|train/unsup)/\d+_\d+\.txt")
@@ -24,13 +27,13 @@ _COUNTS = {
 
 
 class ImdbSentiment(tfds.core.GeneratorBasedBuilder):
-    """25,000 train and 25,000 test reviews, half of them positive, and 50,000 without a label.
+    """25,000 training and 25,000 test reviews, half of them positive, and 50,000 unlabelled ones.
 
-    The order within a split is TFDS' own shuffle: fixed, and independent of the labels.
+    TFDS shuffles the order within a split: it is fixed, and independent of the labels.
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    MANUAL_DOWNLOAD_INSTRUCTIONS = f"Put {ARCHIVE} there, from {URL}"
+    MANUAL_DOWNLOAD_INSTRUCTIONS = f"Put {ARCHIVE.name} there, from {ARCHIVE.url}"
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -47,7 +50,7 @@ class ImdbSentiment(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
-        path = dl_manager.manual_dir / ARCHIVE
+        path = dl_manager.manual_dir / ARCHIVE.name
         reviews = archive.read_members(path, _REVIEW)
         archive.check_counts(path, list(reviews), _COUNTS, lambda name: name.rpartition("/")[0])
         splits: dict[str, dict[str, bytes]] = {"train": {}, "test": {}, "unsupervised": {}}

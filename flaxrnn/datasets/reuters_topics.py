@@ -12,8 +12,10 @@ import tensorflow_datasets as tfds
 
 from flaxrnn.datasets import archive
 
-ARCHIVE = "reuters21578.tar.gz"
-URL = "http://www.daviddlewis.com/resources/testcollections/reuters21578/reuters21578.tar.gz"
+ARCHIVE = archive.Archive(
+    "reuters21578.tar.gz",
+    "http://www.daviddlewis.com/resources/testcollections/reuters21578/reuters21578.tar.gz",
+)
 LABELS = (
     "cocoa grain veg-oil earn acq wheat copper housing money-supply coffee sugar trade reserves "
     "ship cotton carcass crude nat-gas cpi money-fx interest gnp meal-feed alum oilseed gold tin "
@@ -22,7 +24,7 @@ LABELS = (
 ).split()
 
 _FILES = 22
-_MIN_STORIES = 15  # a topic with fewer is left out
+_MIN_STORIES = 15  # topics with fewer are left out
 _SHUFFLE_SEED = 113  # of Keras' split
 _TEST_FRACTION = 0.2
 
@@ -37,8 +39,8 @@ class Story(NamedTuple):
 def scan(sgml: str, own_body: bool) -> list[Story]:
     """Finds the stories of one SGML file that have a topic; the first topic is the label.
 
-    A story without a body takes the following story's (Keras' corpus was scanned so in 2015), or
-    is left out where `own_body`.
+    A story without a body takes the following story's, as in Keras' corpus, which was scanned that
+    way in 2015; with `own_body` it is left out.
     """
     stories = []
     position = 0
@@ -57,7 +59,7 @@ def scan(sgml: str, own_body: bool) -> list[Story]:
 
 
 def _without_duplicates(stories: list[Story]) -> list[Story]:
-    """Keeps the first story of each body, and none of a body that stands under several topics."""
+    """Keeps the first story of each body, and none of a body that occurs under several topics."""
     topics: dict[str, set[str]] = {}
     for story in stories:
         topics.setdefault(" ".join(story.body.split()), set()).add(story.topic)
@@ -82,10 +84,10 @@ class ReutersTopics(tfds.core.GeneratorBasedBuilder):
         ),
         tfds.core.BuilderConfig(
             name="clean",
-            description="Each story its own body; no body twice, none under several topics.",
+            description="Each story with its own body, no body twice or under several topics.",
         ),
     )
-    MANUAL_DOWNLOAD_INSTRUCTIONS = f"Put {ARCHIVE} there, from {URL}"
+    MANUAL_DOWNLOAD_INSTRUCTIONS = f"Put {ARCHIVE.name} there, from {ARCHIVE.url}"
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -100,11 +102,11 @@ class ReutersTopics(tfds.core.GeneratorBasedBuilder):
             ),
             supervised_keys=("text", "label"),
             homepage="http://www.daviddlewis.com/resources/testcollections/reuters21578/",
-            disable_shuffling=True,  # the order of the split is part of it
+            disable_shuffling=True,  # the order within the splits is part of the corpus
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
-        path = dl_manager.manual_dir / ARCHIVE
+        path = dl_manager.manual_dir / ARCHIVE.name
         clean = self.builder_config.name == "clean"
         files = archive.read_members(path, re.compile(r"reut2-\d{3}\.sgm"))
         archive.check_counts(

@@ -1,14 +1,14 @@
-"""Embedded twins of the corpora: generated, deterministic, and in need of word order.
+"""Synthetic counterparts of the corpora: embedded, deterministic, and sensitive to word order.
 
 Sizes, length distribution, Zipf vocabulary and label balance are those of the real corpora, so
-throughput on the twins is representative. What decides the label is the *order* of cue words:
+throughput on them is representative. The label depends on the *order* of cue words:
 
 * topics: a story repeats ordered pairs of word groups. Topic k is "a word of group a, then one of
   group b"; the same groups the other way round are another topic, of about the same frequency.
 * sentiment: a review repeats events of a cue word with a polarity, a negator and a filler. A
   negator before the cue flips it, after it does nothing; every event has exactly one of each.
 
-A bag of words therefore sees the groups and the cues but not what they say.
+A bag of words therefore sees which groups and cues occur, but not what they say.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import tensorflow_datasets as tfds
 
 from flaxrnn.datasets import imdb_sentiment, reuters_topics
 
-# Stories a topic, in the order of reuters_topics.LABELS: facts of the real corpus.
+# Stories per topic, in the order of reuters_topics.LABELS, as in the real corpus.
 # fmt: off
 TOPIC_COUNTS = {
     "train": [55, 432, 74, 3159, 1949, 17, 48, 16, 139, 101, 124, 390, 49, 172, 26, 20, 444, 39, 66,
@@ -36,7 +36,7 @@ _BLOCK = 16  # tokens, at most one event in each
 
 
 def _words(count: int) -> np.ndarray:
-    """Pronounceable words, one a rank; frequent ones are short."""
+    """Pronounceable words by frequency rank; frequent ones are short."""
     syllables = np.array([c + v for c in "bdfgklmnprstvz" for v in "aeiou"], dtype=object)
     words: list[str] = []
     grown = syllables
@@ -47,7 +47,7 @@ def _words(count: int) -> np.ndarray:
 
 
 def _zipf(vocabulary: int) -> np.ndarray:
-    """Cumulative Zipf-Mandelbrot distribution over ranks, the cue words left out."""
+    """Cumulative Zipf-Mandelbrot distribution over ranks, without the cue words."""
     p = 1.0 / (np.arange(vocabulary) + 2.7)
     p[_CUES] = 0
     return np.cumsum(p / p.sum())
@@ -59,10 +59,10 @@ def _lengths(rng: np.random.Generator, n: int, log_mean: float, log_std: float) 
 
 
 def _event_starts(rng: np.random.Generator, lengths: np.ndarray, width: int) -> tuple:
-    """Places at most one event a block of `_BLOCK` tokens, and always one in a text's first.
+    """Places at most one event per block of `_BLOCK` tokens, and always one in a text's first.
 
     Returns:
-        The events' positions in the texts laid end to end, and the text each belongs to.
+        The events' positions in the concatenated texts, and the text that each belongs to.
     """
     blocks = (lengths + _BLOCK - 1) // _BLOCK
     text = np.repeat(np.arange(len(lengths)), blocks)
@@ -90,7 +90,7 @@ def _background(rng: np.random.Generator, vocabulary: int, size: int) -> np.ndar
 
 
 class SyntheticReutersTopics(tfds.core.GeneratorBasedBuilder):
-    """The twin of `ReutersTopics`: 8,982 train and 2,246 test stories in 46 topics."""
+    """The counterpart of `ReutersTopics`: 8,982 train and 2,246 test stories in 46 topics."""
 
     VERSION = tfds.core.Version("1.0.0")
 
@@ -124,7 +124,7 @@ class SyntheticReutersTopics(tfds.core.GeneratorBasedBuilder):
 
 
 class SyntheticImdbSentiment(tfds.core.GeneratorBasedBuilder):
-    """The twin of `ImdbSentiment`: 25,000 train, 25,000 test, 50,000 unlabelled reviews."""
+    """The counterpart of `ImdbSentiment`: 25,000 train, 25,000 test, 50,000 unlabelled reviews."""
 
     VERSION = tfds.core.Version("1.0.0")
 

@@ -16,9 +16,10 @@ from helpers import ROOT
 
 import flaxrnn
 from configs import imdb, reuters
-from flaxrnn import datasets, from_keras, loop
+from flaxrnn import from_keras, loop
 from flaxrnn.data import tokenizers
 from flaxrnn.data.vocabulary import Vocabulary
+from flaxrnn.datasets import preparation, registry
 from flaxrnn.errors import ConfigError, DataError, WorkdirError
 
 MAXLEN, V, E, F, K, POOL, H = 20, 16, 6, 4, 5, 4, 3
@@ -262,13 +263,14 @@ def test_keras_itself_predicts_the_same(tmp_path):
     if importlib.util.find_spec("keras") is None:
         pytest.skip("needs Keras, which the tests do not install")
     if not all(
-        (datasets.data_root(None) / name).is_dir() for name in ("imdb_sentiment", "reuters_topics")
+        (preparation.data_root(None) / name).is_dir()
+        for name in ("imdb_sentiment", "reuters_topics")
     ):
         pytest.skip("needs the real corpora, prepared by a run on each")
     env = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", CHAPTER, str(tmp_path)], env=env, check=True)
     for task, config in TASKS.items():
-        builder = datasets.prepare(datasets.TASKS[task], "real")
+        builder = preparation.prepare(registry.TASKS[task], "real")
         source = builder.as_data_source("test")
         texts = [source[i]["text"].decode() for i in range(200)]
         expected = np.load(tmp_path / f"{task}.npy")

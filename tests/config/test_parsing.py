@@ -9,9 +9,10 @@ from ml_collections import ConfigDict
 from configs import default, imdb, reuters, tagging
 from configs import text as text_config
 from flaxrnn import config as config_lib
-from flaxrnn import datasets, loop
+from flaxrnn import loop
 from flaxrnn.config import Config, DataConfig, ModelConfig, TrainConfig
 from flaxrnn.data import corpora, tokenizers
+from flaxrnn.datasets import registry
 from flaxrnn.errors import ConfigError
 from flaxrnn.nn import cells, heads, layers, recurrence
 from flaxrnn.training import optimizers
@@ -24,9 +25,9 @@ def test_choices_are_those_of_the_code():
         allowed = config_lib.FIELDS[name].allowed.removeprefix("one of ")
         return set(allowed.partition(", or module:Name")[0].split(", "))
 
-    assert choices("task") == {*datasets.TASKS, corpora.BRACKETS, corpora.OWN}
+    assert choices("task") == {*registry.TASKS, *registry.WITHOUT_BUILDER}
     assert choices("data.tokenizer") == set(tokenizers.TOKENIZERS)
-    assert choices("data.source") == set(datasets.SOURCES)
+    assert choices("data.source") == set(corpora.SOURCES)
     assert choices("model.target") == set(heads.HEADS)
     assert choices("model.cell") == set(cells.CELLS)
     assert choices("model.pooling") == set(layers.POOLINGS)

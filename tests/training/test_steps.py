@@ -235,7 +235,9 @@ def test_many_steps_at_once_on_any_devices_equal_one_by_one(config, devices):
     config = config.get_config()
     model, state, batch, step = setup(config, batch_size=7)
     texts, buckets = texts_of(batch), (17, 24)
-    batches = batching.epoch_batches(np.arange(7), batch["lengths"], buckets, 3, seed=0, epoch=1)
+    rows = {"train": np.arange(7)}
+    training_data = batching.TrainingData(None, batch["lengths"], "post", buckets, rows)
+    batches = training_data.epoch_batches(3, seed=0, epoch=1)
     assert {b.bucket for b in batches} == {0, 1}
     losses, one_by_one = 0.0, state
     for _, rows in batches:

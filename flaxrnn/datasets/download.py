@@ -1,0 +1,67 @@
+"""Downloads the archive of a corpus."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import threading
+import urllib.request
+from pathlib import Path
+
+from tqdm import tqdm
+
+from flaxrnn.datasets.archive import Archive
+from flaxrnn.errors import DataError
+
+_CONNECT_SECONDS = 10.0
+
+
+def reachable(url: str) -> bool:
+    """Whether the server answers within 10 s; resolving its name has no time-out of its own."""
+    answered = threading.Event()
+
+    def ask() -> None:
+        try:
+            urllib.request.urlopen(url, timeout=_CONNECT_SECONDS).close()
+        except OSError:
+            return
+        answered.set()
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(_CONNECT_SECONDS)
+    return answered.is_set()
+
+
+def download(archive: Archive, folder: Path) -> Path:
+    """Downloads an archive into a folder; the file exists only once it is complete.
+
+    Raises:
+        DataError: The download failed, or its SHA-256 is not that of the archive.
+    """
+    path = folder / archive.name
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with urllib.request.urlopen(archive.url, timeout=60) as response, part.open("wb") as file:
+            size = int(response.headers.get("Content-Length", 0)) or None
+            with tqdm.wrapattr(response, "read", total=size, desc=path.name, disable=None) as body:
+                shutil.copyfileobj(body, file)
+            if size and file.tell() != size:
+                raise OSError(f"connection closed after {file.tell():,} of {size:,} bytes")
+        if archive.sha256 and archive.sha256 != (found := _sha256(part)):
+            raise OSError(f"its SHA-256 is {found}, not {archive.sha256}")
+        part.replace(path)
+    except OSError as error:
+        raise DataError(
+            f"{archive.url}: download failed ({error}); try again, or put the archive into {folder}"
+        ) from None
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

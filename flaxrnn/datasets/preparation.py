@@ -1,0 +1,233 @@
+"""Finds corpora and prepares them as TFDS datasets.
+
+The real corpus of a task is looked for as a prepared dataset, as an archive in the manual
+directory, then on the web; `source="auto"` falls back to the synthetic counterpart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import filelock
+import tensorflow_datasets as tfds
+
+from flaxrnn.datasets import download
+from flaxrnn.datasets.archive import Archive
+from flaxrnn.datasets.registry import Task
+from flaxrnn.errors import ConfigError, DataError, FlaxrnnError
+from flaxrnn.runtime import files
+
+MANUAL_DIR_VARIABLE = "FLAXRNN_MANUAL_DIR"
+_FEATURES = {"text": tfds.features.Text, "label": tfds.features.ClassLabel}
+_SPLITS = ("train", "test")
+
+_MakeBuilder = Callable[[], tfds.core.DatasetBuilder]
+
+
+def prepare(
+    task: Task, source: str, data_dir: str | None = None, manual_dir: str | None = None
+) -> tfds.core.DatasetBuilder:
+    """Returns a prepared builder of the task's corpus.
+
+    Args:
+        task: See `registry.get_task`.
+        source: "auto", "real" or "synthetic"; only "auto" may fall back to the synthetic corpus.
+        data_dir: Where prepared datasets are kept; default: TFDS' own.
+        manual_dir: Where archives are; default: `FLAXRNN_MANUAL_DIR`, else TFDS' own.
+
+    Raises:
+        ConfigError: `source="synthetic"` and the task has no synthetic counterpart.
+        DataError: The corpus is not available or cannot be prepared, or there is no folder
+            `manual_dir`.
+    """
+    root = data_root(data_dir)
+    manual = Path(manual_dir or os.environ.get(MANUAL_DIR_VARIABLE) or _downloads(root))
+    manual = manual.expanduser()
+    if manual_dir and not manual.is_dir():
+        raise DataError(f"data.manual_dir: there is no folder {manual}")
+    real = functools.partial(_builder, task.builder, root, task.config)
+    # A builder without an archive is the user's code: what it raises is the user's mistake.
+    kind = OSError if task.archive else Exception
+    with _as_data_error(f"task: {task.name} cannot be prepared", kind):
+        if source == "synthetic":
+            return _prepare_synthetic(task, root)
+        if task.archive is None:
+            return _prepare_without_archive(task.name, real, manual)
+        if builder := _prepare_from_archive(task.archive, real, manual, _downloads(root)):
+            return builder
+        if source == "auto" and task.synthetic:
+            return _prepare_synthetic(task, root)
+    raise DataError(
+        f"data.source={source}: no {task.archive.name} in {manual} and {task.archive.url} cannot"
+        " be reached; put the archive there, or name its folder with data.manual_dir or"
+        f" {MANUAL_DIR_VARIABLE}"
+    )
+
+
+def prepare_named(name: str, data_dir: str | None = None) -> tfds.core.DatasetBuilder:
+    """Returns a prepared builder of any TFDS dataset that can be prepared without TensorFlow.
+
+    Args:
+        name: As in TFDS, with or without a config: "glue/sst2".
+        data_dir: Where prepared datasets are kept; default: TFDS' own.
+
+    Raises:
+        DataError: There is no dataset of that name, or it cannot be prepared.
+    """
+    dataset, _, config = name.partition("/")
+    with _as_data_error(f"data.path: the TFDS dataset {name} cannot be used without TensorFlow"):
+        try:
+            make_builder = functools.partial(
+                tfds.builder_cls(dataset),
+                data_dir=data_root(data_dir),
+                config=config or None,
+                file_format="array_record",
+            )
+        except tfds.core.DatasetNotFoundError:
+            raise DataError(
+                f"data.path: there is no file, no folder and no TFDS dataset {name}"
+            ) from None
+        return _prepared(make_builder, manual_dir=None)
+
+
+def examples(builder: tfds.core.DatasetBuilder, split: str, field: str) -> Iterable[dict[str, Any]]:
+    """The examples of a prepared dataset.
+
+    Args:
+        builder: Of the dataset.
+        split: One that it has.
+        field: The config field that names the dataset, for errors.
+
+    Raises:
+        DataError: The examples are stored in files that only TensorFlow reads.
+    """
+    name = builder.info.full_name
+    with _as_data_error(f"{field}: the TFDS dataset {name} cannot be read without TensorFlow"):
+        return builder.as_data_source(split)
+
+
+def data_root(data_dir: str | None) -> Path:
+    """Where prepared datasets are kept; None: TFDS' own folder."""
+    return Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+
+
+def _downloads(root: Path) -> Path:
+    return root / "downloads" / "manual"  # TFDS' own convention
+
+
+def _prepare_synthetic(task: Task, root: Path) -> tfds.core.DatasetBuilder:
+    if task.synthetic is None:
+        raise ConfigError(
+            f"data.source: must be auto or real with task={task.name}, which has no synthetic"
+            " counterpart"
+        )
+    return _prepared(functools.partial(_builder, task.synthetic, root), manual_dir=None)
+
+
+def _prepare_from_archive(
+    archive: Archive, make_builder: _MakeBuilder, manual: Path, downloads: Path
+) -> tfds.core.DatasetBuilder | None:
+    """Prepares a dataset unless it is prepared; None: its archive is not available."""
+    builder = make_builder()
+    if _is_prepared(builder):
+        return builder
+    if (manual / archive.name).is_file():
+        return _prepared(make_builder, manual)
+    if not download.reachable(archive.url):
+        return None
+    path = download.download(archive, downloads)
+    try:
+        return _prepared(make_builder, downloads)
+    except DataError:  # the server sent something else: not a file that the user put there
+        path.unlink()
+        raise
+
+
+def _prepare_without_archive(
+    name: str, make_builder: _MakeBuilder, manual: Path
+) -> tfds.core.DatasetBuilder:
+    """Prepares a dataset whose builder finds its own data, perhaps in the manual directory."""
+    features = make_builder().info.features or {}
+    for feature, kind in _FEATURES.items():
+        if not isinstance(features.get(feature), kind):
+            raise DataError(
+                f"task: {name} has no feature {feature!r} of type {kind.__name__}, it has"
+                f" {', '.join(features) or 'none'}"
+            )
+    builder = _prepared(make_builder, manual)
+    for split in _SPLITS:
+        if split not in builder.info.splits:
+            raise DataError(
+                f"task: {name} has no split {split!r}, it has {', '.join(builder.info.splits)}"
+            )
+    return builder
+
+
+def _builder(
+    cls: type[tfds.core.GeneratorBasedBuilder], root: Path, config: str | None = None
+) -> tfds.core.DatasetBuilder:
+    """A builder whose dataset is either not prepared or, if flaxrnn prepared it, not damaged."""
+    folder = root.joinpath(*filter(None, (cls.name, config, str(cls.VERSION))))
+    sealed = (folder / files.CHECKSUMS).exists()  # others may have prepared it
+    try:
+        if sealed and (problem := files.find_corruption(folder)):
+            print(f"warning: {folder}: {problem}; it is prepared again", file=sys.stderr)
+            shutil.rmtree(folder)
+        return cls(data_dir=root, config=config, file_format="array_record")
+    except OSError as error:
+        raise DataError(f"data.data_dir: {root} cannot be used ({error})") from None
+
+
+def _is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
+    return builder.data_path.exists() and builder.is_prepared()
+
+
+def _prepared(make_builder: _MakeBuilder, manual_dir: Path | None) -> tfds.core.DatasetBuilder:
+    """Prepares a dataset unless it is prepared; of several processes one does, the others wait."""
+    builder = make_builder()
+    if _is_prepared(builder):
+        return builder
+    folder = builder.data_path.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(folder / ".lock"):
+        builder = make_builder()
+        if _is_prepared(builder):  # another process was first
+            return builder
+        for leftover in folder.glob("incomplete.*"):
+            shutil.rmtree(leftover)  # of a process that was killed, else it had the lock
+        print(f"Preparing {builder.info.full_name} (once) …", file=sys.stderr)
+        if not sys.stderr.isatty():
+            tfds.disable_progress_bar()
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces unknown sizes
+            builder.download_and_prepare(
+                download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
+            )
+        files.write_checksums(Path(builder.data_path))
+    return builder
+
+
+@contextlib.contextmanager
+def _as_data_error(problem: str, kind: type[Exception] = Exception) -> Iterator[None]:
+    """Turns an exception that a dataset's code raises into one line, `problem` and the reason."""
+    try:
+        yield
+    except FlaxrnnError:
+        raise
+    except kind as error:
+        root: BaseException = error
+        while root.__cause__:
+            root = root.__cause__
+        reasons = [
+            textwrap.shorten(f"{type(e).__name__}: {e}", 150, placeholder=" …")
+            for e in dict.fromkeys((error, root))
+        ]
+        raise DataError(f"{problem}: {'; '.join(reasons)}") from error
