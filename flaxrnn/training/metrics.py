@@ -7,7 +7,6 @@ Logits [B, 1] are those of a sigmoid over two classes, [B, C] those of a softmax
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -16,33 +15,6 @@ import numpy as np
 import optax
 
 Sums = dict[str, Any]  # of arrays or floats
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A figure of merit, as every report shows it.
-
-    Attributes:
-        name: It is `train_NAME`, `val_NAME` and `test_NAME` in metrics.jsonl and result.json.
-        title: What people read, with the unit.
-        format: Of its values, as `format` takes it.
-        per_epoch: Whether it is computed every epoch, for train and validation; else for test only.
-    """
-
-    name: str
-    title: str
-    format: str = ".4f"
-    per_epoch: bool = True
-
-
-METRICS = {
-    metric.name: metric
-    for metric in (
-        Metric("loss", "loss (nats)"),
-        Metric("accuracy", "accuracy"),
-        Metric("macro_f1", "macro-F1", per_epoch=False),
-    )
-}
 
 
 def losses(logits: jax.Array, labels: jax.Array) -> jax.Array:
