@@ -26,7 +26,7 @@ from flaxrnn.data import batching, corpora, ragged
 from flaxrnn.data.vocabulary import Vocabulary
 from flaxrnn.errors import ConfigError, DivergedError, WorkdirError
 from flaxrnn.nn import models
-from flaxrnn.reporting import page, report
+from flaxrnn.reporting import console, page, provenance, report
 from flaxrnn.runtime import devices, distributed, files, signals
 from flaxrnn.training import checkpoint, metrics, optimizers, steps
 from flaxrnn.training.trainer import STEPS_PER_DISPATCH, MetricAccumulator, Trainer
@@ -140,7 +140,7 @@ def _start(
     """
     corpus = _load_corpus(config)
     if corpus.synthetic and distributed.is_primary():
-        print(report.banner(corpus.name))
+        print(console.SYNTHETIC_BANNER.format(name=corpus.name))
     label_names = corpus.label_names
     training_data = arranged(corpus, config.data)
     fingerprint = _fingerprint(config, training_data.texts)
@@ -383,7 +383,7 @@ def _test(run: Run) -> dict[str, Any]:
         "buckets": list(run.training_data.buckets),
         "resident": run.trainer.resident,
         "memory": devices.peak_memory(),
-        **report.provenance(),
+        **provenance.collect(),
     }
     details = page.Details(
         run.label_names,
@@ -402,7 +402,7 @@ def _save_and_stop(run: Run) -> None:
     step = f"step {int(run.state.step):,}"
     if failure := run.save(wait=True):
         raise signals.Saved(run.stop, f"{name}: stopped after {step}; {failure}")
-    command = f"python {report.command()}"
+    command = f"python {provenance.command()}"
     if "--workdir" not in command:
         command += f" --workdir {run.root}"
     raise signals.Saved(run.stop, f"{name}: saved after {step}; go on with: {command}")
