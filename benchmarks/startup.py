@@ -20,7 +20,7 @@ from benchmarks import throughput
 STARTS = 6
 TRAIN = """
 import os, runpy, sys, time
-from flaxrnn import report
+from flaxrnn.reporting import report
 
 progress = report.Report.progress
 

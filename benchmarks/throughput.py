@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import peers
-from flaxrnn.reporting import report
+from flaxrnn.reporting.provenance import command, commit
 
 RESULTS = Path(__file__).parent / "results"
 OWN = [  # model, batch, length, hidden, mode
@@ -93,8 +93,8 @@ def provenance() -> dict:
     return {
         "machine": {"cores": os.cpu_count(), "processor": processor()},
         "python": platform.python_version(),
-        "commit": report.commit(),
-        "command": report.command(),
+        "commit": commit(),
+        "command": command(),
     }
 
 

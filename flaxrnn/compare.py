@@ -1,4 +1,4 @@
-"""A table of finished runs: what they came to, and the settings in which they differ.
+"""Compares finished runs in a table: their metrics, and the settings in which they differ.
 
 python -m flaxrnn.compare runs/*
 python -m flaxrnn.compare runs/* --plot accuracy.png
@@ -7,6 +7,7 @@ python -m flaxrnn.compare runs/* --plot accuracy.png
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import statistics
 import sys
@@ -20,35 +21,47 @@ from flaxrnn import config
 from flaxrnn.errors import ConfigError, WorkdirError
 from flaxrnn.reporting import plots
 from flaxrnn.runtime import terminal
+from flaxrnn.training import metrics
 
-# Heading → what of `result.json`, and how it is shown.
-COLUMNS: dict[str, tuple[Callable[[dict[str, Any]], float], str]] = {
-    "test accuracy": (lambda result: result["test_accuracy"], ".4f"),
-    "val loss": (lambda result: result["val_loss"], ".4f"),
-    "macro-F1": (lambda result: result["test_macro_f1"], ".4f"),
-    "seconds": (lambda result: result["seconds"]["total"], ",.1f"),
-    "parameters": (lambda result: result["parameters"], ",.0f"),
-    "epochs": (lambda result: result["epochs"], ",.0f"),
-}
+
+@dataclass(frozen=True)
+class Column:
+    """A column of numbers: its heading, their format, and how to get one from result.json."""
+
+    title: str
+    format: str
+    value: Callable[[dict[str, Any]], float]
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run, as its workdir says."""
+    """A finished run, read from its workdir.
+
+    Attributes:
+        workdir: Its folder.
+        seed: Its seed.
+        settings: All other fields of its config by dotted name, and the dataset.
+        values: By the title of the column; NaN if the run is older than the metric.
+        score: The headline metric on the test split, by which runs are ranked.
+        seconds: From start to end.
+        curve: Seconds since the start, and the headline metric on validation, by epoch.
+    """
 
     workdir: Path
     seed: int
-    settings: dict[str, Any]  # the other fields of the config, and the dataset
-    figures: dict[str, float]  # the `COLUMNS`
-    curve: tuple[list[float], list[float]]  # seconds and validation accuracy by epoch
+    settings: dict[str, Any]
+    values: dict[str, float]
+    score: float
+    seconds: float
+    curve: tuple[list[float], list[float]]
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Compares the runs that the arguments name.
+    """Compares the runs named by the arguments.
 
     Raises:
         ConfigError: A flag is unknown or impossible.
-        WorkdirError: Not one workdir holds a finished run, or the plot cannot be written.
+        WorkdirError: None of the workdirs holds a finished run, or the plot cannot be written.
     """
     parser = terminal.Parser(
         prog="python -m flaxrnn.compare",
@@ -57,35 +70,46 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("workdirs", nargs="+", metavar="WORKDIR", type=Path)
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="accuracy against seconds")
-    given = parser.parse_args(arguments)
-    if given.plot and given.plot.suffix != ".png":
-        raise ConfigError(f"--plot: {given.plot} must end in .png")
-    runs, left_out = [], []
-    for workdir in given.workdirs:
+    flags = parser.parse_args(arguments)
+    if flags.plot and flags.plot.suffix != ".png":
+        raise ConfigError(f"--plot: {flags.plot} must end in .png")
+    runs, skipped = [], []
+    for workdir in flags.workdirs:
         try:
             runs.append(read(workdir))
         except WorkdirError as error:
-            left_out.append(str(error))
+            skipped.append(str(error))
     if not runs:
-        raise WorkdirError(f"no finished run: {'; '.join(left_out)}")
-    if left_out:
-        print(f"left out: {'; '.join(left_out)}", file=sys.stderr)
-    groups = group(runs)
+        raise WorkdirError(f"no finished run: {'; '.join(skipped)}")
+    if skipped:
+        print(f"left out: {'; '.join(skipped)}", file=sys.stderr)
+    groups = group_by_settings(runs)
     show(groups)
-    if given.plot:
-        plot(groups, given.plot)
+    if flags.plot:
+        plot(groups, flags.plot)
+
+
+def columns() -> list[Column]:
+    """The columns of numbers: every metric, then the cost of the run."""
+    return [
+        *map(_metric_column, metrics.headline_first()),
+        Column("seconds", ",.1f", lambda result: result["seconds"]["total"]),
+        Column("parameters", ",.0f", lambda result: result["parameters"]),
+        Column("epochs", ",.0f", lambda result: result["epochs"]),
+    ]
 
 
 def read(workdir: Path) -> Run:
-    """A run from its workdir.
+    """Reads a run from its workdir.
 
     Raises:
-        WorkdirError: It holds none, or none that is finished; the message is short.
+        WorkdirError: It holds no run, or none that is finished; the message is short.
     """
     if not (workdir / "config.json").is_file():
-        raise WorkdirError(f"{workdir} is no run")
+        raise WorkdirError(f"{workdir} is not a run directory")
     if not (workdir / "result.json").is_file():
         raise WorkdirError(f"{workdir} is unfinished")
+    headline = metrics.METRICS[metrics.HEADLINE]
     try:
         settings = config.flatten(json.loads((workdir / "config.json").read_text("utf-8")))
         result = json.loads((workdir / "result.json").read_text("utf-8"))
@@ -99,17 +123,19 @@ def read(workdir: Path) -> Run:
             workdir,
             settings.pop("seed"),
             {**settings, "dataset": result["dataset"]},
-            {name: float(of(result)) for name, (of, _) in COLUMNS.items()},
-            (seconds[1:], [row["val_accuracy"] for row in history]),
+            {column.title: float(column.value(result)) for column in columns()},
+            headline.value(result, "test"),
+            result["seconds"]["total"],
+            (seconds[1:], [headline.value(row, "val") for row in history]),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WorkdirError(f"{workdir} is not readable ({error})") from None
+        raise WorkdirError(f"{workdir} cannot be read ({error})") from None
 
 
-def group(runs: list[Run]) -> list[list[Run]]:
-    """Runs that differ by seed alone, together; the group of the best mean accuracy first.
+def group_by_settings(runs: list[Run]) -> list[list[Run]]:
+    """Groups runs that differ by seed alone; the group with the best mean score comes first.
 
-    A run that was repeated with its seed says nothing new of the spread: it is in another group.
+    A repetition with the same seed says nothing about the spread, so it goes to another group.
     """
     groups: dict[str, list[Run]] = {}
     seen: Counter[str] = Counter()
@@ -117,41 +143,21 @@ def group(runs: list[Run]) -> list[list[Run]]:
         settings = json.dumps(run.settings, sort_keys=True)
         seen[f"{settings} {run.seed}"] += 1
         groups.setdefault(f"{settings} {seen[f'{settings} {run.seed}']}", []).append(run)
-    return sorted(groups.values(), key=lambda of: _mean(of, "test accuracy"), reverse=True)
-
-
-def differing(groups: list[list[Run]]) -> list[str]:
-    """The settings that are not the same in all groups, in the order of their names."""
-    settings = [of[0].settings for of in groups]
-    names = sorted({name for each in settings for name in each})
-    return [name for name in names if any(s.get(name) != settings[0].get(name) for s in settings)]
-
-
-def rows(groups: list[list[Run]]) -> list[list[str]]:
-    """The table: a header, then a row a group."""
-    names = differing(groups)
-    found = [["run", "n", *COLUMNS, *names]]
-    for of in groups:
-        cells = [
-            _figure([run.figures[name] for run in of], form) for name, (_, form) in COLUMNS.items()
-        ]
-        settings = [_shown(of[0].settings.get(name)) for name in names]
-        found.append([_name(of), str(len(of)), *cells, *settings])
-    return found
+    return sorted(groups.values(), key=_mean_score, reverse=True)
 
 
 def show(groups: list[list[Run]]) -> None:
-    """Prints the table; one that is too wide for the terminal stands on its side."""
-    found = rows(groups)
-    shown = terminal.table(found)
+    """Prints the table, one row per group; transposed if it is too wide for the terminal."""
+    rows = _table(groups)
+    text = terminal.table(rows)
     screen = shutil.get_terminal_size().columns
-    if sys.stdout.isatty() and shown.index("\n") > screen and len(found) < len(found[0]):
-        shown = terminal.table([list(column) for column in zip(*found, strict=True)])
-    print(shown)
+    if sys.stdout.isatty() and text.index("\n") > screen and len(rows) < len(rows[0]):
+        text = terminal.table([list(column) for column in zip(*rows, strict=True)])
+    print(text)
 
 
 def plot(groups: list[list[Run]], path: Path) -> None:
-    """Draws validation accuracy by seconds, and test accuracy at the end, of each group.
+    """Plots the headline metric against seconds: validation by epoch, and test at the end.
 
     Raises:
         WorkdirError: `path` cannot be written.
@@ -160,15 +166,16 @@ def plot(groups: list[list[Run]], path: Path) -> None:
 
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
-    for i, of in enumerate(groups):
+    for i, group in enumerate(groups):
         colour = f"C{i % 10}"
-        for run in of:
+        for run in group:
             axes.plot(*run.curve, "o-", ms=3, color=colour, lw=1, alpha=0.6)
-        ends = [(run.figures["seconds"], run.figures["test accuracy"]) for run in of]
-        label = _name(of)[-60:]  # matplotlib leaves no room for axes beside longer ones
+        ends = [(run.seconds, run.score) for run in group]
+        label = _name(group)[-60:]  # a longer legend would leave no room for the axes
         axes.plot(*zip(*ends, strict=True), "*", ms=12, color=colour, mec="black", label=label)
+    title = metrics.METRICS[metrics.HEADLINE].title
     axes.set_xlabel("seconds since the start")
-    axes.set_ylabel("accuracy (lines: validation, stars: test)")
+    axes.set_ylabel(f"{title} (lines: validation, stars: test)")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
     try:
@@ -177,25 +184,54 @@ def plot(groups: list[list[Run]], path: Path) -> None:
         raise WorkdirError(f"--plot: {path} cannot be written ({error.strerror})") from None
 
 
-def _name(of: list[Run]) -> str:
-    """The first workdir of a group, and how many others there are."""
-    return f"{of[0].workdir}" + (f" (+{len(of) - 1})" if len(of) > 1 else "")
+def _metric_column(metric: metrics.Metric) -> Column:
+    """What training watches is shown for validation, every other metric for test."""
+    split = "val" if metric.name == metrics.MONITOR else "test"
+    title = f"{split} {metric.title}" if metric.per_epoch else metric.title
+    return Column(title, metric.format, lambda result: metric.value(result, split))
 
 
-def _mean(of: list[Run], name: str) -> float:
-    return statistics.mean(run.figures[name] for run in of)
+def _table(groups: list[list[Run]]) -> list[list[str]]:
+    """A header, then one row per group."""
+    settings = _differing_settings(groups)
+    rows = [["run", "n", *(column.title for column in columns()), *settings]]
+    for group in groups:
+        cells = [
+            _mean_and_deviation([run.values[column.title] for run in group], column.format)
+            for column in columns()
+        ]
+        values = [group[0].settings.get(name) for name in settings]
+        cells += ["-" if value is None else str(value) for value in values]
+        rows.append([_name(group), str(len(group)), *cells])
+    return rows
 
 
-def _figure(values: list[float], form: str) -> str:
-    """Mean ± standard deviation, or what all of them are."""
+def _differing_settings(groups: list[list[Run]]) -> list[str]:
+    """The names of the settings that are not the same in all groups, sorted."""
+    settings = [group[0].settings for group in groups]
+    names = sorted({name for each in settings for name in each})
+    return [name for name in names if any(s.get(name) != settings[0].get(name) for s in settings)]
+
+
+def _name(group: list[Run]) -> str:
+    """The first workdir of a group, and how many more there are."""
+    return f"{group[0].workdir}" + (f" (+{len(group) - 1})" if len(group) > 1 else "")
+
+
+def _mean_score(group: list[Run]) -> float:
+    scores = [run.score for run in group if math.isfinite(run.score)]
+    return statistics.mean(scores) if scores else -math.inf
+
+
+def _mean_and_deviation(values: list[float], form: str) -> str:
+    """Mean ± standard deviation of the finite values; the value alone if all are equal."""
+    values = [value for value in values if math.isfinite(value)]
+    if not values:
+        return "-"
     if min(values) == max(values):
         return format(values[0], form)
-    form = form.replace(".0f", ".1f")  # a mean of whole numbers is none
+    form = form.replace(".0f", ".1f")  # the mean of whole numbers seldom is one
     return f"{statistics.mean(values):{form}} ± {statistics.stdev(values):{form}}"
-
-
-def _shown(value: Any) -> str:
-    return "-" if value is None else str(value)
 
 
 if __name__ == "__main__":

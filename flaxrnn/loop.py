@@ -24,7 +24,7 @@ from flaxrnn.data.vocabulary import Vocabulary
 from flaxrnn.errors import ConfigError, DivergedError, WorkdirError
 from flaxrnn.nn import heads, models
 from flaxrnn.nn.summary import summary
-from flaxrnn.reporting import page, provenance, report, result
+from flaxrnn.reporting import console, page, provenance, report, result
 from flaxrnn.runtime import devices, distributed, files, signals
 from flaxrnn.runtime.clock import Clock
 from flaxrnn.training import metrics, optimizers, resume, steps, workdir
@@ -266,7 +266,7 @@ def _introduce(
     texts.vocabulary.save(folder / "vocabulary.json")
     files.write_atomically(folder / "labels.json", json.dumps(texts.label_names))
     if texts.names["data_source"] == "synthetic":
-        print(report.banner(texts.names["dataset"]))
+        print(console.SYNTHETIC_BANNER.format(name=texts.names["dataset"]))
     print(summary(model, config.train.batch_size, config.data.maxlen))
     if progress.seconds:
         print(f"Resuming {folder} after epoch {len(progress.history)}, step {step:,}")

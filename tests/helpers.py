@@ -1,12 +1,16 @@
 """What several test files share."""
 
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import jax
+import numpy as np
+from tensorboardX.proto.event_pb2 import Event
 
 import flaxrnn
+from flaxrnn.reporting import page
 
 ROOT = Path(__file__).parents[1]
 RESULT = {
@@ -42,3 +46,80 @@ def run(*arguments, cwd=ROOT, env=None, prefix=()):
         text=True,
         check=False,
     )
+
+
+# A class name and text that would do harm where HTML is not escaped.
+ATTACK = "<script>console.error('x')</script> & \"quoted\""
+
+
+def finished_run(classes=2, epochs=7, **changes):
+    """A made-up run with hostile texts: result, history and details, as reports are given them."""
+    rng = np.random.default_rng(0)
+    confusion = np.diag(rng.integers(1, 900, classes)).astype(float)
+    confusion[rng.integers(0, classes, 90), rng.integers(0, classes, 90)] += 7
+    confusion[-1] = 0  # a class without texts, as in reuters_clean
+    history = [
+        {
+            "epoch": epoch,
+            "train_loss": 2 / epoch,
+            "train_accuracy": 1 - 0.5 / epoch,
+            "val_loss": 2.2 / min(epoch, 4) + 0.1 * epoch,
+            "val_accuracy": 0.8 - 0.3 / epoch,
+            "skipped_steps": 0,
+            "train_examples_per_second": 5_419.2,
+            "seconds": 4.25,
+        }
+        for epoch in range(1, epochs + 1)
+    ]
+    best = history[min(4, epochs) - 1]
+    seconds = {"startup": 1.0, "compile": 2.0, "train": 30.0, "input": 0.5, "eval": 2.0}
+    result = {
+        "task": "reuters",
+        "dataset": "reuters_topics/keras/1.0.0",
+        "data_source": "real",
+        "seed": 3,
+        "parameters": 130_862,
+        "epochs": epochs,
+        "best_epoch": best["epoch"],
+        "val_loss": best["val_loss"],
+        "val_accuracy": best["val_accuracy"],
+        "test_loss": 1.0647,
+        "test_accuracy": 0.7386,
+        "test_macro_f1": 0.2801,
+        "test_examples": int(confusion.sum()),
+        "skipped_steps": 0,
+        "seconds": {**seconds, "test": 1.0, "total": 36.2},
+        "train_examples_per_second": 5_419.2,
+        "train_tokens_per_second": 528_021.9,
+        "buckets": [61, 150],
+        "resident": True,
+        "memory": {"peak_rss_mib": 612.3, "peak_device_mib": None},
+        "devices": ["cpu:0 cpu", "cpu:1 cpu"],
+        "versions": {"python": "3.11.7", "jax": "0.10.2"},
+        "commit": None,
+        "command": f"train.py --config configs/reuters.py --workdir {ATTACK}",
+        **changes,
+    }
+    details = page.Details(
+        label_names=[*(f"class-{i:02d}" for i in range(classes - 2)), ATTACK, "unseen"],
+        confusion=confusion,
+        mistakes=[
+            page.Mistake(f"{ATTACK} and so on " + "word " * 90, classes - 2, classes - 1, 0.98765),
+            page.Mistake("short", classes - 1, classes - 2, 0.5),
+        ],
+        config={"task": "reuters", "data.manual_dir": ATTACK, "train.averaging": True},
+        summary=f"a summary {ATTACK}",
+    )
+    return result, history, details
+
+
+def events(folder):
+    """The TensorBoard events in the files of a folder, in order."""
+    found = []
+    for path in sorted(folder.glob("events.out.tfevents.*")):
+        content = path.read_bytes()
+        while content:  # length, checksum, event, checksum
+            (length,) = struct.unpack("<Q", content[:8])
+            found.append(Event.FromString(content[12 : 12 + length]))
+            content = content[16 + length :]
+    return found

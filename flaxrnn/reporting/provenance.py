@@ -13,7 +13,7 @@ import jax
 PACKAGES = ("flaxrnn", "jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets")
 
 
-def provenance() -> dict[str, Any]:
+def collect() -> dict[str, Any]:
     """Devices, versions, commit and command of this process, as result.json has them."""
     return {
         "devices": [f"{d.platform}:{d.id} {d.device_kind}" for d in jax.devices()],

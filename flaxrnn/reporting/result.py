@@ -60,5 +60,5 @@ def build(
         "buckets": list(training_data.buckets),
         "resident": resident,
         "memory": devices.peak_memory(),
-        **provenance.provenance(),
+        **provenance.collect(),
     }

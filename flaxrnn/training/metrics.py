@@ -2,11 +2,14 @@
 
 A metric is the mean of a sum over examples, or a score of the classes. Sums are added up over
 batches and divided once, at the end. To add a metric, add it to `METRICS`.
+
+Imports no JAX, so that commands that only read finished runs start quickly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,24 +24,45 @@ class Metric:
     """A figure of merit. Either `batch_sum` or `class_score` computes it.
 
     Attributes:
-        name: Its key is `train_NAME`, `val_NAME` and `test_NAME` in metrics.jsonl and result.json.
-        title: What people read, with the unit.
+        name: Its values are `train_NAME`, `val_NAME` and `test_NAME` in metrics.jsonl and
+            result.json, and `train/NAME` and `val/NAME` in TensorBoard.
+        title: What people read.
         batch_sum: (head, logits [N, C], labels [N], weights [N]) → the weighted sum over the
             examples of a batch, a scalar array; see `flaxrnn.nn.heads.Head`.
         class_score: `class_scores` of the test split → the score.
-        format: Of its values, as `format` takes it.
+        detail: Its unit, or what it is a mean over; shown after the title.
+        format: How a value is shown, as `format` takes it.
     """
 
     name: str
     title: str
     batch_sum: Callable[[Any, Any, Any, Any], Any] | None = None
     class_score: Callable[[ClassScores], float] | None = None
+    detail: str = ""
     format: str = ".4f"
 
     @property
     def per_epoch(self) -> bool:
         """Whether it is computed every epoch, for train and validation; else for test only."""
         return self.batch_sum is not None
+
+    @property
+    def label(self) -> str:
+        """The title with its detail, for the axis of a plot."""
+        return f"{self.title} ({self.detail})" if self.detail else self.title
+
+    def value(self, record: Mapping[str, Any], split: str) -> float:
+        """Its value for a split in a record; NaN if the record is older than the metric.
+
+        Args:
+            record: A line of metrics.jsonl, or result.json.
+            split: "train", "val" or "test".
+        """
+        return float(record.get(f"{split}_{self.name}", math.nan))
+
+    def show(self, record: Mapping[str, Any], split: str) -> str:
+        """Its value as text, see `value`."""
+        return format(self.value(record, split), self.format)
 
 
 def macro_f1(classes: ClassScores) -> float:
@@ -50,14 +74,27 @@ def macro_f1(classes: ClassScores) -> float:
     return float(classes["f1"][seen].mean())
 
 
+# In the order in which reports show them.
 METRICS = {
     metric.name: metric
     for metric in (
-        Metric("loss", "loss (nats)", lambda head, x, y, w: w @ head.losses(x, y)),
+        Metric("loss", "loss", lambda head, x, y, w: w @ head.losses(x, y), detail="nats"),
         Metric("accuracy", "accuracy", lambda head, x, y, w: w @ (head.predictions(x) == y)),
-        Metric("macro_f1", "macro-F1", class_score=macro_f1),
+        Metric("macro_f1", "macro-F1", class_score=macro_f1, detail="mean over classes"),
     )
 }
+MONITOR = "loss"  # the best epoch has its lowest validation value
+HEADLINE = "accuracy"  # runs are ranked by its test value
+
+
+def per_epoch() -> list[Metric]:
+    """The metrics that are computed in every epoch."""
+    return [metric for metric in METRICS.values() if metric.per_epoch]
+
+
+def headline_first() -> list[Metric]:
+    """All metrics in the order of summaries: `HEADLINE`, then the others."""
+    return sorted(METRICS.values(), key=lambda metric: metric.name != HEADLINE)
 
 
 def batch_sums(head: Any, logits: Any, labels: Any, weights: Any) -> Sums:
@@ -80,11 +117,7 @@ def add(total: Sums, sums: Sums) -> Sums:
 
 def means(total: Sums) -> dict[str, float]:
     """The metrics of all examples whose sums were added up."""
-    return {
-        name: float(total[name] / total["count"])
-        for name, metric in METRICS.items()
-        if metric.per_epoch
-    }
+    return {metric.name: float(total[metric.name] / total["count"]) for metric in per_epoch()}
 
 
 def scores(total: Sums, classes: ClassScores) -> dict[str, float]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from flaxrnn.config import TrainConfig
 from flaxrnn.data.ragged import RaggedTexts
+from flaxrnn.training import metrics
 
 # Keys of earlier versions, whose checkpoints are still read.
 _RENAMED = {"done": "batches_done", "seconds_in_epoch": "epoch_seconds"}
@@ -73,7 +74,8 @@ def best_epoch(history: History) -> int:
     """The epoch of the lowest validation loss, from 1; the first of several."""
 
     def loss(row: dict[str, Any]) -> float:
-        return math.inf if math.isnan(row["val_loss"]) else row["val_loss"]
+        value = row[f"val_{metrics.MONITOR}"]
+        return math.inf if math.isnan(value) else value
 
     return min(history, key=loss)["epoch"]
 

@@ -11,10 +11,11 @@ from configs import imdb, reuters
 from flaxrnn import compare
 from flaxrnn.errors import ConfigError, WorkdirError
 from flaxrnn.runtime import terminal
+from flaxrnn.training import metrics
 
 
 def write(folder, accuracy, module=reuters, seconds=10.0, dataset="reuters/1.0.0", **changes):
-    """The files of a finished run."""
+    """Writes the files of a finished run."""
     config = module.get_config()
     for name, value in changes.items():
         config.update_from_flattened_dict({name.replace("__", "."): value})
@@ -35,6 +36,11 @@ def write(folder, accuracy, module=reuters, seconds=10.0, dataset="reuters/1.0.0
     return folder
 
 
+def update_result(workdir, **changes):
+    path = workdir / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
 def shown(capsys, *arguments):
     compare.main(list(map(str, arguments)))
     out, err = capsys.readouterr()
@@ -47,17 +53,41 @@ def cells(line):
 
 def test_runs_that_differ_by_seed_alone_share_a_row(tmp_path, capsys):
     seeds = [write(tmp_path / f"s{i}", a, seed=i) for i, a in enumerate((0.70, 0.72, 0.77))]
-    longer = json.loads((seeds[0] / "result.json").read_text()) | {"epochs": 4}
-    (seeds[0] / "result.json").write_text(json.dumps(longer))
+    update_result(seeds[0], epochs=4)
     gru = write(tmp_path / "gru", 0.75, seconds=12.34, model__cell="gru")
     lines, err = shown(capsys, *seeds, gru)
     assert err == ""
     header, first, second = map(cells, lines)
-    assert header == ["run", "n", *compare.COLUMNS, "model.cell"]
+    assert header == [
+        "run", "n", "test accuracy", "val loss", "macro-F1", "seconds", "parameters", "epochs",
+        "model.cell",
+    ]  # fmt: skip
     assert first == [str(gru), "1", "0.7500", "1.5000", "0.2500", "12.3", "185,046", "2", "gru"]
     assert second[:3] == [f"{seeds[0]} (+2)", "3", "0.7300 ± 0.0361"]
     assert second[3:] == ["1.5000", "0.2500", "10.0", "185,046", "2.7 ± 1.2", "lstm"]
     assert len({len("  ".join(line)) for line in lines}) == 1
+
+
+def test_mean_of_epochs_has_one_decimal(tmp_path, capsys):
+    runs = [write(tmp_path / f"s{i}", 0.7, seed=i) for i in range(2)]
+    for workdir, epochs in zip(runs, (19, 20), strict=True):
+        update_result(workdir, epochs=epochs)
+    lines, _ = shown(capsys, *runs)
+    assert cells(lines[1])[-1] == "19.5 ± 0.7"
+
+
+def test_new_metric_gets_a_column_and_older_runs_are_still_compared(tmp_path, capsys, monkeypatch):
+    new, old = write(tmp_path / "new", 0.7), write(tmp_path / "old", 0.8, seed=1)
+    update_result(new, test_top3=0.9876)
+    update_result(old, val_loss=float("nan"))
+    metric = metrics.Metric("top3", "top-3 accuracy", format=".3f")
+    monkeypatch.setitem(metrics.METRICS, "top3", metric)
+    lines, err = shown(capsys, new, old)
+    assert err == ""
+    assert cells(lines[0])[4:6] == ["macro-F1", "test top-3 accuracy"]
+    assert cells(lines[1])[2:6] == ["0.7500 ± 0.0707", "1.5000", "0.2500", "0.988"]
+    lines, _ = shown(capsys, old)
+    assert cells(lines[1])[2:6] == ["0.8000", "-", "0.2500", "-"]
 
 
 def test_neither_a_repeated_run_nor_another_corpus_counts_as_a_seed(tmp_path, capsys):
@@ -70,7 +100,7 @@ def test_neither_a_repeated_run_nor_another_corpus_counts_as_a_seed(tmp_path, ca
     ]  # fmt: skip
 
 
-def test_what_is_no_finished_run_is_named_in_a_line(tmp_path, capsys):
+def test_folders_without_a_finished_run_are_named_in_one_line(tmp_path, capsys):
     good = write(tmp_path / "good", 0.7)
     unfinished, broken, old = (write(tmp_path / name, 0.7) for name in ("un", "broken", "old"))
     (unfinished / "result.json").unlink()
@@ -81,9 +111,13 @@ def test_what_is_no_finished_run_is_named_in_a_line(tmp_path, capsys):
     lines, err = shown(capsys, good, *left_out)
     assert len(lines) == 2
     assert err.count("\n") == 1
-    assert err.startswith(f"left out: {unfinished} is unfinished; {tmp_path} is no run; ")
+    assert err.startswith(
+        f"left out: {unfinished} is unfinished; {tmp_path} is not a run directory; "
+    )
     assert all(str(folder) in err for folder in left_out)
-    with pytest.raises(WorkdirError, match=r"no finished run: .* is unfinished; .* is no run"):
+    with pytest.raises(
+        WorkdirError, match=r"no finished run: .* is unfinished; .* is not a run directory"
+    ):
         compare.main([str(unfinished), str(tmp_path)])
 
 
@@ -104,8 +138,8 @@ def test_command(tmp_path):
     command = [sys.executable, "-m", "flaxrnn.compare"]
     done = subprocess.run([*command, "nope"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: no finished run: nope is no run\n"
-    # A table that is too wide for a terminal stands on its side.
+    assert done.stderr == "error: no finished run: nope is not a run directory\n"
+    # A table that is too wide for the terminal is transposed.
     runs = [write(tmp_path / "a", 0.7), write(tmp_path / "b", 0.8, imdb)]
     ours, theirs = pty.openpty()
     env = {**os.environ, "COLUMNS": "100"}

@@ -12,9 +12,9 @@ for (const button of document.querySelectorAll(".sortable button")) {
     body.append(...[...body.rows].sort((a, b) => rising ? compare(a, b) : compare(b, a)));
   });
 }
-const readout = document.querySelector(".readout");
-for (const kind of ["pointerover", "click"]) {
-  document.querySelector(".confusion").addEventListener(kind, event => {
-    if (event.target.title) readout.textContent = event.target.title;
+const confusion = document.querySelector(".confusion");
+for (const kind of confusion ? ["pointerover", "click"] : []) {
+  confusion.addEventListener(kind, event => {
+    if (event.target.title) document.querySelector(".readout").textContent = event.target.title;
   });
 }

@@ -1,0 +1,32 @@
+"""What a run prints."""
+
+from pathlib import Path
+
+from helpers import finished_run
+
+from flaxrnn.reporting import console
+
+
+def test_line_of_an_epoch():
+    _, history, _ = finished_run()
+    assert console.epoch_line(history[3], best_epoch=4, epochs=200, patience=5) == (
+        "epoch   4/200 | train loss 0.5000 accuracy 0.8750 | validation loss 0.9500 accuracy 0.7250"
+        " | 4.2 s, 5,419 texts/s | best so far"
+    )
+    row = {**history[5], "skipped_steps": 7}
+    line = console.epoch_line(row, best_epoch=4, epochs=200, patience=5)
+    assert line.endswith(" | best 2 of 5 epochs ago | 7 steps skipped")
+
+
+def test_outcome():
+    result, _, _ = finished_run()
+    assert console.outcome(result, Path("runs/a/report.html")).splitlines() == [
+        "",
+        "reuters_topics/keras/1.0.0 (real corpus), seed 3: 7 epochs, the best was 4",
+        "  validation  loss 0.9500  accuracy 0.7250",
+        "  test        loss 1.0647  accuracy 0.7386  macro-F1 0.2801",
+        "  seconds     startup 1.0, compile 2.0, train 30.0, input 0.5, eval 2.0, test 1.0,"
+        " total 36.2",
+        "  speed       5,419 texts/s, 528,022 tokens/s in training",
+        "  report      runs/a/report.html",
+    ]

@@ -1,0 +1,29 @@
+"""Where a result comes from."""
+
+import subprocess
+import sys
+
+import pytest
+from helpers import ROOT
+
+from flaxrnn.reporting import provenance
+
+
+def test_commit_is_that_of_the_checkout():
+    if not (ROOT / ".git").exists():
+        pytest.skip("needs a git checkout")
+    head = ["git", "rev-parse", "HEAD"]
+    done = subprocess.run(head, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert provenance.commit().removesuffix("-dirty") == done.stdout.strip()
+
+
+def test_command_leaves_out_the_folder_of_the_program(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/home/me/train.py", "--workdir", "/tmp/run"])
+    assert provenance.command() == "train.py --workdir /tmp/run"
+
+
+def test_versions_and_devices():
+    found = provenance.collect()
+    assert set(found) == {"devices", "versions", "commit", "command"}
+    assert set(found["versions"]) == {"python", *provenance.PACKAGES}
+    assert found["devices"][0].startswith("cpu:0 ")
