@@ -163,6 +163,20 @@ def flatten(config: ConfigDict | dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
+def with_defaults(config: dict[str, Any]) -> dict[str, Any]:
+    """A config as nested dicts, with today's defaults for the fields that it lacks."""
+    from configs import default
+
+    complete = default.get_config().to_dict()
+    for name, value in flatten(config).items():
+        *groups, last = name.split(".")
+        group = complete
+        for key in groups:
+            group = group.setdefault(key, {})
+        group[last] = value
+    return complete
+
+
 def _check_known(name: str) -> None:
     if name in FIELDS:
         return

@@ -9,13 +9,11 @@ import json
 import signal
 import time
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import filelock
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,8 +26,10 @@ from flaxrnn.errors import ConfigError, DivergedError, WorkdirError
 from flaxrnn.nn import models
 from flaxrnn.reporting import page, report
 from flaxrnn.runtime import devices, distributed, files, signals
+from flaxrnn.runtime.clock import Clock
 from flaxrnn.training import checkpoint, metrics, optimizers, steps
 from flaxrnn.training.trainer import STEPS_PER_DISPATCH, MetricAccumulator, Trainer
+from flaxrnn.training.workdir import open_workdir
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str | Path | None = None) -> dict[str, Any]:
@@ -78,7 +78,9 @@ def train(
             devices.enable_compilation_cache(config.compile_cache)
             stack.enter_context(distributed.fail_fast())
             root = Path(distributed.broadcast(str(root))).expanduser()
-            workdir = stack.enter_context(_open_workdir(root / folder, config))
+            workdir = root / folder
+            if distributed.is_primary():
+                stack.enter_context(open_workdir(workdir, config.to_dict()))
             run = _start(config, root, workdir, clock, listener, stack)
         with clock("compile"):
             run.trainer.compile(run.state)
@@ -408,47 +410,6 @@ def _save_and_stop(run: Run) -> None:
     raise signals.Saved(run.stop, f"{name}: saved after {step}; go on with: {command}")
 
 
-class Clock:
-    """Seconds spent in the parts of a run, over all its starts.
-
-    "input", the wait for the next batches, is a part of "train"; "eval" is all validations, "test"
-    the one evaluation on the test split.
-    """
-
-    def __init__(self) -> None:
-        """Starts the total."""
-        parts = ("startup", "compile", "train", "input", "eval", "test")
-        self._seconds = dict.fromkeys(parts, 0.0)
-        self._began = time.perf_counter()
-        self._before = 0.0
-
-    @contextlib.contextmanager
-    def __call__(self, part: str) -> Iterator[None]:
-        """Adds the time of a block to `part`."""
-        began = time.perf_counter()
-        yield
-        self._seconds[part] += time.perf_counter() - began
-
-    def each(self, part: str, items: Iterator[Any]) -> Iterator[Any]:
-        """The items; adds the time that they are waited for to `part`."""
-        while True:
-            with self(part):
-                item = next(items, None)
-            if item is None:
-                return
-            yield item
-
-    def add(self, before: dict[str, float]) -> None:
-        """Adds what the earlier starts of the run had spent."""
-        for part in self._seconds:
-            self._seconds[part] += before[part]
-        self._before += before["total"]
-
-    def read(self) -> dict[str, float]:
-        """Seconds by part, and "total"."""
-        return {**self._seconds, "total": self._before + time.perf_counter() - self._began}
-
-
 def _finished(history: list[dict[str, Any]], settings: ConfigDict) -> bool:
     """Whether the last epoch is done, or the validation loss has stopped falling."""
     if not history:
@@ -474,56 +435,3 @@ def _fingerprint(config: ConfigDict, texts: ragged.RaggedTexts) -> str:
     sums = [zlib.crc32(np.ascontiguousarray(array).data) for array in arrays]
     content = json.dumps([config.to_dict(), sums], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
-
-
-@contextlib.contextmanager
-def _open_workdir(workdir: Path, config: ConfigDict) -> Iterator[Path]:
-    """Makes the workdir, or checks that it belongs to the config; nobody else writes to it."""
-    if not distributed.is_primary():
-        yield workdir
-        return
-    path, lock = workdir / "config.json", filelock.FileLock(workdir / ".lock", blocking=False)
-    made = [folder for folder in (workdir, *workdir.parents) if not folder.exists()]
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-        begun = [name for name in ("checkpoints", "metrics.jsonl") if (workdir / name).exists()]
-        if path.exists():
-            before = json.loads(path.read_text("utf-8"))
-            if begun:  # else nothing was trained: a mistaken config is mended in place
-                _check_same(config, before, workdir)
-        elif "checkpoints" in begun:
-            raise WorkdirError(f"--workdir: {workdir} holds checkpoints but no config.json")
-        if not (path.exists() and begun):
-            text = json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
-            files.write_atomically(path, text)
-    except filelock.Timeout:
-        raise WorkdirError(f"--workdir: another run is writing to {workdir}") from None
-    except ValueError as error:
-        raise WorkdirError(f"--workdir: {path} is not readable as JSON ({error})") from None
-    except OSError as error:
-        raise WorkdirError(f"--workdir: {workdir} cannot be written ({error.strerror})") from None
-    with lock:
-        lock.release()  # the second hold, of `with`, is the one that stays
-        try:
-            yield workdir
-        except OSError as error:
-            raise WorkdirError(f"--workdir: {workdir} cannot be written ({error})") from None
-        finally:
-            kept = workdir / "checkpoints"
-            if made and not any(kept.glob("*")):  # the run never began
-                with contextlib.suppress(OSError):
-                    path.unlink()
-                    (workdir / ".lock").unlink()
-                    for folder in filter(Path.exists, [kept, *made]):
-                        folder.rmdir()
-
-
-def _check_same(config: ConfigDict, before: dict[str, Any], workdir: Path) -> None:
-    old, new = config_lib.flatten(ConfigDict(before)), config_lib.flatten(config)
-    for name in sorted(old.keys() | new.keys()):
-        if old.get(name) != new.get(name):
-            raise WorkdirError(
-                f"--workdir: {workdir} was made with {name}={old.get(name)!r}, not"
-                f" {new.get(name)!r}; name another workdir, or the same config"
-            )

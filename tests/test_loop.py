@@ -186,28 +186,6 @@ def test_loss_that_is_not_finite_stops_and_keeps_the_last_good_weights(tiny_corp
         flaxrnn.train(config, tmp_path)
 
 
-def test_workdir_of_another_config_is_refused(tiny_corpus, tmp_path):
-    flaxrnn.train(shrink(reuters.get_config(), epochs=1), tmp_path)
-    other = shrink(reuters.get_config(), epochs=1)
-    other.train.batch_size = 9
-    with pytest.raises(WorkdirError, match=r"train\.batch_size=8, not 9"):
-        flaxrnn.train(other, tmp_path)
-
-
-def test_workdir_that_cannot_be_written_is_refused(tiny_corpus, tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(WorkdirError, match="cannot be written"):
-        flaxrnn.train(shrink(reuters.get_config()), tmp_path / "file" / "run")
-    with pytest.raises(WorkdirError, match="cannot be written"):
-        flaxrnn.train(shrink(reuters.get_config()), "/proc/flaxrnn")
-
-
-def test_workdir_with_a_broken_config_is_refused(tiny_corpus, tmp_path):
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(WorkdirError, match=r"config\.json is not readable"):
-        flaxrnn.train(shrink(reuters.get_config()), tmp_path)
-
-
 def test_too_few_texts_for_the_validation_fraction(tiny_corpus, tmp_path):
     config = shrink(reuters.get_config())
     config.data.validation_fraction = 0.001

@@ -1,0 +1,51 @@
+"""Wall-clock seconds spent in each phase of a run, summed over its restarts."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+PHASES = ("startup", "compile", "train", "input", "eval", "test")
+
+
+class Clock:
+    """Accumulates seconds per phase.
+
+    "input", the wait for the next batches, is part of "train". "eval" covers every validation,
+    "test" the single evaluation on the test split.
+    """
+
+    def __init__(self) -> None:
+        """Starts the total."""
+        self._seconds = dict.fromkeys(PHASES, 0.0)
+        self._started = time.perf_counter()
+        self._earlier = 0.0
+
+    @contextlib.contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        """Adds the duration of a block that does not raise to `phase`."""
+        started = time.perf_counter()
+        yield
+        self._seconds[phase] += time.perf_counter() - started
+
+    def each(self, phase: str, items: Iterator[Any]) -> Iterator[Any]:
+        """Yields the items, none of them None; adds the time spent waiting for them to `phase`."""
+        while True:
+            with self(phase):
+                item = next(items, None)
+            if item is None:
+                return
+            yield item
+
+    def add(self, earlier: dict[str, float]) -> None:
+        """Adds what `read` returned before the run was restarted."""
+        for phase in self._seconds:
+            self._seconds[phase] += earlier[phase]
+        self._earlier += earlier["total"]
+
+    def read(self) -> dict[str, float]:
+        """Seconds per phase, and "total", which also counts the time between phases."""
+        total = self._earlier + time.perf_counter() - self._started
+        return {**self._seconds, "total": total}

@@ -1,0 +1,110 @@
+"""A run's workdir: locked while the run writes to it, and tied to the config of its first start."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from flaxrnn import config as config_lib
+from flaxrnn.errors import WorkdirError
+from flaxrnn.runtime import files
+
+_CONFIG, _LOCK, _CHECKPOINTS = "config.json", ".lock", "checkpoints"
+
+
+@contextlib.contextmanager
+def open_workdir(path: Path, config: dict[str, Any]) -> Iterator[Path]:
+    """Creates or reopens a workdir, and keeps other runs out of it until the block ends.
+
+    If the block ends before the run's first checkpoint, the folders that were created for it are
+    removed again. An OSError in the block is reported as a failure to write to the workdir.
+
+    Args:
+        path: Where the run writes everything.
+        config: Its config as nested dicts, which `config.json` records. A workdir in which training
+            has begun must have been created with an equal config; a field that was unknown at the
+            time counts as today's default.
+
+    Yields:
+        `path`.
+
+    Raises:
+        WorkdirError: The workdir cannot be written, belongs to another config, or is locked by
+            another run.
+    """
+    created = [folder for folder in (path, *path.parents) if not folder.exists()]
+    with _lock(path):
+        try:
+            _check_or_write_config(path, config)
+            yield path
+        except OSError as error:
+            raise WorkdirError(f"--workdir: {path} cannot be written ({error})") from None
+        finally:
+            if created and not any((path / _CHECKPOINTS).glob("*")):
+                _remove(path, created)
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Creates the folder and holds its lock."""
+    lock = filelock.FileLock(path / _LOCK, blocking=False)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except filelock.Timeout:
+        raise WorkdirError(f"--workdir: another run is writing to {path}") from None
+    except OSError as error:
+        raise WorkdirError(f"--workdir: {path} cannot be written ({error.strerror})") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _check_or_write_config(path: Path, config: dict[str, Any]) -> None:
+    """Compares the config with that of a run that has begun, else writes it."""
+    begun = [name for name in (_CHECKPOINTS, "metrics.jsonl") if (path / name).exists()]
+    if (path / _CONFIG).exists():
+        recorded = _read_config(path / _CONFIG)
+        if begun:  # else nothing was trained, and a mistaken config can be corrected in place
+            _check_same_config(path, recorded, config)
+            return
+    elif _CHECKPOINTS in begun:
+        raise WorkdirError(f"--workdir: {path} contains checkpoints but no {_CONFIG}")
+    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+    files.write_atomically(path / _CONFIG, text)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        recorded = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise WorkdirError(f"--workdir: {path} is not valid JSON ({error})") from None
+    if not isinstance(recorded, dict):
+        raise WorkdirError(f"--workdir: {path} is not a JSON object")
+    return recorded
+
+
+def _check_same_config(path: Path, recorded: dict[str, Any], config: dict[str, Any]) -> None:
+    old = config_lib.flatten(config_lib.with_defaults(recorded))
+    new = config_lib.flatten(config)
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name):
+            raise WorkdirError(
+                f"--workdir: {path} was created with {name}={old.get(name)!r}, not"
+                f" {new.get(name)!r}; name another workdir, or use the same config"
+            )
+
+
+def _remove(path: Path, created: list[Path]) -> None:
+    """Removes the folders of a run that never began, as far as nobody else has used them."""
+    with contextlib.suppress(OSError):
+        (path / _CONFIG).unlink(missing_ok=True)
+        (path / _LOCK).unlink(missing_ok=True)
+        for folder in filter(Path.exists, [path / _CHECKPOINTS, *created]):
+            folder.rmdir()
