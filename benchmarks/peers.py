@@ -63,6 +63,7 @@ def flaxrnn(spec: Spec) -> Callable[[], Any]:
     import jax
 
     from flaxrnn.data import batching
+    from flaxrnn.inference import programs
     from flaxrnn.nn import models
     from flaxrnn.runtime import devices
     from flaxrnn.training import optimizers, steps, trainer
@@ -76,7 +77,7 @@ def flaxrnn(spec: Spec) -> Callable[[], Any]:
     mesh = devices.make_mesh(spec["batch"])
     if spec["mode"] == "infer":
         params = models.init_params(model, jax.random.key(0))
-        forward = steps.predictor(model, mesh)
+        forward = programs.predict_program(model, mesh)
         return lambda: forward(params, tokens, lengths).block_until_ready()
     optimizer = optimizers.adam(config.train.learning_rate, "constant", 1)
     state = jax.tree.map(jax.numpy.copy, steps.init_state(model, optimizer, 0))

@@ -1,17 +1,18 @@
-"""A trained workdir → a folder that labels texts without flaxrnn.
+"""Exports a trained classifier to a folder that does not need flaxrnn.
 
 python -m flaxrnn.export --workdir runs/imdb --out served
 
-In the folder:
+The folder contains:
 
-* `stablehlo.jax`: the classifier as StableHLO, serialized by `jax.export`, for CPU, CUDA and TPU.
-  Its arguments: the parameters by name; tokens, int32 [B, T], padded on the right, whatever
-  `data.padding` is; lengths, int32 [B]. It reads the last `data.maxlen` tokens of each text and
-  returns probabilities, float32 [B, C]. B and T are any from 1 on.
-* `parameters.safetensors`. They are given to the program, not part of it: so they are stored once,
-  can be looked at and exchanged, and XLA does not spend its time on folding them.
-* `vocabulary.json`, `labels.json`: as in the workdir.
-* `load.py`: reads all this, see `flaxrnn/loader.py`.
+* `program.jax`: the classifier as StableHLO, serialized by `jax.export`, for CPU, CUDA and TPU. It
+  takes the parameters by path; tokens, int32 [B, T], padded on the right whatever `data.padding`
+  is; and lengths, int32 [B]. It reads the last `data.maxlen` tokens of each text and returns
+  probabilities, float32 [B, C]. B and T may be any number from 1 on.
+* `parameters.safetensors`. They are an argument of the program rather than part of it, so that they
+  are stored once, can be inspected and replaced, and cost XLA no time for constant folding.
+* `vocabulary.json` and `labels.json`, as in the workdir.
+* `load.py`, which puts these together: a copy of `flaxrnn/inference/loader.py`.
+* `checksums.json`: the SHA-256 of each file.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from flaxrnn.runtime import files, terminal
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Exports the workdir that the arguments name.
+    """Exports a workdir, and prints the size of each file.
 
     Raises:
         ConfigError: A flag is unknown, or flatbuffers is not installed.
@@ -33,22 +34,22 @@ def main(arguments: list[str] | None = None) -> None:
     """
     parser = terminal.Parser(
         prog="python -m flaxrnn.export",
-        description="Writes a folder that labels texts without flaxrnn.",
+        description="Exports a trained classifier to a folder that does not need flaxrnn.",
         allow_abbrev=False,
     )
-    parser.add_argument("--workdir", required=True, help="of a trained run")
-    parser.add_argument("--out", required=True, type=Path, help="the folder, new or empty")
-    given = parser.parse_args(arguments)
-    written = export(given.workdir, given.out.expanduser())
+    parser.add_argument("--workdir", required=True, help="workdir of a trained run")
+    parser.add_argument("--out", required=True, type=Path, help="folder to write, new or empty")
+    flags = parser.parse_args(arguments)
+    written = export(flags.workdir, flags.out.expanduser())
     for name, content in written.items():
-        print(f"{len(content):>12,} bytes  {given.out / name}")
+        print(f"{len(content):>12,} bytes  {flags.out / name}")
 
 
 def export(workdir: str | Path, folder: Path) -> dict[str, bytes]:
-    """Writes the export of a workdir.
+    """Exports a workdir to a new or empty folder.
 
     Returns:
-        The files by name.
+        File name → content.
 
     Raises:
         ConfigError: flatbuffers is not installed.
@@ -59,20 +60,21 @@ def export(workdir: str | Path, folder: Path) -> dict[str, bytes]:
         raise ConfigError("--out: jax.export needs flatbuffers; pip install 'flaxrnn[export]'")
     if folder.is_dir() and any(folder.iterdir()):
         raise WorkdirError(f"--out: {folder} is not empty; name a new folder")
-    import safetensors.numpy  # with JAX: a mistaken flag is answered before that
+    # These import JAX: only once the flags are valid.
+    import safetensors.numpy
     from flax.traverse_util import flatten_dict
 
     from flaxrnn.inference import predictor, stablehlo
 
-    trained = predictor.read(workdir)
-    params = flatten_dict(trained.params, sep="/")
-    settings = trained.settings.data
-    exported = stablehlo.lower(trained.model, params, settings.maxlen, settings.padding)
+    saved = predictor.load_saved_model(workdir)
+    params = flatten_dict(saved.params, sep="/")
+    data = saved.config.data
+    exported = stablehlo.lower(saved.model, params, data.maxlen, data.padding)
     contents = {
         "program.jax": bytes(exported.serialize()),
         "parameters.safetensors": safetensors.numpy.save(params),
-        "vocabulary.json": trained.vocabulary.to_json().encode(),
-        "labels.json": json.dumps(trained.label_names, ensure_ascii=False).encode(),
+        "vocabulary.json": saved.vocabulary.to_json().encode(),
+        "labels.json": json.dumps(saved.label_names, ensure_ascii=False).encode(),
         "load.py": (Path(__file__).parent / "inference" / "loader.py").read_bytes(),
     }
     try:

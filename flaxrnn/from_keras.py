@@ -1,17 +1,18 @@
-"""Weights that the chapter's Keras scripts have trained → a workdir to predict with.
+"""Converts weights trained by the chapter's Keras scripts to a workdir that can predict.
 
 python -m flaxrnn.from_keras reuters.keras --config configs/reuters.py:keras --workdir runs/keras
 python -m flaxrnn.from_keras imdb.weights.h5 --config configs/imdb.py:keras --workdir runs/keras
 
-A `.keras` file says how its layers were set up, which is checked; a `.weights.h5` file has shapes
-alone. The word ids are taken to be those of `flaxrnn.load_data`. They differ in a few words from
-those of `keras.datasets`, which ranks words that are as frequent as each other in another order.
+A `.keras` file describes its layers, which are checked; a `.weights.h5` file only has shapes. The
+word ids are assumed to be those of `flaxrnn.load_data`. They differ from those of `keras.datasets`
+for a few words, because it orders words of equal frequency differently.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import operator
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,13 @@ import numpy as np
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from flaxrnn import config as config_lib
-from flaxrnn.config import flags as flags_lib
+from flaxrnn.config import Config, parse
+from flaxrnn.config import flags as flag_parser
+from flaxrnn.data.vocabulary import Vocabulary
 from flaxrnn.errors import ConfigError, DataError, WorkdirError
 from flaxrnn.runtime import files, terminal
 
-# What the config of the chapter's models has in common.
+# What the configs of the chapter's models have in common.
 REQUIRED = {
     "data.padding": "pre",
     "data.tokenizer": "words",
@@ -34,8 +36,8 @@ REQUIRED = {
     "model.bidirectional": False,
     "model.pooling": "last",
 }
-# Layer → where Keras keeps its variables, and their names here in Keras' order. The gates of its
-# LSTM are in the order of ours, and it has one bias, too.
+# Layer → where Keras stores its variables, and their names here in Keras's order. Its LSTM has the
+# same order of gates as ours, and also a single bias.
 VARIABLES = {
     "embed": ("embedding/vars", ("embedding",)),
     "conv": ("conv1d/vars", ("kernel", "bias")),
@@ -43,13 +45,14 @@ VARIABLES = {
     "dense": ("dense/vars", ("kernel", "bias")),
 }
 
+Shapes = dict[str, tuple[int, ...]]
+
 
 def main(argv: list[str]) -> None:
-    """Converts with the parsed flags."""
-    given = flags.FLAGS
-    if given.workdir is None:
+    """Converts the file that the parsed command line names."""
+    if flags.FLAGS.workdir is None:
         raise ConfigError("--workdir: missing; name a new folder")
-    convert(argv[1], given.config, given.workdir)
+    convert(argv[1], flags.FLAGS.config, flags.FLAGS.workdir)
 
 
 def convert(weights: str | Path, config: ConfigDict, workdir: str | Path) -> None:
@@ -57,63 +60,76 @@ def convert(weights: str | Path, config: ConfigDict, workdir: str | Path) -> Non
 
     Args:
         weights: A `.keras` or `.weights.h5` file.
-        config: Of the same model, with its corpus, as `configs/default.py` describes.
+        config: Describes the same model and its corpus, see `configs/default.py`.
         workdir: A new folder.
 
     Raises:
-        ConfigError: A field is impossible, or another than the chapter's models need.
-        DataError: The file cannot be read or holds another model, or the corpus cannot be had.
-        WorkdirError: The workdir holds a run, or cannot be written.
+        ConfigError: A field is invalid, or differs from what the chapter's models need.
+        DataError: The file cannot be read or holds another model, or the corpus is unavailable.
+        WorkdirError: The workdir already holds a run, or cannot be written.
     """
     weights, workdir = Path(weights).expanduser(), Path(workdir).expanduser()
-    checked = config_lib.parse(config)
-    fields = config_lib.flatten(checked.to_dict())
-    for name, needed in REQUIRED.items():
-        if fields[name] != needed:
-            raise ConfigError(f"{name}: {fields[name]!r} must be {needed!r}, as in the chapter")
+    checked = parse(config)
+    for name, required in REQUIRED.items():
+        if (value := operator.attrgetter(name)(checked)) != required:
+            raise ConfigError(f"{name}: {value!r} must be {required!r}, as in the chapter")
     if checked.task == "text":
         raise ConfigError("task: text has no Keras script; it must be reuters or imdb")
     if any((workdir / name).exists() for name in ("config.json", "checkpoints")):
-        raise WorkdirError(f"--workdir: {workdir} holds a run; name a new folder")
-    import jax  # takes a while: what is mistaken above is answered before that
-    from flax.traverse_util import flatten_dict, unflatten_dict
+        raise WorkdirError(f"--workdir: {workdir} already holds a run; name a new folder")
+    # These import JAX: only once the arguments are valid.
+    import jax
+    from flax.traverse_util import flatten_dict
 
     from flaxrnn.data import corpora
     from flaxrnn.nn import models
+
+    data = checked.data
+    source = "real" if data.source == "auto" else data.source
+    corpus = corpora.load_corpus(checked.task, source, data.data_dir, data.manual_dir)
+    model = models.build(checked.model, checked.data.num_words, len(corpus.label_names))
+    template = jax.eval_shape(lambda: models.init_params(model, jax.random.key(0)))
+    shapes = {name: leaf.shape for name, leaf in flatten_dict(template, sep="/").items()}
+    params = read_weights(weights, shapes, checked.model.conv_pool)
+    vocabulary = corpus.vocabulary.limit(checked.data.num_words)
+    # Keras has rows for words that the corpus, if it is small, does not have.
+    params["embed/embedding"] = params["embed/embedding"][: vocabulary.num_words]
+    _write_workdir(workdir, checked, vocabulary, corpus.label_names, params)
+    print(f"{workdir}: {sum(array.size for array in params.values()):,} parameters from {weights}")
+
+
+def _write_workdir(
+    workdir: Path,
+    config: Config,
+    vocabulary: Vocabulary,
+    label_names: list[str],
+    params: dict[str, np.ndarray],
+) -> None:
+    from flax.traverse_util import unflatten_dict
+
     from flaxrnn.training import checkpoint
 
-    source = "real" if checked.data.source == "auto" else checked.data.source
-    corpus = corpora.load_corpus(
-        checked.task, source, checked.data.data_dir, checked.data.manual_dir
-    )
-    model = models.build(checked.model, checked.data.num_words, len(corpus.label_names))
-    shapes = jax.eval_shape(lambda: models.init_params(model, jax.random.key(0)))
-    shapes = {name: leaf.shape for name, leaf in flatten_dict(shapes, sep="/").items()}
-    params = read(weights, shapes, checked.model.conv_pool)
-    vocabulary = corpus.vocabulary.limit(checked.data.num_words)
-    params["embed/embedding"] = params["embed/embedding"][: vocabulary.num_words]
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         vocabulary.save(workdir / "vocabulary.json")
-        files.write_atomically(workdir / "labels.json", json.dumps(corpus.label_names))
-        settings = json.dumps(checked.to_dict(), indent=2, sort_keys=True) + "\n"
-        files.write_atomically(workdir / "config.json", settings)
+        files.write_atomically(workdir / "labels.json", json.dumps(label_names))
+        text = json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
+        files.write_atomically(workdir / "config.json", text)
         checkpoint.write_weights(workdir / "checkpoints", unflatten_dict(params, sep="/"))
     except OSError as error:
         raise WorkdirError(f"--workdir: {workdir} cannot be written ({error.strerror})") from None
-    print(f"{workdir}: {sum(leaf.size for leaf in params.values()):,} parameters of {weights}")
 
 
-def read(path: Path, shapes: dict[str, tuple[int, ...]], pool: int) -> dict[str, np.ndarray]:
-    """The parameters in a file of Keras.
+def read_weights(path: Path, shapes: Shapes, conv_pool: int) -> dict[str, np.ndarray]:
+    """Reads the parameters of a model from a Keras file.
 
     Args:
         path: A `.keras` or `.weights.h5` file.
-        shapes: Of the parameters to expect, by their paths, "dense/kernel".
-        pool: Convolution outputs that one step of the recurrence sees, where there is one.
+        shapes: Expected shapes by parameter path, such as "dense/kernel".
+        conv_pool: Expected size of the pooling windows, in a model with a convolution.
 
     Returns:
-        The parameters by their paths, float32.
+        The parameters by path, float32.
 
     Raises:
         ConfigError: h5py is not installed.
@@ -126,63 +142,61 @@ def read(path: Path, shapes: dict[str, tuple[int, ...]], pool: int) -> dict[str,
     if not path.is_file():
         raise DataError(f"WEIGHTS: there is no file {path}")
     try:
-        file: Any = path
+        source: Any = path
         if path.suffix == ".keras":
             with zipfile.ZipFile(path) as archive:
                 architecture = json.loads(archive.read("config.json"))
-                file = io.BytesIO(archive.read("model.weights.h5"))
-            _check_architecture(path, architecture, shapes, pool)
-        with h5py.File(file) as opened:
-            found: dict[str, Any] = {}
+                source = io.BytesIO(archive.read("model.weights.h5"))
+            _check_architecture(path, architecture, shapes, conv_pool)
+        with h5py.File(source) as file:
+            variables: dict[str, Any] = {}
 
-            def visit(name: str, item: Any) -> None:
+            def collect(name: str, item: Any) -> None:
                 if isinstance(item, h5py.Dataset) and "seed_generator" not in name:
-                    found[name] = item
+                    variables[name] = item
 
-            opened["layers"].visititems(visit)
-            return _take(path, found, shapes)
+            file["layers"].visititems(collect)
+            return _to_params(path, variables, shapes)
     except DataError:
         raise
-    except Exception as error:  # whatever zipfile and h5py raise of a damaged file
+    except Exception as error:  # zipfile and h5py raise all kinds of errors for a damaged file
         raise DataError(
-            f"{path}: no .keras or .weights.h5 file of Keras 3 ({' '.join(str(error).split())})"
+            f"{path}: not a .keras or .weights.h5 file of Keras 3 ({' '.join(str(error).split())})"
         ) from None
 
 
-def _take(
-    path: Path, found: dict[str, Any], shapes: dict[str, tuple[int, ...]]
-) -> dict[str, np.ndarray]:
-    """The variables of a file as parameters of these shapes."""
-    places: dict[str, str] = {}
+def _to_params(path: Path, variables: dict[str, Any], shapes: Shapes) -> dict[str, np.ndarray]:
+    """Renames the variables of a file to parameters, and checks their number and shapes."""
+    locations: dict[str, str] = {}
     for layer, (group, names) in VARIABLES.items():
-        places |= {f"{layer}/{name}": f"{group}/{i}" for i, name in enumerate(names)}
-    for place in sorted(found.keys() - {places[name] for name in shapes}):
-        layer, size = place.split("/")[0], list(found[place].shape)
-        raise DataError(f"{path}: there is a layer {layer}, {size}, that the config has not")
+        locations |= {f"{layer}/{name}": f"{group}/{i}" for i, name in enumerate(names)}
+    for location in sorted(variables.keys() - {locations[name] for name in shapes}):
+        layer, found = location.split("/")[0], list(variables[location].shape)
+        raise DataError(
+            f"{path}: the file has a layer {layer}, {found}, that the config does not have"
+        )
     params = {}
-    for name in filter(shapes.__contains__, places):
-        shape, layer, variable = shapes[name], places[name].split("/")[0], name.split("/")[1]
-        if places[name] not in found:
-            raise DataError(f"{path}: there is no {variable} {list(shape)} of a layer {layer}")
-        array = found[places[name]]
+    for name in filter(shapes.__contains__, locations):
+        shape, layer, variable = shapes[name], locations[name].split("/")[0], name.split("/")[1]
+        if locations[name] not in variables:
+            raise DataError(f"{path}: the file lacks the {variable} {list(shape)} of layer {layer}")
+        array = variables[locations[name]]
         if array.shape != shape:
             raise DataError(
                 f"{path}: the {variable} of layer {layer} is {list(array.shape)},"
-                f" not {list(shape)} as the config says"
+                f" not {list(shape)} as in the config"
             )
         params[name] = np.asarray(array, np.float32)
     return params
 
 
-def _check_architecture(
-    path: Path, architecture: Any, shapes: dict[str, tuple[int, ...]], pool: int
-) -> None:
-    """Checks what the shapes do not say: the layers' order and settings."""
+def _check_architecture(path: Path, architecture: Any, shapes: Shapes, conv_pool: int) -> None:
+    """Checks what the shapes do not reveal: the order of the layers and their settings."""
     outputs = shapes["dense/bias"][0]
     expected: dict[str, dict[str, Any]] = {
         "Embedding": {"mask_zero": False},
         "Conv1D": {"activation": "relu", "padding": "valid", "strides": [1], "dilation_rate": [1]},
-        "MaxPooling1D": {"pool_size": [pool], "strides": [pool], "padding": "valid"},
+        "MaxPooling1D": {"pool_size": [conv_pool], "strides": [conv_pool], "padding": "valid"},
         "LSTM": {"activation": "tanh", "recurrent_activation": "sigmoid", "go_backwards": False},
         "Dense": {"activation": "sigmoid" if outputs == 1 else "softmax"},
     }
@@ -191,11 +205,11 @@ def _check_architecture(
     layers = [
         (layer["class_name"], layer["config"])
         for layer in architecture["config"]["layers"]
-        if layer["class_name"] not in ("InputLayer", "Dropout")  # they do nothing in prediction
+        if layer["class_name"] not in ("InputLayer", "Dropout")  # no effect on predictions
     ]
     if (kinds := [kind for kind, _ in layers]) != list(expected):
-        there, wanted = ", ".join(kinds), ", ".join(expected)
-        raise DataError(f"{path}: its layers are {there}, not {wanted} as the config says")
+        found, wanted = ", ".join(kinds), ", ".join(expected)
+        raise DataError(f"{path}: its layers are {found}, not {wanted} as in the config")
     for kind, settings in layers:
         for name, value in expected[kind].items():
             if settings[name] != value:
@@ -205,8 +219,10 @@ def _check_architecture(
 
 
 if __name__ == "__main__":
-    config_flags.DEFINE_config_file("config", None, "Of the same model: FILE or FILE:VARIANT.")
-    flags.DEFINE_string("workdir", None, "Where it is written, a new folder.")
+    config_flags.DEFINE_config_file(
+        "config", None, "Config of the same model, FILE or FILE:VARIANT."
+    )
+    flags.DEFINE_string("workdir", None, "Folder to write, which must be new.")
     terminal.run(
-        lambda: app.run(main, flags_parser=lambda argv: flags_lib.parse(argv, ("WEIGHTS",)))
+        lambda: app.run(main, flags_parser=lambda argv: flag_parser.parse(argv, ("WEIGHTS",)))
     )

@@ -1,4 +1,4 @@
-"""Texts by a trained language model.
+"""Generates text with a trained language model.
 
 python -m flaxrnn.generate --workdir runs/brackets 3 5 "9(("
 python -m flaxrnn.generate --workdir runs/brackets 9 9 9 --temperature 0.5 --seed 1
@@ -6,6 +6,7 @@ python -m flaxrnn.generate --workdir runs/brackets 9 9 9 --temperature 0.5 --see
 
 from __future__ import annotations
 
+import argparse
 import math
 
 from flaxrnn.errors import ConfigError
@@ -13,36 +14,47 @@ from flaxrnn.runtime import terminal
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Continues the texts that the arguments name, and prints one a line.
+    """Prints each text given by the arguments with its continuation, one per line.
 
     Raises:
-        ConfigError: A flag is unknown or impossible, or the model predicts no next token.
+        ConfigError: A flag is unknown or invalid, or the model does not predict the next token.
         WorkdirError: The workdir holds no trained model.
     """
+    flags = _parse(arguments)
+    from flaxrnn.inference import predictor  # imports JAX: only once the flags are valid
+
+    model = predictor.load(flags.workdir)
+    for text in model.generate(flags.texts, flags.length, flags.temperature, flags.seed):
+        print(text)
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = terminal.Parser(
         prog="python -m flaxrnn.generate",
-        description="Continues texts token by token; an empty one is begun.",
+        description="Continues texts token by token.",
         allow_abbrev=False,
     )
-    parser.add_argument("prompts", nargs="+", metavar="TEXT")
-    parser.add_argument("--workdir", required=True, help="of a run with model.target=next")
+    parser.add_argument(
+        "texts", nargs="+", metavar="TEXT", help='a text to continue; "" starts a new one'
+    )
+    parser.add_argument("--workdir", required=True, help="workdir of a run with model.target=next")
     parser.add_argument("--length", type=int, default=100, help="tokens to add at most")
     parser.add_argument(
-        "--temperature", type=float, default=1.0, help="0: the likeliest token, 1: as learned"
+        "--temperature",
+        type=float,
+        default=1.0,
+        help="1: sample from the model's distribution; lower: favour likely tokens; 0: always the"
+        " likeliest",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the draws")
-    given = parser.parse_args(arguments)
-    if given.length < 1:
-        raise ConfigError(f"--length: {given.length} must be a whole number of at least 1")
-    if not 0 <= given.temperature < math.inf:
-        raise ConfigError(f"--temperature: {given.temperature} must be a number of at least 0")
-    if not 0 <= given.seed < 2**32:
-        raise ConfigError(f"--seed: {given.seed} must be a whole number from 0 to 2³² - 1")
-    from flaxrnn.inference import predictor
-
-    model = predictor.load(given.workdir)
-    for text in model.generate(given.prompts, given.length, given.temperature, given.seed):
-        print(text)
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sampling")
+    flags = parser.parse_args(arguments)
+    if flags.length < 1:
+        raise ConfigError(f"--length: {flags.length} must be a whole number of at least 1")
+    if not 0 <= flags.temperature < math.inf:
+        raise ConfigError(f"--temperature: {flags.temperature} must be a number of at least 0")
+    if not 0 <= flags.seed < 2**32:
+        raise ConfigError(f"--seed: {flags.seed} must be a whole number from 0 to 2³² - 1")
+    return flags
 
 
 if __name__ == "__main__":

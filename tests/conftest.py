@@ -11,8 +11,10 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_opti
 import jax
 import numpy as np
 import pytest
+from helpers import WORDS, saved_workdir, shrink
 from hypothesis import HealthCheck, settings
 
+from configs import imdb, reuters
 from flaxrnn.data import corpora, ragged
 from flaxrnn.data.vocabulary import FIRST_WORD, Vocabulary
 from flaxrnn.datasets import imdb_sentiment, reuters_topics
@@ -33,8 +35,6 @@ atexit.register(shutil.rmtree, COMPILED)
 jax.config.update("jax_compilation_cache_dir", COMPILED)
 os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED
 
-WORDS = ["the", "a", "of", "and", "good", "bad", "not", "very", "film", "plot", "oil", "grain"]
-
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
@@ -49,6 +49,23 @@ def manual_dir():
     if not folder:
         pytest.skip(f"needs the real archives: set {MANUAL_DIR_VARIABLE} to their folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def imdb_workdir(tmp_path_factory):
+    """A workdir that can predict two classes; tests must not change it."""
+    config = shrink(imdb.get_config())
+    config.train.update({"batch_size": 6, "eval_batch_size": 17})
+    return saved_workdir(tmp_path_factory.mktemp("workdirs") / "imdb", config, ["neg", "pos"])
+
+
+@pytest.fixture(scope="session")
+def reuters_workdir(tmp_path_factory):
+    """As `imdb_workdir`, with three classes and padding that is read as text."""
+    config = shrink(reuters.get_config("keras"))
+    config.train.update({"batch_size": 6, "eval_batch_size": 17})
+    labels = ["earn", "acq", "grain"]
+    return saved_workdir(tmp_path_factory.mktemp("workdirs") / "reuters", config, labels)
 
 
 def tiny_split(rng, n, classes):

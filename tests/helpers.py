@@ -1,5 +1,7 @@
 """What several test files share."""
 
+import functools
+import json
 import struct
 import subprocess
 import sys
@@ -9,10 +11,15 @@ import jax
 import numpy as np
 from tensorboardX.proto.event_pb2 import Event
 
-import flaxrnn
+from flaxrnn.data import tokenizers
+from flaxrnn.data.vocabulary import Vocabulary
+from flaxrnn.inference import predictor
+from flaxrnn.nn import models
 from flaxrnn.reporting import page
+from flaxrnn.training import checkpoint
 
 ROOT = Path(__file__).parents[1]
+WORDS = ["the", "a", "of", "and", "good", "bad", "not", "very", "film", "plot", "oil", "grain"]
 RESULT = {
     "task", "dataset", "data_source", "seed", "parameters", "epochs", "best_epoch", "val_loss",
     "val_accuracy", "test_loss", "test_accuracy", "test_macro_f1", "test_examples", "skipped_steps",
@@ -33,8 +40,24 @@ def shrink(config, epochs=2, **model):
 
 
 def weights(workdir):
-    classifier = flaxrnn.load(workdir)
-    return jax.device_get(classifier._params)
+    return predictor.load_saved_model(workdir).params
+
+
+def saved_workdir(folder, config, label_names, tokenizer="keras"):
+    """What a run leaves for predictions, with random parameters that tell texts apart."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config.to_dict()))
+    (folder / "labels.json").write_text(json.dumps(label_names))
+    Vocabulary(WORDS, tokenizers.Tokenizer(tokenizer)).save(folder / "vocabulary.json")
+    model = models.build(config.model, config.data.num_words, len(label_names))
+    shapes = jax.eval_shape(lambda: models.init_params(model, jax.random.key(0)))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
+    checkpoint.write_weights(folder / "checkpoints", params)
+    return folder
+
+
+loaded = functools.cache(predictor.load)
 
 
 def run(*arguments, cwd=ROOT, env=None, prefix=()):

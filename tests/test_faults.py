@@ -130,21 +130,6 @@ def test_a_signal_before_training_ends_at_once(tiny_corpus, tmp_path, monkeypatc
     assert stop.value.exit_code == 143
 
 
-def test_a_second_signal_ends_at_once():
-    code = (
-        "import os, signal; from flaxrnn import interrupt\n"
-        "with signals.Listener() as listener:\n"
-        "    listener.deferred = True\n"
-        "    os.kill(os.getpid(), signal.SIGINT); print(listener.received, flush=True)\n"
-        "    os.kill(os.getpid(), signal.SIGTERM); print('not reached')\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stdout) == (128 + signal.SIGTERM, f"{int(signal.SIGINT)}\n")
-    assert done.stderr == "\nSIGINT: saving; a second signal ends at once\n"
-
-
 @pytest.mark.parametrize("seed", range(6))
 def test_a_write_that_fails_stops_cleanly_or_not_at_all(
     seed, tiny_corpus, tmp_path, monkeypatch, capfd

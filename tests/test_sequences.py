@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import RESULT, shrink
+from helpers import RESULT, shrink, weights
 
 import flaxrnn
 from configs import language_model, reuters, tagging
 from flaxrnn import generate
 from flaxrnn.data import batching, ragged
-from flaxrnn.data.vocabulary import FIRST_WORD, PAD
+from flaxrnn.data.vocabulary import PAD
 from flaxrnn.datasets import brackets
 from flaxrnn.errors import ConfigError
 from flaxrnn.nn import models
@@ -121,37 +121,6 @@ def test_command_generates(language, capsys):
     for flag, value in (("--length", "0"), ("--temperature", "-1"), ("--seed", "-1")):
         with pytest.raises(ConfigError, match=f"{flag}: {value}"):
             generate.main([*arguments, flag, value])
-
-
-@pytest.mark.parametrize(("cell", "layers"), [("lstm", 1), ("gru", 2)])
-def test_generation_equals_reading_all_again_for_each_token(cell, layers):
-    config = language_model.get_config()
-    settings = {**config.model, "cell": cell, "layers": layers, "hidden_size": 8}
-    model = models.build(settings, 15, 0)
-    params = jax.tree.map(lambda p: 4 * p, models.init_params(model, jax.random.key(0)))
-    rng = np.random.default_rng(0)
-    lengths = np.array([5, 1, 3, 2])
-    tokens = np.where(np.arange(5) < lengths[:, None], rng.integers(4, 15, (4, 5)), 0)
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("data",))
-    keys, cold = np.arange(8, dtype=np.uint32).reshape(4, 2), np.zeros(4, np.float32)
-    run = steps.generator(model, mesh, 11, 9)
-    found = run(params, tokens, lengths, keys, cold)
-    read = jax.jit(functools.partial(models.logits, model, params))
-    for row, length in enumerate(lengths):
-        ids = list(tokens[row, :length])
-        for token in np.asarray(found)[row]:
-            padded = np.zeros((1, 14), int)
-            padded[0, : len(ids)] = ids
-            logits = np.array(read(padded, np.array([len(ids)]))[0, len(ids) - 1])
-            logits[1:FIRST_WORD] = -np.inf
-            assert token == logits.argmax()
-            ids.append(token)
-
-    # Near to even draws: what has ended stays so.
-    params["dense"]["bias"] = params["dense"]["bias"].at[PAD].set(1e4)
-    ended = np.asarray(run(params, tokens, lengths, keys, cold + 1e4)) == PAD
-    assert 0 < ended.mean() < 1
-    assert (ended[:, 1:] >= ended[:, :-1]).all()
 
 
 def small(target, **changes):
@@ -275,10 +244,8 @@ def test_streamed_and_resident_tags_give_the_same_bits(tmp_path, monkeypatch):
         assert result["resident"] == bool(device_memory)
     jax.tree.map(
         np.testing.assert_array_equal,
-        *(
-            jax.device_get(flaxrnn.load(tmp_path / name)._params)
-            for name in ("streamed", "resident")
-        ),
+        weights(tmp_path / "streamed"),
+        weights(tmp_path / "resident"),
     )
 
 

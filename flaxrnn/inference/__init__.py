@@ -1,1 +1,1 @@
-"""SavedModel run directories: prediction and export."""
+"""Trained models at work: prediction, attribution, generation and export."""

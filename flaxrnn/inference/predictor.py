@@ -1,7 +1,8 @@
-"""A trained workdir → labels or tags for raw text, the words that decided on them; new text."""
+"""Predictions of a trained model for raw text: labels, tags, attributions, generated text."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from flaxrnn import config
+from flaxrnn import config as config_lib
 from flaxrnn.data import batching, ragged
 from flaxrnn.data.vocabulary import UNKNOWN, Vocabulary
 from flaxrnn.errors import ConfigError, DataError, WorkdirError
@@ -22,203 +23,224 @@ from flaxrnn.training import checkpoint
 
 
 class EncodedText(NamedTuple):
-    """What the classifier reads of a text: all of it, or its last `data.maxlen` words."""
+    """A text as the model reads it: all of it, or its last `data.maxlen` tokens."""
 
-    text: str  # that part
-    spans: list[tuple[int, int]]  # where its words begin and end there
-    ids: np.ndarray  # int32 [n], of the words, behind the start id where there is room for it
-    words: int  # of the whole text
+    text: str  # the part that is read, normalized by the tokenizer
+    spans: list[tuple[int, int]]  # begin and end in `text` of each token that is read
+    ids: np.ndarray  # int32 [n]: the start id, unless the text fills `maxlen`, then the tokens
+    total_words: int  # tokens of the whole text
 
     @property
-    def unknown(self) -> float:
-        """Share of the words read that are outside the vocabulary; 0 where there is no word."""
+    def unknown_fraction(self) -> float:
+        """Fraction of the tokens read that are not in the vocabulary; 0 if there are none."""
         ids = self.ids[-len(self.spans) :]
         return float((ids == UNKNOWN).mean())
 
 
-class SavedModel(NamedTuple):
-    """What a run leaves for predictions."""
+@dataclasses.dataclass(frozen=True)
+class SavedModel:
+    """What a run leaves in its workdir for predictions."""
 
     model: models.TextModel
     params: Any
     vocabulary: Vocabulary
     label_names: list[str]
-    settings: config.Config  # the config of the run
+    config: config_lib.Config
 
 
 class TextPredictor:
-    """A trained model with its vocabulary and label names; `model.target` says what it can do."""
+    """Applies a trained model to raw text; its `model.target` decides which methods are available.
 
-    def __init__(
-        self,
-        model: models.TextModel,
-        params: Any,
-        vocabulary: Vocabulary,
-        label_names: list[str],
-        settings: config.Config,
-    ):
-        """Keeps the parts; `settings` is the config of the run."""
-        self.label_names = label_names
-        self._vocabulary = vocabulary
-        self._settings = settings
-        self._model = model
-        self._mesh = devices.make_mesh(settings.train.eval_batch_size)
-        self._params = devices.shard(params, self._mesh, PartitionSpec())
-        self._predict = programs.predictor(model, self._mesh)
-        self._explain = programs.explainer(model, self._mesh)
-        # A text is padded to the shortest of these that holds it. Each is compiled when needed.
-        maxlen = settings.data.maxlen
-        shares = (8, 4, 2, 1) if settings.data.padding == "post" else (1,)
-        self._buckets = sorted({-(-maxlen // share) for share in shares})
+    Batches are sharded over all devices. Texts are padded to one of at most four lengths, so few
+    shapes are compiled, each when it is first needed.
+    """
+
+    def __init__(self, saved: SavedModel):
+        """Copies the parameters to all devices."""
+        config = saved.config
+        self._batch_size = config.train.eval_batch_size
+        self._maxlen, self._padding = config.data.maxlen, config.data.padding
+        self._mesh = devices.make_mesh(self._batch_size)
+        params = devices.shard(saved.params, self._mesh, PartitionSpec())
+        self._saved = dataclasses.replace(saved, params=params)
+        self._predict = programs.predict_program(saved.model, self._mesh)
+        self._explain = programs.explain_program(saved.model, self._mesh)
+        divisors = (8, 4, 2, 1) if self._padding == "post" else (1,)
+        self._buckets = sorted({-(-self._maxlen // divisor) for divisor in divisors})
+
+    @property
+    def label_names(self) -> list[str]:
+        """Names of the classes, in the order of the probabilities."""
+        return self._saved.label_names
 
     def predict(self, texts: list[str]) -> tuple[list[str], np.ndarray]:
-        """Classifies raw texts.
+        """Classifies N raw texts.
 
         Returns:
-            The likeliest label of each, and the probabilities of all labels, float32 [N, C].
+            The likeliest label of each text, and the probabilities of all labels, float32 [N, C].
 
         Raises:
-            ConfigError: The model gives no label to a text.
-            DataError: A text has not a single word.
+            ConfigError: The model does not classify texts.
+            DataError: A text has no words.
         """
-        readings = [self.read(raw) for raw in texts]
-        for i, reading in enumerate(readings):
-            if not reading.words:
-                raise DataError(f"text {i} is empty: not a single word in {texts[i][:40]!r}")
-        probabilities = self.probabilities(readings)
+        encoded = [self.encode(text) for text in texts]
+        for i, one in enumerate(encoded):
+            if not one.total_words:
+                raise DataError(f"text {i} is empty: there are no words in {texts[i][:40]!r}")
+        probabilities = self.probabilities(encoded)
         return [self.label_names[i] for i in probabilities.argmax(axis=1)], probabilities
 
     def tag(self, texts: list[str]) -> list[list[str]]:
-        """The likeliest tag of each token that is read of raw texts, see `read`.
+        """The likeliest tag of each token that is read of each raw text, see `EncodedText`.
 
         Raises:
-            ConfigError: The model gives no tags.
+            ConfigError: The model does not tag tokens.
         """
         self._check_target("tags")
-        readings = [self.read(raw) for raw in texts]
-        found: list[list[str]] = [[] for _ in texts]
-        size = self._settings.train.eval_batch_size
-        for rows, probabilities in self._batches(self._predict, readings, size):
-            for row, tags in zip(rows, np.asarray(probabilities).argmax(axis=2), strict=False):
-                end = len(readings[row].ids)
-                begin = end - len(readings[row].spans)
-                found[row] = [self.label_names[tag] for tag in tags[begin:end]]
-        return found
+        encoded = [self.encode(text) for text in texts]
+        tags: list[list[str]] = [[] for _ in texts]
+        for rows, probabilities in self._batches(self._predict, encoded, self._batch_size):
+            for row, classes in zip(rows, np.asarray(probabilities).argmax(axis=2), strict=False):
+                end = len(encoded[row].ids)
+                begin = end - len(encoded[row].spans)
+                tags[row] = [self.label_names[i] for i in classes[begin:end]]
+        return tags
 
     def generate(
         self, prompts: list[str], length: int = 100, temperature: float = 1.0, seed: int = 0
     ) -> list[str]:
-        """Texts that begin with the prompts, which may be empty, and go on token by token.
+        """Continues raw texts token by token.
 
         Args:
-            prompts: Raw texts; of each the last `data.maxlen` tokens are read.
-            length: Tokens to add; fewer where the text ends before.
-            temperature: 0: the likeliest token each time. Else drawn: 1 as the model has learned,
-                lower nearer to the likeliest, higher more evenly.
-            seed: Of the draws; those of a prompt depend on its place, not on the other prompts.
+            prompts: Texts to continue, which may be empty; their last `data.maxlen` tokens are
+                read.
+            length: Tokens to add; fewer if the model ends the text earlier.
+            temperature: 1: sample from the model's distribution; lower: favour likely tokens;
+                higher: more uniform; 0: always the likeliest token.
+            seed: Of the sampling. Which tokens a prompt gets depends on its index, but not on the
+                other prompts.
+
+        Returns:
+            Each prompt with its continuation, without the part of the prompt that was not read.
 
         Raises:
-            ConfigError: The model predicts no next token.
+            ConfigError: The model does not predict the next token.
         """
         self._check_target("next")
-        readings = [self.read(prompt) for prompt in prompts]
-        program = programs.generator(self._model, self._mesh, len(self._vocabulary), length)
-        places = np.arange(len(prompts))
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.PRNGKey(seed), places)
-        of_each = (np.asarray(keys), np.full(len(prompts), temperature, np.float32))
-        out = [""] * len(prompts)
-        size = self._settings.train.eval_batch_size
-        for rows, added in self._batches(program, readings, size, *of_each):
-            for row, ids in zip(rows, np.asarray(added), strict=False):
-                out[row] = self._vocabulary.decode([*readings[row].ids, *ids])
-        return out
+        encoded = [self.encode(prompt) for prompt in prompts]
+        vocabulary = self._saved.vocabulary
+        program = programs.generate_program(self._saved.model, self._mesh, len(vocabulary), length)
+        indices = np.arange(len(prompts))
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.PRNGKey(seed), indices)
+        per_text = (np.asarray(keys), np.full(len(prompts), temperature, np.float32))
+        texts = [""] * len(prompts)
+        for rows, generated in self._batches(program, encoded, self._batch_size, *per_text):
+            for row, ids in zip(rows, np.asarray(generated), strict=False):
+                texts[row] = vocabulary.decode([*encoded[row].ids, *ids])
+        return texts
 
-    def read(self, raw: str) -> EncodedText:
-        """A raw text as the classifier reads it."""
-        maxlen = self._settings.data.maxlen
-        tokenizer = self._vocabulary.tokenizer
-        ids = self._vocabulary.encode(tokenizer(raw))[-maxlen:]
-        seen, found = tokenizer.locate(raw)
-        begin = found[-maxlen][0] if len(found) > maxlen else 0
-        spans = [(first - begin, end - begin) for first, end in found[-maxlen:]]
-        return EncodedText(seen[begin:], spans, np.array(ids, np.int32), len(found))
+    def encode(self, text: str) -> EncodedText:
+        """Tokenizes a raw text and looks up the ids."""
+        vocabulary, maxlen = self._saved.vocabulary, self._maxlen
+        ids = vocabulary.encode(vocabulary.tokenizer(text))[-maxlen:]
+        normalized, spans = vocabulary.tokenizer.locate(text)
+        start = spans[-maxlen][0] if len(spans) > maxlen else 0
+        read = [(begin - start, end - start) for begin, end in spans[-maxlen:]]
+        return EncodedText(normalized[start:], read, np.array(ids, np.int32), len(spans))
 
-    def probabilities(self, readings: list[EncodedText]) -> np.ndarray:
-        """Of all labels for texts that have words, float32 [N, C].
+    def probabilities(self, encoded: list[EncodedText]) -> np.ndarray:
+        """Probabilities of all labels for N texts that have words, float32 [N, C].
 
         Raises:
-            ConfigError: The model gives no label to a text.
+            ConfigError: The model does not classify texts.
         """
         self._check_target("label")
-        out = np.zeros((len(readings), len(self.label_names)), np.float32)
-        size = self._settings.train.eval_batch_size
-        for rows, probabilities in self._batches(self._predict, readings, size):
+        out = np.zeros((len(encoded), len(self.label_names)), np.float32)
+        for rows, probabilities in self._batches(self._predict, encoded, self._batch_size):
             out[rows] = probabilities[: len(rows)]
         return out
 
-    def explain(self, readings: list[EncodedText]) -> tuple[np.ndarray, list[np.ndarray]]:
-        """`probabilities`, and of each text the weights of the words read, float32 [words].
+    def explain(self, encoded: list[EncodedText]) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Attributes the likeliest label of each text to its tokens.
 
-        A weight above 0 speaks for the likeliest label, see `models.attributions`.
+        Returns:
+            `probabilities`, and for each text the attributions of the tokens read, float32 [n].
+            A positive one speaks for the likeliest label, see `models.attributions`.
+
+        Raises:
+            ConfigError: The model does not classify texts.
         """
         self._check_target("label")
-        out = np.zeros((len(readings), len(self.label_names)), np.float32)
-        weights = [np.zeros(0, np.float32)] * len(readings)
-        size = self._settings.train.batch_size  # a gradient takes the memory of a training step
-        for rows, (probabilities, of_tokens) in self._batches(self._explain, readings, size):
+        out = np.zeros((len(encoded), len(self.label_names)), np.float32)
+        attributions = [np.zeros(0, np.float32)] * len(encoded)
+        # The gradient takes as much memory as a training step.
+        batch_size = self._saved.config.train.batch_size
+        for rows, (probabilities, of_tokens) in self._batches(self._explain, encoded, batch_size):
             out[rows] = probabilities[: len(rows)]
-            for row, tokens in zip(rows, np.asarray(of_tokens), strict=False):
-                post = self._settings.data.padding == "post"
-                end = len(readings[row].ids) if post else len(tokens)
-                weights[row] = tokens[end - len(readings[row].spans) : end]
-        return out, weights
+            for row, padded in zip(rows, np.asarray(of_tokens), strict=False):
+                end = len(encoded[row].ids) if self._padding == "post" else len(padded)
+                attributions[row] = padded[end - len(encoded[row].spans) : end]
+        return out, attributions
 
-    def _check_target(self, needed: str) -> None:
-        if self._settings.model.target != needed:
+    def _check_target(self, required: str) -> None:
+        target = self._saved.config.model.target
+        head = self._saved.model.head
+        kinds = {(False, True): "label", (True, True): "tags"}  # also of heads of your own
+        kind = kinds.get((head.per_token, head.uses_labels), "next")
+        if kind != required:
             raise ConfigError(
-                f"model.target: must be {needed} for this; the model was trained with"
-                f" {self._settings.model.target}"
+                f"model.target: must be {required} for this; the model was trained with {target}"
             )
 
     def _batches(
         self,
         program: jax.stages.Wrapped,
-        readings: list[EncodedText],
-        size: int,
-        *of_each: np.ndarray,
+        encoded: list[EncodedText],
+        batch_size: int,
+        *per_text: np.ndarray,
     ) -> Iterator[tuple[np.ndarray, Any]]:
-        """The rows of each batch, and what the program gives for them and for what fills it up.
+        """Runs a program over texts, batched by length.
 
-        The program is also given its rows of the arrays `of_each`.
+        Args:
+            program: Takes the parameters, tokens, lengths, and the rows of `per_text`.
+            encoded: Texts.
+            batch_size: Rows per batch, rounded up to a multiple of the devices.
+            *per_text: Arrays with a row for each text.
+
+        Yields:
+            The indices of the texts in a batch, int [n], and the program's output for at least n
+            rows; those after the first n repeat texts to fill the batch.
         """
-        if not readings:
+        if not encoded:
             return
-        ids = [reading.ids for reading in readings]
+        ids = [one.ids for one in encoded]
         labels = np.zeros(len(ids), np.int32)
-        split = ragged.RaggedTexts(np.concatenate(ids), np.cumsum([0, *map(len, ids)]), labels)
-        size = -(-size // self._mesh.size) * self._mesh.size
-        buckets = self._buckets[: np.searchsorted(self._buckets, split.lengths.max()) + 1]
-        for bucket, rows in batching.batches(np.arange(len(ids)), split.lengths, buckets, size):
-            filled = np.resize(rows, size)
-            arrays = split.take(filled).padded(buckets[bucket], self._settings.data.padding)
-            others = [array[filled] for array in of_each]
-            yield rows, program(self._params, arrays["tokens"], arrays["lengths"], *others)
+        texts = ragged.RaggedTexts(np.concatenate(ids), np.cumsum([0, *map(len, ids)]), labels)
+        batch_size = -(-batch_size // self._mesh.size) * self._mesh.size
+        buckets = self._buckets[: np.searchsorted(self._buckets, texts.lengths.max()) + 1]
+        order = np.arange(len(ids))
+        for bucket, rows in batching.batches(order, texts.lengths, buckets, batch_size):
+            filled = np.resize(rows, batch_size)
+            arrays = texts.take(filled).padded(buckets[bucket], self._padding)
+            others = [array[filled] for array in per_text]
+            params = self._saved.params
+            yield rows, program(params, arrays["tokens"], arrays["lengths"], *others)
 
 
 def load(workdir: str | Path) -> TextPredictor:
-    """The classifier that a run left in its workdir; the run may still be under way.
+    """Loads the trained model of a workdir onto all devices; the run may still be in progress.
 
     Raises:
         WorkdirError: The workdir holds no trained model.
     """
     devices.use_all_cores()
-    trained = read(workdir)
-    devices.enable_compilation_cache(trained.settings.compile_cache)
-    return TextPredictor(*trained)
+    saved = load_saved_model(workdir)
+    devices.enable_compilation_cache(saved.config.compile_cache)
+    return TextPredictor(saved)
 
 
-def read(workdir: str | Path) -> SavedModel:
-    """The parts of `load`'s classifier.
+def load_saved_model(workdir: str | Path) -> SavedModel:
+    """Reads the trained model of a workdir, and changes nothing in it.
 
     Raises:
         WorkdirError: The workdir holds no trained model.
@@ -226,16 +248,16 @@ def read(workdir: str | Path) -> SavedModel:
     workdir = Path(workdir).expanduser()
     try:
         recorded = json.loads((workdir / "config.json").read_text("utf-8"))
-        settings = config.parse(config.with_defaults(recorded))
         label_names = json.loads((workdir / "labels.json").read_text("utf-8"))
+        config = config_lib.parse(config_lib.with_defaults(recorded))
     except (OSError, ValueError, TypeError) as error:
-        kind = f"config.json: {error}" if isinstance(error, ConfigError) else error
-        raise WorkdirError(f"--workdir: {workdir}: no trained model here ({kind})") from None
+        reason = f"config.json: {error}" if isinstance(error, ConfigError) else error
+        raise WorkdirError(f"--workdir: no trained model in {workdir} ({reason})") from None
     vocabulary = Vocabulary.load(workdir / "vocabulary.json")
-    model = models.build(settings.model, vocabulary.num_words, len(label_names))
+    model = models.build(config.model, vocabulary.num_words, len(label_names))
     shapes = jax.eval_shape(lambda: models.init_params(model, jax.random.key(0)))
-    like = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-    found = checkpoint.latest(workdir / "checkpoints", weights=like)
-    if found is None:
-        raise WorkdirError(f"--workdir: {workdir}: no whole checkpoint here; has it been trained?")
-    return SavedModel(model, found["weights"], vocabulary, label_names, settings)
+    template = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    restored = checkpoint.latest(workdir / "checkpoints", weights=template)
+    if restored is None:
+        raise WorkdirError(f"--workdir: no intact checkpoint in {workdir}; has it been trained?")
+    return SavedModel(model, restored["weights"], vocabulary, label_names, config)

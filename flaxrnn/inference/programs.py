@@ -1,4 +1,8 @@
-"""The compiled programs of inference."""
+"""The compiled programs of inference: probabilities, attributions, and generation.
+
+Each is sharded over the rows of a batch: the batch size B must be a multiple of the number of
+devices in the mesh.
+"""
 
 from __future__ import annotations
 
@@ -16,83 +20,97 @@ from flaxrnn.nn import models
 Params = Any
 
 
-def predictor(model: models.TextModel, mesh: Mesh) -> jax.stages.Wrapped:
-    """Compiles (params, tokens [B, T], lengths [B]) → probabilities [B, C] for a mesh's devices.
+def predict_program(model: models.TextModel, mesh: Mesh) -> jax.stages.Wrapped:
+    """A program that computes probabilities.
 
-    B is a multiple of their number; each takes its share of the rows.
+    Returns:
+        (params, tokens int32 [B, T], lengths int32 [B]) → probabilities of the classes, float32
+        [B, C], or [B, T, C] of a model with outputs per token.
     """
 
-    def probabilities(params: Params, tokens: jax.Array, lengths: jax.Array) -> jax.Array:
+    def predict(params: Params, tokens: jax.Array, lengths: jax.Array) -> jax.Array:
         return model.head.probabilities(models.logits(model, params, tokens, lengths))
 
-    return _by_rows(probabilities, mesh)
+    return _jit_over_rows(predict, mesh, num_arrays=2)
 
 
-def explainer(model: models.TextModel, mesh: Mesh) -> jax.stages.Wrapped:
-    """As `predictor`, with the weights of the tokens [B, T] behind, see `models.attributions`."""
+def explain_program(model: models.TextModel, mesh: Mesh) -> jax.stages.Wrapped:
+    """A program that also attributes the likeliest class to the tokens.
+
+    Returns:
+        (params, tokens int32 [B, T], lengths int32 [B]) → probabilities float32 [B, C] and
+        attributions float32 [B, T], see `models.attributions`.
+    """
 
     def explain(params: Params, tokens: jax.Array, lengths: jax.Array) -> Any:
-        logits, weights = models.attributions(model, params, tokens, lengths)
-        return model.head.probabilities(logits), weights
+        logits, attributions = models.attributions(model, params, tokens, lengths)
+        return model.head.probabilities(logits), attributions
 
-    return _by_rows(explain, mesh)
+    return _jit_over_rows(explain, mesh, num_arrays=2)
 
 
 @functools.cache
-def generator(model: models.TextModel, mesh: Mesh, words: int, length: int) -> jax.stages.Wrapped:
-    """Compiles what continues texts, for a mesh's devices.
+def generate_program(
+    model: models.TextModel, mesh: Mesh, num_known: int, length: int
+) -> jax.stages.Wrapped:
+    """A program that samples how texts continue.
 
-    It is given params, tokens [B, T], lengths [B], a random key a text, uint32 [B, 2], and
-    temperatures [B]: 0 chooses the likeliest token, else logits are divided by it and a token is
-    drawn. It gives ids int32 [B, length]; behind the end of a text, itself `PAD`, all are PAD.
-    The text is read once, what follows a token at a time from the carries before it.
+    The prompt is read once; from there on, each step feeds one token and the carry of the last.
 
     Args:
-        model: Of the next token.
-        mesh: B is a multiple of its devices.
-        words: In the vocabulary; nothing but they and the end is chosen.
-        length: Tokens to add.
+        model: Its target is the next token.
+        mesh: Devices.
+        num_known: Words in the vocabulary. Only they and the end of the text are ever chosen.
+        length: Tokens to generate.
+
+    Returns:
+        (params, prompts int32 [B, T], their lengths int32 [B], random keys uint32 [B, 2],
+        temperatures float32 [B]) → ids int32 [B, length]. After the end of a text, which is a
+        `PAD`, all ids are PAD. Temperature 0 chooses the likeliest token; otherwise logits are
+        divided by it before sampling.
     """
     ids = jnp.arange(model.vocab_size)
-    possible = (ids == PAD) | ((ids >= FIRST_WORD) & (ids < FIRST_WORD + words))
-
-    def choose(logits: jax.Array, key: jax.Array, temperature: jax.Array) -> jax.Array:
-        logits = jnp.where(possible, logits, -jnp.inf)
-        scaled = (logits - logits.max()) / jnp.where(temperature > 0, temperature, 1)
-        drawn = jax.random.categorical(key, scaled)
-        return jnp.where(temperature > 0, drawn, logits.argmax()).astype(jnp.int32)
+    allowed = (ids == PAD) | ((ids >= FIRST_WORD) & (ids < FIRST_WORD + num_known))
 
     def generate(
         params: Params,
-        tokens: jax.Array,
+        prompts: jax.Array,
         lengths: jax.Array,
         keys: jax.Array,
         temperatures: jax.Array,
     ) -> jax.Array:
-        def step(before: tuple, i: jax.Array) -> tuple[tuple, jax.Array]:
-            logits, carries, token = before
-            keys_now = jax.vmap(jax.random.fold_in, (0, None))(keys, i)
-            chosen = jax.vmap(choose)(logits, keys_now, temperatures)
-            token = jnp.where(token == PAD, PAD, chosen)
+        def step(loop_carry: tuple, i: jax.Array) -> tuple[tuple, jax.Array]:
+            logits, carries, token = loop_carry
+            step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, i)
+            logits = jnp.where(allowed, logits, -jnp.inf)
+            token = jnp.where(token == PAD, PAD, jax.vmap(_sample)(logits, step_keys, temperatures))
             one = jnp.ones_like(lengths)
             logits, carries = models.apply_with_carry(model, params, token[:, None], one, carries)
             return (logits[:, 0], carries, token), token
 
-        logits, carries = models.apply_with_carry(model, params, tokens, lengths)
+        logits, carries = models.apply_with_carry(model, params, prompts, lengths)
         last = jnp.take_along_axis(logits, (lengths - 1)[:, None, None], axis=1)[:, 0]
-        _, found = jax.lax.scan(step, (last, carries, tokens[:, 0]), jnp.arange(length))
-        return found.swapaxes(0, 1)
+        _, generated = jax.lax.scan(step, (last, carries, prompts[:, 0]), jnp.arange(length))
+        return generated.swapaxes(0, 1)
 
-    return _by_rows(generate, mesh, arrays=4)
+    return _jit_over_rows(generate, mesh, num_arrays=4)
 
 
-def _by_rows(function: Callable, mesh: Mesh, arrays: int = 2) -> jax.stages.Wrapped:
+def _sample(logits: jax.Array, key: jax.Array, temperature: jax.Array) -> jax.Array:
+    """One id, int32, from logits [V]; the likeliest where the temperature is 0."""
+    scaled = (logits - logits.max()) / jnp.where(temperature > 0, temperature, 1)
+    sampled = jax.random.categorical(key, scaled)
+    return jnp.where(temperature > 0, sampled, logits.argmax()).astype(jnp.int32)
+
+
+def _jit_over_rows(function: Callable, mesh: Mesh, num_arrays: int) -> jax.stages.Wrapped:
+    """Compiles a function of replicated parameters and `num_arrays` arrays sharded by row."""
     rows = PartitionSpec("data")
     return jax.jit(
         jax.shard_map(
             function,
             mesh=mesh,
-            in_specs=(PartitionSpec(), *(rows,) * arrays),
+            in_specs=(PartitionSpec(), *(rows,) * num_arrays),
             out_specs=rows,
             check_vma=False,
         )

@@ -1,4 +1,4 @@
-"""The classifier as one program for any number of texts of any length, on any device."""
+"""A classifier as one StableHLO program for any number of texts of any length, on any device."""
 
 from __future__ import annotations
 
@@ -22,28 +22,30 @@ def lower(
 
     Args:
         model: The classifier.
-        params: Its parameters by their paths, "dense/kernel".
-        maxlen: Tokens that are read of a text, the last ones.
-        padding: "post" or "pre", see `data.Split.padded`.
+        params: Its parameters by path, such as "dense/kernel".
+        maxlen: Number of tokens the model reads of a text, the last ones.
+        padding: "post" or "pre", as the model was trained, see `ragged.RaggedTexts.padded`.
 
     Returns:
-        (params, tokens int32 [B, T], lengths int32 [B]) → probabilities, float32 [B, C]. Tokens
-        stand on the left, also with `padding` "pre"; B, T and lengths are at least 1.
+        (params, tokens int32 [B, T], lengths int32 [B]) → probabilities, float32 [B, C]. Tokens are
+        padded on the right whatever `padding` is; B, T and the lengths are at least 1.
     """
-    # Recomputing is for the backward pass.
+    # Recomputing only concerns the backward pass.
     model = model.clone(config=dataclasses.replace(model.config, recompute=0))
     shortest = models.shortest_text(model.config)
-    B, T, read = jax.export.symbolic_shape(f"batch, length, max({shortest}, min(length, {maxlen}))")
-    read = maxlen if padding == "pre" else read
+    B, T, width = jax.export.symbolic_shape(
+        f"batch, length, max({shortest}, min(length, {maxlen}))"
+    )
+    width = maxlen if padding == "pre" else width  # of the tokens that the model is given
 
     def probabilities(params: Any, tokens: jax.Array, lengths: jax.Array) -> jax.Array:
         kept = jnp.minimum(lengths, maxlen)
-        place = jnp.arange(read)[None, :]  # in what the model reads
+        position = jnp.arange(width)[None, :]  # in the text that is kept
         if padding == "pre":
-            place -= maxlen - kept[:, None]
-        inside = (place >= 0) & (place < kept[:, None])
-        source = jnp.where(inside, place + (lengths - kept)[:, None], 0)
-        tokens = jnp.where(inside, jnp.take_along_axis(tokens, source, axis=1), PAD)
+            position -= maxlen - kept[:, None]
+        mask = (position >= 0) & (position < kept[:, None])
+        source = jnp.where(mask, position + (lengths - kept)[:, None], 0)
+        tokens = jnp.where(mask, jnp.take_along_axis(tokens, source, axis=1), PAD)
         kept = jnp.full_like(kept, maxlen) if padding == "pre" else kept
         logits = models.logits(model, unflatten_dict(params, sep="/"), tokens, kept)
         return model.head.probabilities(logits)

@@ -1,1 +1,1 @@
-"""What runs stand on: devices, processes, files, signals, the terminal."""
+"""What a run rests on: devices, processes, files, signals, the clock, the terminal."""

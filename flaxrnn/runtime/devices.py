@@ -1,4 +1,4 @@
-"""The devices of a process: cores or accelerators, their mesh, their compiled programs, memory."""
+"""CPU cores or accelerators: their mesh, compilation for them, and their memory."""
 
 from __future__ import annotations
 
@@ -19,36 +19,40 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from flaxrnn.errors import OutOfMemoryError
 
-MIN_ROWS_PER_DEVICE = 8  # below that, a batch is spread over fewer devices
+MIN_ROWS_PER_DEVICE = 8  # a smaller batch is sharded over fewer devices
 
 
 def use_all_cores() -> None:
-    """Makes every core a device of JAX' CPU backend, unless their number is set or JAX at work."""
+    """Makes each core a device of JAX's CPU backend.
+
+    Has no effect once JAX is initialized, or where `jax_num_cpu_devices` is set.
+    """
     if jax.config.values["jax_num_cpu_devices"] <= 0:
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", os.cpu_count())
 
 
 def enable_compilation_cache(folder: str | None) -> None:
-    """Keeps compiled programs on disk, for the next start.
+    """Keeps compiled programs on disk for later runs.
 
     Args:
-        folder: Where; None: where JAX' own settings say, else ~/.cache/flaxrnn.
+        folder: Where to. None: the folder of JAX's own setting, else flaxrnn in $XDG_CACHE_HOME,
+            else ~/.cache/flaxrnn.
     """
     if folder is None and jax.config.values["jax_compilation_cache_dir"] is None:
         folder = os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "flaxrnn")
     if folder is not None:
         jax.config.update("jax_compilation_cache_dir", str(Path(folder).expanduser()))
-        compilation_cache.reset_cache()  # JAX looks at its settings once, at the first compilation
-    # JAX keeps only what took a second; the small ones add up.
+        compilation_cache.reset_cache()  # JAX reads the setting only once, when it first compiles
+    # By default JAX keeps only what took a second to compile; the small programs add up.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def compiled(program: jax.stages.Wrapped, *arguments: Any) -> jax.stages.Compiled:
-    """Compiles a program for arguments like these, on as little memory as can be had."""
+    """Compiles a jitted function for arguments of these shapes, and returns unused memory."""
     lowered = program.lower(*arguments)
     _trim_heap()
-    # On CPU, LLVM's level 3 takes a quarter longer than 2 and gives no faster programs.
+    # On CPU, LLVM's level 3 takes a quarter longer than level 2, and the programs are no faster.
     cpu = jax.default_backend() == "cpu"
     executable = lowered.compile({"xla_backend_optimization_level": "2"} if cpu else None)
     _trim_heap()
@@ -56,15 +60,15 @@ def compiled(program: jax.stages.Wrapped, *arguments: Any) -> jax.stages.Compile
 
 
 def _trim_heap() -> None:
-    """Gives freed memory back to the system: XLA's compiler leaves hundreds of MB behind."""
-    with contextlib.suppress(OSError, AttributeError):  # other systems than Linux with glibc
+    """Returns freed memory to the system: XLA's compiler holds on to hundreds of MB of it."""
+    with contextlib.suppress(OSError, AttributeError):  # not Linux with glibc
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def make_mesh(batch_size: int) -> Mesh:
-    """The devices to spread a batch over: all, but at least 8 rows for each.
+    """A mesh with one axis, "data", of the devices to shard a batch over.
 
-    Of several processes, all devices of all of them: each has its share.
+    Those of all processes; in a run of one process, only as many as get `MIN_ROWS_PER_DEVICE` rows.
     """
     devices = jax.devices()
     if jax.process_count() == 1:
@@ -73,12 +77,15 @@ def make_mesh(batch_size: int) -> Mesh:
 
 
 def shard(tree: Any, mesh: Mesh, specs: Any) -> Any:
-    """Arrays that every process has, on the devices of a mesh, each process' own part on its own.
+    """Puts arrays that every process holds on the devices of a mesh.
 
     Args:
-        tree: Of arrays.
-        mesh: Devices, perhaps of several processes.
-        specs: How the arrays lie on them, a tree or one for all.
+        tree: Arrays, the same in every process.
+        mesh: Devices of one or several processes.
+        specs: How to shard the arrays: a prefix of `tree`, or one spec for all of them.
+
+    Returns:
+        `tree` with global arrays.
     """
 
     def put(spec: PartitionSpec, arrays: Any) -> Any:
@@ -86,21 +93,21 @@ def shard(tree: Any, mesh: Mesh, specs: Any) -> Any:
         if not mesh.is_multi_process:
             return jax.device_put(arrays, sharding)
 
-        def part(x: Any) -> jax.Array:
+        def from_local(x: Any) -> jax.Array:
             x = np.asarray(x)
             return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
-        return jax.tree.map(part, arrays)
+        return jax.tree.map(from_local, arrays)
 
     return jax.tree.map(put, specs, tree, is_leaf=lambda x: isinstance(x, PartitionSpec))
 
 
 @contextlib.contextmanager
 def raise_on_oom(message: str) -> Iterator[None]:
-    """Says of a lack of memory what it came to and what to lower.
+    """Replaces an out-of-memory error of JAX or Python by one that says what to change.
 
     Raises:
-        OutOfMemoryError: With `message`, in place of JAX' or Python's error.
+        OutOfMemoryError: With `message`.
     """
     try:
         yield
@@ -113,7 +120,7 @@ def raise_on_oom(message: str) -> Iterator[None]:
 
 
 def peak_memory() -> dict[str, float | None]:
-    """Peaks of this process in MiB: resident memory; the fullest accelerator's, None on CPU."""
+    """Peak memory of this process in MiB: resident; on its fullest accelerator, None on CPU."""
     unit = 1 if sys.platform == "darwin" else 1024
     stats = [device.memory_stats() for device in jax.local_devices()]
     peaks = [found["peak_bytes_in_use"] for found in stats if found]

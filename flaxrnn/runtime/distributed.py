@@ -1,4 +1,4 @@
-"""The processes of a run: how they find each other, what the first one tells, when one is lost."""
+"""The processes of a run: connecting them, sharing process 0's values, noticing a lost one."""
 
 from __future__ import annotations
 
@@ -20,45 +20,28 @@ from jax.experimental import multihost_utils
 from flaxrnn.errors import ConfigError, DivergedError, ProcessError
 from flaxrnn.runtime.signals import Saved
 
-_HEARTBEAT_SECONDS = 30  # a process that is silent for so long is lost
-_JOIN_SECONDS = 120
-_GOODBYE = b"."
-_coordinator_host: str | None = None  # where it was named
+_HEARTBEAT_SECONDS = 30  # JAX gives up on a process that is silent for so long
+_CONNECT_SECONDS = 120
+_CLOSING = b"."
+_coordinator_host: str | None = None  # of --coordinator
 
 
 def initialize(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
-    """Makes this process one of several that train together, before JAX is used.
+    """Makes this process one of several that train together; call it before JAX is used.
+
+    If all arguments are None, JAX detects a cluster (TPU pod, Slurm, Open MPI, Kubernetes); where
+    there is none, this process trains alone.
 
     Args:
-        coordinator: HOST:PORT of process 0, which opens it.
-        num_processes: How many there are.
-        process_id: Which one this is, from 0.
-
-    All None: JAX detects a cluster (TPU pod, Slurm, Open MPI, Kubernetes), or this is the only one.
+        coordinator: HOST:PORT on which process 0 listens.
+        num_processes: Number of processes.
+        process_id: Index of this process, from 0.
 
     Raises:
-        ConfigError: Some are None, or one is impossible.
-        ProcessError: The others are not there in time.
+        ConfigError: An argument is invalid, or only some are given.
+        ProcessError: The processes do not find each other within two minutes.
     """
-    flags = {
-        "--coordinator": coordinator,
-        "--num_processes": num_processes,
-        "--process_id": process_id,
-    }
-    missing = [name for name, value in flags.items() if value is None]
-    if missing and len(missing) < len(flags):
-        raise ConfigError(
-            f"{missing[0]}: missing; give --coordinator, --num_processes and --process_id, or none"
-            " of them where JAX detects the cluster"
-        )
-    if coordinator and not re.fullmatch(r"([^\s:]+|\[[0-9a-fA-F:]+\]):\d{1,5}", coordinator):
-        raise ConfigError(f"--coordinator: {coordinator!r} must be HOST:PORT of process 0")
-    if num_processes is not None and num_processes < 1:
-        raise ConfigError(f"--num_processes: {num_processes} must be at least 1")
-    if process_id not in range(num_processes or 0) and not missing:
-        raise ConfigError(
-            f"--process_id: {process_id} must be from 0 up, and below --num_processes"
-        )
+    _check_flags(coordinator, num_processes, process_id)
     global _coordinator_host
     _coordinator_host = coordinator and coordinator.rpartition(":")[0]
     try:
@@ -66,31 +49,57 @@ def initialize(coordinator: str | None, num_processes: int | None, process_id: i
             coordinator,
             num_processes,
             process_id,
-            initialization_timeout=_JOIN_SECONDS,
+            initialization_timeout=_CONNECT_SECONDS,
             heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
         )
-        # Where the runtime ends this process because another was lost, it says so; the stacks of
-        # all threads, which absl has set up, would bury it.
+        # When JAX's runtime aborts this process because another one was lost, it says so. absl has
+        # faulthandler dump the stacks of all threads after that, which would bury the message.
         faulthandler.disable()
     except ValueError:
         if coordinator is not None:
             raise
-        return  # no cluster: the only process
+        return  # no cluster: this is the only process
     except RuntimeError as error:
         reason = str(error).partition("\n")[0]
         raise ProcessError(
-            f"process {process_id} of {num_processes}: the others were not there within"
-            f" {_JOIN_SECONDS} s at {coordinator} ({reason})"
+            f"process {process_id} of {num_processes}: could not connect to the others at"
+            f" {coordinator} within {_CONNECT_SECONDS} s ({reason})"
         ) from None
 
 
+def _check_flags(
+    coordinator: str | None, num_processes: int | None, process_id: int | None
+) -> None:
+    flags = {
+        "--coordinator": coordinator,
+        "--num_processes": num_processes,
+        "--process_id": process_id,
+    }
+    missing = [name for name, value in flags.items() if value is None]
+    if len(missing) == len(flags):
+        return
+    if missing:
+        raise ConfigError(
+            f"{missing[0]}: missing; give --coordinator, --num_processes and --process_id, or none"
+            " of them where JAX detects the cluster"
+        )
+    if not re.fullmatch(r"([^\s:]+|\[[0-9a-fA-F:]+\]):\d{1,5}", str(coordinator)):
+        raise ConfigError(f"--coordinator: {coordinator!r} must be HOST:PORT of process 0")
+    if not num_processes or num_processes < 1:
+        raise ConfigError(f"--num_processes: {num_processes} must be at least 1")
+    if process_id not in range(num_processes):
+        raise ConfigError(
+            f"--process_id: {process_id} must be at least 0 and less than --num_processes"
+        )
+
+
 def is_primary() -> bool:
-    """Whether this is the process that writes and speaks."""
+    """Whether this is process 0, the only one that writes and prints."""
     return jax.process_index() == 0
 
 
 def broadcast(value: Any) -> Any:
-    """What the first process has, as JSON."""
+    """Process 0's value in every process; it must be JSON-serializable."""
     if jax.process_count() == 1:
         return value
     content = np.frombuffer(json.dumps(value).encode(), np.uint8)
@@ -100,38 +109,39 @@ def broadcast(value: Any) -> Any:
 
 
 def broadcast_arrays(tree: Any) -> Any:
-    """The arrays that the first process has; the others give some of the same shapes."""
+    """Process 0's arrays in every process; the others pass arrays of the same shapes and dtypes."""
     return tree if jax.process_count() == 1 else multihost_utils.broadcast_one_to_all(tree)
 
 
 @contextlib.contextmanager
 def fail_fast() -> Iterator[None]:
-    """Ends this process at once when another one of the run is lost, which it would wait for.
+    """Exits this process as soon as another one is lost, instead of waiting for it forever.
 
-    Each process keeps a line open to the first one; a line that breaks before the block has ended
-    tells of a loss. Should a whole machine fall silent, JAX' own heartbeats notice.
+    Process 0 holds a TCP connection to every other process. One that closes without a farewell
+    means that its peer died. If a whole machine falls silent, JAX's heartbeat times out instead; it
+    alone would not do: it is as slow as its timeout, and it aborts with a page of C++ stack.
 
     Raises:
-        ProcessError: An exchange with another process failed.
+        ProcessError: A collective operation failed.
     """
     if jax.process_count() == 1:
         yield
         return
-    lines = _lines()
-    for line in lines:
-        threading.Thread(target=_listen, args=(line,), daemon=True).start()
+    connections = _connect_processes()
+    for connection in connections:
+        threading.Thread(target=_exit_when_lost, args=(connection,), daemon=True).start()
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
         raise ProcessError(f"{_lost()} ({str(error).partition(chr(10))[0]})") from None
-    except (Saved, DivergedError):  # so have all others
-        _close_peers(lines)
+    except (Saved, DivergedError):  # which every process raises at the same step
+        _close_peers(connections)
         raise
-    _close_peers(lines)
+    _close_peers(connections)
 
 
-def _lines() -> list[socket.socket]:
-    """Connects the first process with each other one."""
+def _connect_processes() -> list[socket.socket]:
+    """Opens the connections of process 0 to the others, or of another process to process 0."""
     server = socket.create_server(("", 0)) if is_primary() else None
     port = server and server.getsockname()[1]
     host, port = broadcast([_coordinator_host or socket.gethostname(), port])
@@ -141,23 +151,24 @@ def _lines() -> list[socket.socket]:
         return [server.accept()[0] for _ in range(jax.process_count() - 1)]
 
 
-def _listen(line: socket.socket) -> None:
+def _exit_when_lost(connection: socket.socket) -> None:
+    """Waits until the peer closes the connection; if it did not say so, it was lost."""
     with contextlib.suppress(OSError):
-        if line.recv(1) == _GOODBYE:
+        if connection.recv(1) == _CLOSING:
             return
     print(f"error: {_lost()}", file=sys.stderr, flush=True)
     os._exit(ProcessError.exit_code)
 
 
-def _close_peers(lines: list[socket.socket]) -> None:
-    for line in lines:
+def _close_peers(connections: list[socket.socket]) -> None:
+    """Tells the peers that this process is about to end as planned."""
+    for connection in connections:
         with contextlib.suppress(OSError):
-            line.sendall(_GOODBYE)
+            connection.sendall(_CLOSING)
 
 
 def _lost() -> str:
     return (
         f"process {jax.process_index()} of {jax.process_count()}: another process of the run was"
-        " lost; start all of them again with the same command, the run goes on from its last"
-        " checkpoint"
+        " lost; restart all of them with the same command to resume from the last checkpoint"
     )

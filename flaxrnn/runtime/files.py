@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and folders that notice when they are not whole any more."""
+"""Atomic writes of files and folders, and folders with checksums that reveal any corruption."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CHECKSUMS = "checksums.json"
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes a file that is never seen half-written, also after a power loss."""
+    """Writes a file that is never seen half-written, not even after a power loss."""
     part = path.with_name(f"{path.name}.part")
     try:
         with part.open("wb") as file:
@@ -26,11 +26,11 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Writes a sealed folder of files, which is there with all of them or not at all.
+    """Writes a folder of files with their checksums, atomically.
 
     Args:
-        folder: Replaced, should it be there.
-        contents: Of each file, by name.
+        folder: Replaced if it exists.
+        contents: File name → content.
     """
     part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
     try:
@@ -46,7 +46,7 @@ def write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
 
 
 def write_checksums(folder: Path) -> None:
-    """Writes the SHA-256 of every file of a folder into it, and sees that all is on the disk."""
+    """Adds a file with the SHA-256 of every file in a folder, and flushes all of them to disk."""
     sums = {}
     for path in _files(folder):
         with path.open("rb") as file:
@@ -57,8 +57,8 @@ def write_checksums(folder: Path) -> None:
 
 
 def sync(folder: Path) -> None:
-    """Sees that the names in a folder are on the disk."""
-    if os.name == "posix":  # elsewhere a folder cannot be opened
+    """Flushes a folder's entries to disk."""
+    if os.name == "posix":  # Windows cannot open a folder
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -67,11 +67,11 @@ def sync(folder: Path) -> None:
 
 
 def find_corruption(folder: Path) -> str | None:
-    """What is wrong with a sealed folder, naming the file; None: it is as it was sealed."""
+    """What differs from a folder's checksums, naming the file; None: nothing."""
     try:
-        seals = json.loads((folder / CHECKSUMS).read_bytes())
-        sums = seals["files"]
-        if seals["all"] != _digest(sums):
+        recorded = json.loads((folder / CHECKSUMS).read_bytes())
+        sums = recorded["files"]
+        if recorded["all"] != _digest(sums):
             return f"{CHECKSUMS} is damaged"
         found = {path.relative_to(folder).as_posix() for path in _files(folder)}
         for name, expected in sums.items():
@@ -79,8 +79,8 @@ def find_corruption(folder: Path) -> str | None:
                 return f"{name} is missing"
             if _sha256(folder / name) != expected:
                 return f"{name} is damaged"
-        if strange := found - sums.keys():
-            return f"{min(strange)} does not belong there"
+        if extra := found - sums.keys():
+            return f"{min(extra)} does not belong there"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
     except OSError as error:

@@ -12,45 +12,50 @@ from typing import Any
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-class Stopped(KeyboardInterrupt):  # not an Exception: nothing on the way up may take it for one
-    """A signal stopped the run; the message says what became of it."""
+class Stopped(KeyboardInterrupt):  # not an Exception, so that no `except Exception` swallows it
+    """A signal stopped the run; the message says what was saved.
+
+    Attributes:
+        exit_code: 128 + the signal's number, the shell's convention.
+    """
 
     def __init__(self, number: int, message: str):
-        """Of signal `number`."""
+        """Takes the signal's number."""
         super().__init__(message)
         self.exit_code = 128 + number
 
 
 class Saved(Stopped):
-    """It was saved first, and so did all processes of the run."""
+    """A signal stopped every process of the run after a checkpoint was written."""
 
 
 class Listener:
-    """Listens for signals inside a `with` block, in the main thread.
+    """Handles SIGTERM and SIGINT inside a `with` block; outside the main thread it does nothing.
 
-    Until `patient` is set, a signal raises `Stopped`. After that, the first one is kept in
-    `received`, for whoever asks between two dispatches, and a second one ends the process at once.
+    A signal raises `Stopped` at once. While `deferred` is set, the first signal is only recorded in
+    `received`, for the training loop to read between dispatches, and a second one exits the process
+    immediately.
 
     Attributes:
-        received: Number of the signal that came, 0: none.
-        patient: Whether signals wait to be asked for.
+        received: Number of the recorded signal; 0: none.
+        deferred: Whether a signal is recorded instead of raised.
     """
 
     def __init__(self) -> None:
-        """Hears nothing yet."""
+        """Installs no handler yet."""
         self.received = 0
         self.deferred = False
-        self._before: dict[int, Any] = {}
+        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Listener:
-        """Starts to listen."""
+        """Installs the handlers."""
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
+            self._previous = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Gives the signals back to who had them."""
-        for number, handler in self._before.items():
+        """Restores the previous handlers."""
+        for number, handler in self._previous.items():
             signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -61,4 +66,4 @@ class Listener:
         if self.received:
             os._exit(128 + number)
         self.received = number
-        print(f"\n{name}: saving; a second signal ends at once", file=sys.stderr, flush=True)
+        print(f"\n{name}: saving; a second signal exits at once", file=sys.stderr, flush=True)

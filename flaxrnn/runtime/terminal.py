@@ -1,4 +1,4 @@
-"""What the commands share: flags and errors in one line, and text in columns."""
+"""What the commands share: flags, one-line errors, and text in columns."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _COLOUR = re.compile("\x1b\\[[0-9;]*m")
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser of flags whose errors are those of the package."""
+    """A flag parser that raises the package's errors instead of exiting."""
 
     def error(self, message: str) -> NoReturn:
-        """Raises a ConfigError."""
+        """Raises a ConfigError with argparse's message."""
         raise ConfigError(message.removeprefix("argument "))
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs a command: its errors are one line, Ctrl-C and a closed pipe end it without a word."""
+    """Runs a command: its errors are one line, Ctrl-C and a closed pipe end it silently."""
     for name in ("SIGINT", "SIGPIPE"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_DFL)
@@ -37,7 +37,7 @@ def run(main: Callable[[], None]) -> None:
         sys.stdout.flush()
         sys.exit(_print_error(str(error), error.exit_code))
     except OSError as error:
-        # Without another try to write what is left of the output.
+        # sys.exit would try once more to flush the output, and fail again.
         os._exit(_print_error(f"reading or writing failed ({error.strerror})", 1))
 
 
@@ -47,17 +47,17 @@ def _print_error(message: str, code: int) -> int:
 
 
 def width(text: str) -> int:
-    """Columns that a text takes on a terminal; colours take none."""
+    """Columns that a text occupies on a terminal, not counting colour codes."""
     return sum(map(_columns, _COLOUR.sub("", text)))
 
 
-def printable(text: str, instead: str = " ") -> str:
-    """A text without what a terminal would obey, white space and controls."""
-    return "".join(c if c.isprintable() else instead for c in text)
+def printable(text: str, replacement: str = " ") -> str:
+    """A text with control characters and all white space but the space replaced."""
+    return "".join(c if c.isprintable() else replacement for c in text)
 
 
 def fit(text: str, columns: int) -> str:
-    """The beginning of a text, in one line of so many columns at most."""
+    """The beginning of a text as one line of at most `columns` columns."""
     clean = " ".join(printable(text[: 4 * columns]).split())  # a text may have a million characters
     if width(clean) <= columns and len(text) <= 4 * columns:
         return clean
@@ -66,7 +66,7 @@ def fit(text: str, columns: int) -> str:
 
 
 def wrap(text: str, columns: int, indent: int) -> list[str]:
-    """Lines of so many columns, if no word is longer; colours take none."""
+    """Indented lines of at most `columns` columns, except where a single word is longer."""
     lines: list[list[str]] = []
     left = 0
     for word in text.split():
@@ -79,7 +79,7 @@ def wrap(text: str, columns: int, indent: int) -> list[str]:
 
 
 def table(rows: list[list[str]]) -> str:
-    """Rows of cells, the header first, in columns: the first on the left, the others right."""
+    """Aligns rows of cells, header included: the first column left, the others right."""
     widths = [max(map(width, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:

@@ -1,4 +1,4 @@
-"""Several devices and several processes: the losses, order and counts of one device."""
+"""Several devices and processes give the losses, order and counts of a single device."""
 
 import json
 import os
@@ -19,20 +19,23 @@ LOSSES = """
 import itertools, json, sys
 import jax
 from configs import imdb
-from flaxrnn import cluster, data, models, optim, steps, trainer
+from flaxrnn.data import batching, corpora
+from flaxrnn.nn import models
+from flaxrnn.runtime import distributed
+from flaxrnn.training import optimizers, steps, trainer
 
-folder, memory, *place = sys.argv[1:]
-address, number = place or (None, None)
-distributed.initialize(address, address and 2, address and int(number))
+folder, memory, *flags = sys.argv[1:]
+address, process_id = flags or (None, None)
+distributed.initialize(address, address and 2, address and int(process_id))
 config = imdb.get_config()
 config.model.update(embedding_size=8, conv_filters=6, hidden_size=5)
-corpus = data.load_corpus("reuters", "synthetic", folder)
-training_data = data.arrange(
+corpus = corpora.load_corpus("reuters", "synthetic", folder)
+training_data = batching.prepare_data(
     corpus, num_words=200, maxlen=30, padding="post", max_padding=0.1, validation="train",
     validation_fraction=0.1,
 )
 model = models.build(config.model, 200, 46)
-optimizer = optim.adam(1e-3, "constant", 1)
+optimizer = optimizers.adam(1e-3, "constant", 1)
 trainer.STEPS_PER_DISPATCH = 1
 train = trainer.Trainer(
     training_data, model, optimizer, averaging=True, batch_size=64, eval_batch_size=100,
@@ -71,10 +74,10 @@ def start(*command, devices, **env):
     )
 
 
-def losses(*arguments, devices, places=((),), variables=({},)):
+def losses(*arguments, devices, flags=((),), variables=({},)):
     started = [
-        start("-c", LOSSES, *arguments, *place, devices=devices, **env)
-        for place, env in zip(places, variables, strict=True)
+        start("-c", LOSSES, *arguments, *given, devices=devices, **env)
+        for given, env in zip(flags, variables, strict=True)
     ]
     ended = [process.communicate(timeout=120) for process in started]
     assert [process.returncode for process in started] == [0] * len(started), ended
@@ -82,7 +85,7 @@ def losses(*arguments, devices, places=((),), variables=({},)):
 
 
 def open_mpi(rank):
-    """The variables by which Open MPI tells a process where it is."""
+    """The variables by which Open MPI tells a process its rank."""
     return {
         "OMPI_MCA_orte_hnp_uri": f"{4096 * (os.getpid() % 4096)}.0;tcp://127.0.0.1:1",
         "OMPI_COMM_WORLD_SIZE": "2",
@@ -92,17 +95,17 @@ def open_mpi(rank):
 
 
 def test_losses_order_and_counts_do_not_depend_on_devices_and_processes(data_dir):
-    """With dropout, convolution and buckets; texts resident, and streamed by their own process;
-    processes that are told where they are, and two that detect it."""
+    """With dropout, convolution and buckets; with texts resident on the devices and streamed; with
+    processes that are given their place and two that detect it."""
     one = losses(data_dir, 1024, devices=1)
     assert len(one["losses"]) == 50
     assert sum(one["counts"]) == 2_246
     address = free_address()
-    told = {"places": [(address, 0), (address, 1)], "variables": [{}, {}]}
-    detected = {"places": [(), ()], "variables": [open_mpi(0), open_mpi(1)]}
-    for devices, memory, where in [(8, 1024, {}), (2, 1024, told), (2, 0, detected)]:
-        other = losses(data_dir, memory, devices=devices, **where)
-        assert other["devices"] == (4 if where else 8)
+    given = {"flags": [(address, 0), (address, 1)], "variables": [{}, {}]}
+    detected = {"flags": [(), ()], "variables": [open_mpi(0), open_mpi(1)]}
+    for devices, memory, processes in [(8, 1024, {}), (2, 1024, given), (2, 0, detected)]:
+        other = losses(data_dir, memory, devices=devices, **processes)
+        assert other["devices"] == (4 if processes else 8)
         np.testing.assert_allclose(other["losses"], one["losses"], rtol=1e-5)
         np.testing.assert_allclose(other["probability"], one["probability"], rtol=1e-3)
         assert other["counts"] == one["counts"]
@@ -152,12 +155,12 @@ def history(workdir):
     return [[row["train_loss"], row["val_loss"]] for row in rows]
 
 
-def test_a_run_goes_on_with_other_devices_and_processes(data_dir, tmp_path):
+def test_a_run_resumes_on_other_devices_and_processes(data_dir, tmp_path):
     straight = train(tmp_path / "straight", data_dir, 12, 1)
     straight.communicate(timeout=120)
     both = train_on_two(tmp_path / "moved", data_dir, 12, 1)
     wait_for_epoch(both[0])
-    both[1].send_signal(signal.SIGTERM)  # to one of them alone: all stop at the same step
+    both[1].send_signal(signal.SIGTERM)  # to one of them only: both stop at the same step
     errors = [process.communicate(timeout=60)[1] for process in both]
     assert [process.returncode for process in both] == [128 + signal.SIGTERM] * 2
     assert all("SIGTERM: saved after step" in error for error in errors)
@@ -173,16 +176,19 @@ def test_a_run_goes_on_with_other_devices_and_processes(data_dir, tmp_path):
     np.testing.assert_allclose(moved, history(tmp_path / "straight"), rtol=1e-3)
 
 
-def test_a_lost_process_is_named_by_the_other(data_dir, tmp_path):
-    first, second = train_on_two(tmp_path, data_dir, 200, 2)
-    wait_for_epoch(first)
-    second.kill()
-    second.communicate()
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_process_exits_when_the_other_is_lost(lost, data_dir, tmp_path):
+    both = train_on_two(tmp_path, data_dir, 200, 2)
+    wait_for_epoch(both[0])
+    both[lost].kill()
+    both[lost].communicate()
     began = time.monotonic()
-    _, error = first.communicate(timeout=60)
-    assert time.monotonic() - began < 60
-    assert first.returncode != 0
-    assert "process 0 of 2: another process of the run was lost" in error
+    survivor = both[1 - lost]
+    _, error = survivor.communicate(timeout=60)
+    assert time.monotonic() - began < 10
+    assert survivor.returncode == 1
+    message = f"error: process {1 - lost} of 2: another process of the run was lost; restart all of"
+    assert message in error
     assert "Traceback" not in error
 
 
@@ -192,18 +198,21 @@ def test_a_lost_process_is_named_by_the_other(data_dir, tmp_path):
         (("localhost:1", None, 0), "--num_processes: missing"),
         ((None, 2, None), "--coordinator: missing"),
         (("localhost", 2, 0), "--coordinator: 'localhost' must be HOST:PORT"),
+        (("", 2, 0), "--coordinator: '' must be HOST:PORT"),
         (("localhost:1", 0, 0), "--num_processes: 0 must be at least 1"),
-        (("localhost:1", 2, 2), "--process_id: 2 must be from 0 up, and below --num_processes"),
+        (("localhost:1", 2, 2), "--process_id: 2 must be at least 0 and less than --num_processes"),
     ],
 )
-def test_mistaken_flags_are_named(arguments, message):
+def test_invalid_flags_are_named(arguments, message):
     with pytest.raises(ConfigError, match=message):
         distributed.initialize(*arguments)
 
 
 def test_without_a_cluster_there_is_one_process():
     alone = start(
-        "-c", "from flaxrnn import cluster; distributed.initialize(None, None, None)", devices=1
+        "-c",
+        "from flaxrnn.runtime import distributed; distributed.initialize(None, None, None)",
+        devices=1,
     )
     assert alone.communicate(timeout=60) == ("", "")
     assert alone.returncode == 0

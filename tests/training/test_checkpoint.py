@@ -1,4 +1,4 @@
-"""Checkpoints under damage and failing disks: the right one comes back, or a named error."""
+"""Checkpoints on failing disks and under corruption: the right one is restored, or an error."""
 
 import contextlib
 import errno
@@ -25,54 +25,54 @@ def state_of(step, seed=0):
     return TrainState(jnp.int32(step), jax.random.PRNGKey(step), params, opt_state, params)
 
 
-def assert_is(restored, step):
-    assert restored["progress"] == {"at": step}
+def assert_restored(restored, step):
+    assert restored["progress"] == {"step": step}
     jax.tree.map(np.testing.assert_array_equal, restored["state"], state_of(step))
     jax.tree.map(np.testing.assert_array_equal, restored["weights"], state_of(step).params)
 
 
-def save(folder, *at):
+def save(folder, *steps):
     checkpoints = checkpoint.Checkpoints(folder)
-    for step in at:
+    for step in steps:
         state = state_of(step)
-        failure = checkpoints.save(state, state.params, {"at": step}, wait=True)
+        failure = checkpoints.save(state, state.params, {"step": step}, wait=True)
     checkpoints.close()
     return failure
 
 
 def restore(folder):
     checkpoints = checkpoint.Checkpoints(folder)
-    like = state_of(0)
-    restored = checkpoints.restore(state=like, weights=like.params)
+    template = state_of(0)
+    restored = checkpoints.restore(state=template, weights=template.params)
     checkpoints.close()
     return restored
 
 
-def test_the_newest_comes_back_and_two_are_kept(tmp_path):
+def test_the_newest_is_restored_and_two_are_kept(tmp_path):
     assert restore(tmp_path) is None
     save(tmp_path, 8, 16, 100)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["100", "16"]
-    assert_is(restore(tmp_path), 100)
+    assert_restored(restore(tmp_path), 100)
 
 
-def test_a_save_takes_a_copy(tmp_path):
+def test_save_copies_the_arrays(tmp_path):
     checkpoints = checkpoint.Checkpoints(tmp_path)
     state = jax.tree.map(np.array, state_of(8))
-    checkpoints.save(state, state.params, {"at": 8})
+    checkpoints.save(state, state.params, {"step": 8})
     state.params["layer"]["kernel"][:] = 0
     checkpoints.close()
-    assert_is(restore(tmp_path), 8)
+    assert_restored(restore(tmp_path), 8)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_damage_of_the_newest_brings_back_the_one_before(tmp_path, capsys, seed):
-    """Bit flips, truncations and deletions of every file; 200 over all seeds, 0 wrong."""
-    save(tmp_path / "whole", 8, 16)
+def test_corruption_of_the_newest_restores_the_previous_one(tmp_path, capsys, seed):
+    """Bit flips, truncations and deletions in every file; 200 over all seeds, none undetected."""
+    save(tmp_path / "intact", 8, 16)
     rng = np.random.default_rng(seed)
-    names = sorted(path.name for path in (tmp_path / "whole" / "16").iterdir())
+    names = sorted(path.name for path in (tmp_path / "intact" / "16").iterdir())
     for i in range(50):
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
-        shutil.copytree(tmp_path / "whole", tmp_path / "run")
+        shutil.copytree(tmp_path / "intact", tmp_path / "run")
         path = tmp_path / "run" / "16" / names[i % len(names)]
         content = bytearray(path.read_bytes())
         match rng.integers(3):
@@ -83,23 +83,23 @@ def test_damage_of_the_newest_brings_back_the_one_before(tmp_path, capsys, seed)
                 path.write_bytes(content[: rng.integers(len(content))])
             case 2:
                 path.unlink()
-        assert_is(restore(tmp_path / "run"), 8)
+        assert_restored(restore(tmp_path / "run"), 8)
         assert f"{path.parent}: {path.name} is" in capsys.readouterr().err
         assert (tmp_path / "run" / "16.damaged").is_dir()
-        assert_is(restore(tmp_path / "run"), 8)
+        assert_restored(restore(tmp_path / "run"), 8)
 
 
-def test_none_that_is_whole_is_an_error_and_no_new_start(tmp_path):
+def test_a_run_whose_every_checkpoint_is_corrupt_does_not_start_over(tmp_path):
     save(tmp_path, 8, 16)
     for step in ("8", "16"):
         (tmp_path / step / "state.safetensors").write_bytes(b"")
     for _ in range(2):
-        with pytest.raises(WorkdirError, match=f"{tmp_path}: no checkpoint is whole"):
+        with pytest.raises(WorkdirError, match=f"{tmp_path}: every checkpoint is corrupt"):
             restore(tmp_path)
 
 
 def tampered(folder, change):
-    """Changes the arrays of a checkpoint's state and seals it again."""
+    """Changes the arrays of a checkpoint's state and updates its checksums."""
     arrays = checkpoint.safetensors.numpy.load_file(folder / "state.safetensors")
     change(arrays)
     checkpoint.safetensors.numpy.save_file(arrays, folder / "state.safetensors")
@@ -115,7 +115,7 @@ def tampered(folder, change):
             lambda a: a.update({"params/layer/kernel": np.zeros((4, 3), np.float32)}),
             r"params/layer/kernel is float32\[4, 3\], not float32\[3, 4\]",
         ),
-        (lambda a: a.pop("key"), "there is no array key"),
+        (lambda a: a.pop("key"), "missing array key"),
         (lambda a: a.update(more=a["key"]), "unknown array more"),
     ],
 )
@@ -127,11 +127,11 @@ def test_arrays_of_another_model_are_refused_by_name(tmp_path, change, message):
 
 
 class PowerLossError(BaseException):
-    """Ends everything at once."""
+    """Interrupts everything at once."""
 
 
 def fail_at(patch, number, error):
-    """Lets the `number`-th operation on files fail, and after a power loss all later ones."""
+    """Makes the `number`-th file operation fail, and after a power loss all later ones too."""
     done = []
 
     def failing(function):
@@ -159,7 +159,7 @@ def fail_at(patch, number, error):
 @pytest.mark.parametrize(
     "error", [PowerLossError(), OSError(errno.ENOSPC, "No space left on device")]
 )
-def test_whatever_write_is_the_last_one_a_whole_checkpoint_is_there(tmp_path, error, capfd):
+def test_an_intact_checkpoint_remains_whichever_write_fails(tmp_path, error, capfd):
     save(tmp_path / "0", 8, 16)
     with pytest.MonkeyPatch.context() as patch:
         operations = fail_at(patch, 0, None)
@@ -178,14 +178,14 @@ def test_whatever_write_is_the_last_one_a_whole_checkpoint_is_there(tmp_path, er
             )
             assert f"{failure}; that of step" in capfd.readouterr().err
         restored = restore(folder)
-        assert restored["progress"]["at"] in (16, 24)
-        assert_is(restored, restored["progress"]["at"])
-        assert save(folder, 32) is None  # goes on as if nothing had been
-        assert_is(restore(folder), 32)
+        assert restored["progress"]["step"] in (16, 24)
+        assert_restored(restored, restored["progress"]["step"])
+        assert save(folder, 32) is None  # works again
+        assert_restored(restore(folder), 32)
         assert not list(folder.glob("*.part"))
 
 
-def test_progress_is_kept_to_the_last_bit(tmp_path):
+def test_progress_is_restored_to_the_last_bit(tmp_path):
     rng = np.random.default_rng(0)
     values = [float(x) for x in rng.normal(size=100)] + [float("inf"), 1e-310, 0.1 + 0.2]
     checkpoints = checkpoint.Checkpoints(tmp_path)
@@ -197,7 +197,7 @@ def test_progress_is_kept_to_the_last_bit(tmp_path):
     assert json.loads((tmp_path / "1" / "progress.json").read_text())["values"] == values
 
 
-def test_arrays_are_named_by_their_place(tmp_path):
+def test_arrays_are_named_by_path(tmp_path):
     save(tmp_path, 8)
     arrays = checkpoint.safetensors.numpy.load_file(tmp_path / "8" / "weights.safetensors")
     assert set(arrays) == set(traverse_util.flatten_dict(state_of(8).params, sep="/"))

@@ -1,0 +1,101 @@
+"""Predictions as JSON Lines and as a table."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from flaxrnn.inference.predictions import Prediction
+from flaxrnn.runtime import terminal
+
+MIN_SHARE = 0.1  # of the largest attribution in a text, for a word to be highlighted
+# Backgrounds of the 256-colour palette, faint to strong, for black text.
+GREENS = (194, 157, 120, 83, 46)
+REDS = (224, 217, 210, 203, 196)
+
+
+def json_line(prediction: Prediction, top: int, explain: bool) -> str:
+    """One JSON object with the same keys for every prediction."""
+    encoded = prediction.encoded
+    label, probability = prediction.top[0] if prediction.top else (None, None)
+    content: dict[str, Any] = {
+        "index": prediction.index,
+        "label": label,
+        "probability": probability and round(probability, 6),
+        "unknown": round(encoded.unknown_fraction, 4) if prediction.top else None,
+        "words": encoded.total_words,
+        "words_read": len(encoded.spans),
+        "note": prediction.note,
+    }
+    if top > 1:
+        content["top"] = [{"label": name, "probability": round(p, 6)} for name, p in prediction.top]
+    if explain:
+        content["explanation"] = [
+            {"word": word, "weight": round(weight, 6)} for word, weight in prediction.words
+        ]
+    return json.dumps(content, ensure_ascii=False)
+
+
+class Table:
+    """A table whose column widths are known before the first prediction."""
+
+    def __init__(self, label_names: list[str], explain: bool, columns: int, colour: bool):
+        """Sets the layout.
+
+        Args:
+            label_names: Every label that may occur.
+            explain: Whether predictions have attributions, which are shown below each row.
+            columns: Width of the terminal.
+            colour: Whether to highlight words by colour, else by their attribution in brackets.
+        """
+        self._label_width = max(map(terminal.width, ["label", *label_names]))
+        self._explain, self._columns, self._colour = explain, columns, colour
+
+    def header(self) -> str:
+        """The headings, with a legend if there are attributions."""
+        last = "text"
+        if self._explain:
+            last = "green: for the label, red: against"
+            last = last if self._colour else "+ for the label, - against"
+        return self._line("index", "label", "probability", "unknown", last)
+
+    def row(self, prediction: Prediction) -> str:
+        """The lines for one prediction."""
+        index, encoded = str(prediction.index), prediction.encoded
+        note = f"({prediction.note}) " if prediction.note else ""
+        if not prediction.top:
+            return self._line(index, "-", "-", "-", note)
+        last = note if self._explain else note + encoded.text
+        unknown = f"{encoded.unknown_fraction:.2f}"
+        lines = []
+        for label, probability in prediction.top:
+            lines.append(self._line(index, label, f"{probability:.4f}", unknown, last))
+            index = unknown = last = ""
+        if self._explain:
+            lines += [*self._highlighted(prediction), ""]
+        return "\n".join(lines)
+
+    def _line(self, index: str, label: str, probability: str, unknown: str, last: str) -> str:
+        label += " " * (self._label_width - terminal.width(label))
+        start = f"{index:>6}  {label}  {probability:>11}  {unknown:>7}  "
+        return (start + terminal.fit(last, max(20, self._columns - terminal.width(start)))).rstrip()
+
+    def _highlighted(self, prediction: Prediction) -> list[str]:
+        """The text that was read, wrapped, with the words that mattered highlighted."""
+        text, words = prediction.encoded.text, prediction.words
+        largest = max(abs(weight) for _, weight in words) or 1
+        pieces, position = [], 0
+        for (begin, end), (word, weight) in zip(prediction.encoded.spans, words, strict=True):
+            shown = self._highlight(terminal.printable(word, "�"), weight, abs(weight) / largest)
+            pieces += [terminal.printable(text[position:begin]), shown]
+            position = end
+        pieces.append(terminal.printable(text[position:]))
+        return terminal.wrap("".join(pieces), self._columns, indent=8)
+
+    def _highlight(self, word: str, weight: float, share: float) -> str:
+        if share < MIN_SHARE:
+            return word
+        if not self._colour:
+            return f"{word}({weight:+.2f})"
+        shade = (GREENS if weight > 0 else REDS)[min(4, int(5 * share))]
+        return f"\x1b[30;48;5;{shade}m{word}\x1b[0m"

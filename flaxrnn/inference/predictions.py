@@ -1,0 +1,74 @@
+"""A stream of texts → a stream of predictions."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flaxrnn.inference.sources import Record
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from flaxrnn.inference.predictor import EncodedText, TextPredictor
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model predicts for one text."""
+
+    index: int  # of the text in the input, from 0
+    encoded: EncodedText
+    note: str | None  # why there is no prediction, or how much of the text was read
+    top: list[tuple[str, float]]  # likeliest labels and their probabilities; empty: no words
+    attributions: np.ndarray | None  # of the words read, float32 [n], if requested
+
+    @property
+    def words(self) -> list[tuple[str, float]]:
+        """The words read, as spelled in the text, and their attributions."""
+        words = [self.encoded.text[begin:end] for begin, end in self.encoded.spans]
+        attributions = [] if self.attributions is None else self.attributions.tolist()
+        return list(zip(words, attributions, strict=True))
+
+
+def classify(
+    predictor: TextPredictor,
+    records: Iterator[Record],
+    chunk_size: int,
+    *,
+    top: int,
+    explain: bool,
+) -> Iterator[Prediction]:
+    """Predicts the labels of all records, in order.
+
+    Args:
+        predictor: A text classifier.
+        records: Texts.
+        chunk_size: Texts to read, and hold in memory, at a time.
+        top: Number of labels per text.
+        explain: Whether to compute attributions.
+    """
+    index = itertools.count()
+    while chunk := [
+        (record.note, predictor.encode(record.text))
+        for record in itertools.islice(records, chunk_size)
+    ]:
+        not_empty = [encoded for _, encoded in chunk if encoded.total_words]
+        attributions: Iterable[np.ndarray | None] = itertools.repeat(None)
+        if explain:
+            probabilities, attributions = predictor.explain(not_empty)
+        else:
+            probabilities = predictor.probabilities(not_empty)
+        results = zip(probabilities, attributions, strict=False)
+        for note, encoded in chunk:
+            if not encoded.total_words:
+                yield Prediction(next(index), encoded, note or "no words", [], None)
+                continue
+            of_labels, of_words = next(results)
+            if (read := len(encoded.spans)) < encoded.total_words:
+                note = f"the last {read:,} of {encoded.total_words:,} words were read"
+            likeliest = (-of_labels).argsort(kind="stable")[:top]
+            best = [(predictor.label_names[i], float(of_labels[i])) for i in likeliest]
+            yield Prediction(next(index), encoded, note, best, of_words)
