@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from tensorboardX.proto.event_pb2 import Event
 
+from flaxrnn.config import parse
 from flaxrnn.data import tokenizers
 from flaxrnn.data.vocabulary import Vocabulary
 from flaxrnn.inference import predictor
@@ -49,7 +50,7 @@ def saved_workdir(folder, config, label_names, tokenizer="keras"):
     (folder / "config.json").write_text(json.dumps(config.to_dict()))
     (folder / "labels.json").write_text(json.dumps(label_names))
     Vocabulary(WORDS, tokenizers.Tokenizer(tokenizer)).save(folder / "vocabulary.json")
-    model = models.build(config.model, config.data.num_words, len(label_names))
+    model = models.build(parse(config).model, config.data.num_words, len(label_names))
     shapes = jax.eval_shape(lambda: models.init_params(model, jax.random.key(0)))
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)

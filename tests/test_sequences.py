@@ -1,11 +1,9 @@
 """Outputs per token, tags and the next token, through the loop of every model; and generation."""
 
-import functools
 import json
 import math
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import RESULT, shrink, weights
@@ -13,12 +11,8 @@ from helpers import RESULT, shrink, weights
 import flaxrnn
 from configs import language_model, reuters, tagging
 from flaxrnn import generate
-from flaxrnn.data import batching, ragged
-from flaxrnn.data.vocabulary import PAD
 from flaxrnn.datasets import brackets
 from flaxrnn.errors import ConfigError
-from flaxrnn.nn import models
-from flaxrnn.training import optimizers, steps
 
 SIZE = 1_000  # texts of the test split
 
@@ -121,117 +115,6 @@ def test_command_generates(language, capsys):
     for flag, value in (("--length", "0"), ("--temperature", "-1"), ("--seed", "-1")):
         with pytest.raises(ConfigError, match=f"{flag}: {value}"):
             generate.main([*arguments, flag, value])
-
-
-def small(target, **changes):
-    """A model, texts with a label a token, and a batch of all of them."""
-    config = tagging.get_config()
-    model = models.build({**config.model, "target": target, "hidden_size": 6, **changes}, 15, 4)
-    rng = np.random.default_rng(0)
-    lengths = np.array([9, 1, 4, 12, 4, 9, 1])
-    offsets = np.append(0, np.cumsum(lengths))
-    ids, labels = (rng.integers(low, high, offsets[-1]) for low, high in ((4, 15), (0, 4)))
-    texts = ragged.RaggedTexts(
-        ids.astype(np.int32), offsets, labels.astype(np.int32), per_token=True
-    )
-    state = steps.init_state(model, optimizers.adam(1e-3, "constant", 1), 0)
-    return model, texts, state
-
-
-def settings_of(model, buckets):
-    optimizer = optimizers.adam(1e-3, "constant", 1)
-    return {"model": model, "optimizer": optimizer, "averaging": False, "buckets": buckets}
-
-
-@pytest.mark.parametrize("target", ["tags", "next"])
-def test_step_is_on_the_mean_over_tokens_and_padding_is_invisible(target):
-    """Of the loss of each text alone; rows without weight do not count."""
-    model, texts, state = small(target, bidirectional=target == "tags")
-    batch = texts.padded(14, "post")
-    weights = np.array([1, 1, 1, 1, 1, 0, 1], np.float32)
-    step = jax.jit(functools.partial(steps.train_step, **settings_of(model, (14,))))
-    new, sums, _ = step(state, {**batch, "weights": weights})
-
-    @jax.jit
-    @jax.value_and_grad
-    def loss_alone(params, ids, labels):
-        logits = models.logits(model, params, ids[None], jnp.array([len(ids)]))[0]
-        return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1).sum()
-
-    total, count = 0.0, 0
-    gradient = jax.tree.map(jnp.zeros_like, state.params)
-    rows = zip(texts.texts(), np.split(texts.labels, texts.offsets[1:-1]), weights, strict=True)
-    for ids, labels, weight in rows:
-        labels = labels if target == "tags" else np.append(ids[1:], PAD)
-        if weight:
-            loss, grads = loss_alone(state.params, ids, labels)
-            total, count = total + float(loss), count + len(ids)
-            gradient = jax.tree.map(jnp.add, gradient, grads)
-    assert sums["weight"] == count == 31
-    np.testing.assert_allclose(sums["loss"], total, rtol=1e-5)
-    jax.tree.map(  # Adam's first moment
-        lambda g, m: np.testing.assert_allclose(m * 10, g / count, rtol=1e-3, atol=1e-6),
-        gradient,
-        new.opt_state[0].mu,
-    )
-
-
-@pytest.mark.parametrize("target", ["tags", "next"])
-def test_every_token_is_judged_once_on_any_devices(target):
-    model, texts, state = small(target)
-    arrays = jax.tree.map(jnp.array, texts.padded(12, "post"))
-    batches = batching.batches(np.arange(7), texts.lengths, (6, 12), 3)
-    assert {batch.bucket for batch in batches} == {0, 1}
-    results = []
-    for devices in (1, 2):
-        mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), ("data",))
-        lie = (mesh, jax.sharding.PartitionSpec())
-        evaluate = functools.partial(steps.evaluate, model=model, buckets=(6, 12))
-        train = functools.partial(steps.train_steps, **settings_of(model, (12,)))
-        (chunk,) = batching.group_batches(batches, 3, steps=4, devices=devices)
-        sums, found = steps.in_parallel(evaluate, *lie, donate=False)(state.params, arrays, chunk)
-        assert found == {}
-        chunk = chunk._replace(buckets=0 * chunk.buckets)
-        new, _ = steps.in_parallel(train, *lie, donate=False)(state, arrays, chunk)
-        assert int(new.step) == len(batches) == 3
-        results.append((sums, new.params))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-5), *results)
-    sums, _ = results[0]
-    assert sums["weight"] == len(texts.ids)
-    if target == "tags":
-        np.testing.assert_array_equal(
-            sums["confusion"].sum(axis=1), np.bincount(texts.labels, minlength=4)
-        )
-        assert jnp.trace(sums["confusion"]) == sums["hits"]
-    else:
-        hits, support, predicted = np.asarray(sums["counts"])
-        want = np.bincount(texts.ids, minlength=15) - np.bincount(
-            texts.ids[texts.offsets[:-1]], minlength=15
-        )
-        want[PAD] = len(texts)  # the ends
-        np.testing.assert_array_equal(support, want)
-        assert hits.sum() == sums["hits"]
-        assert predicted.sum() == sums["weight"]
-
-
-def test_keras_users_are_told_that_labels_are_of_tokens():
-    with pytest.raises(ConfigError, match="task: 'brackets' has one label per token"):
-        flaxrnn.load_data("brackets")
-
-
-def test_labels_of_tokens_stay_with_them():
-    texts = small("tags")[1]
-    rows = texts.texts()
-    labels = np.split(texts.labels, texts.offsets[1:-1])
-    cut = (texts + texts).clip(15, 5).take(np.array([8, 3, 0]))
-    assert len(cut) == 3
-    np.testing.assert_array_equal(cut.labels, np.concatenate([labels[i][-5:] for i in (1, 3, 0)]))
-    for padding, side in (("post", slice(0, 5)), ("pre", slice(2, 7))):
-        padded = cut.padded(7, padding)
-        assert padded["labels"].shape == (3, 7)
-        np.testing.assert_array_equal(padded["labels"][1, side], labels[3][-5:])
-        np.testing.assert_array_equal(padded["tokens"][1, side], rows[3][-5:])
-        assert padded["labels"].sum() == cut.labels.sum()
 
 
 def test_streamed_and_resident_tags_give_the_same_bits(tmp_path, monkeypatch):

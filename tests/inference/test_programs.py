@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from configs import language_model
+from flaxrnn.config import parse
 from flaxrnn.data.vocabulary import FIRST_WORD, PAD
 from flaxrnn.inference import programs
 from flaxrnn.nn import models
@@ -12,8 +13,9 @@ from flaxrnn.nn import models
 
 def sharp_model(vocabulary_size, **changes):
     """A language model and parameters that make its distribution far from uniform."""
-    settings = {**language_model.get_config().model, **changes}
-    model = models.build(settings, vocabulary_size, 0)
+    config = language_model.get_config()
+    config.model.update(changes)
+    model = models.build(parse(config).model, vocabulary_size, 0)
     params = jax.tree.map(lambda p: 4 * p, models.init_params(model, jax.random.key(0)))
     return model, params
 

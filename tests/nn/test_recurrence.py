@@ -1,5 +1,6 @@
 import functools
 
+import flax.linen
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -264,6 +265,65 @@ def test_padding_gets_no_gradient_and_may_hold_anything(cell):
     )
 
 
+@pytest.mark.parametrize("implementation", recurrence.IMPLEMENTATIONS)
+def test_lstm_equals_that_of_flax(implementation):
+    """Outputs, carry and gradients, with the same weights."""
+    rng = np.random.default_rng(0)
+    x = jnp.array(rng.normal(size=(B, T, D)), jnp.float32)
+    lengths = jnp.array([7, 1, 4, 6])
+    ours = nn.LSTM(H, implementation=implementation)
+    params = ours.init(jax.random.key(0), x)["params"]
+    params = jax.tree.map(lambda p: p + 0.2 * rng.normal(size=p.shape).astype("f"), params)
+    theirs = flax.linen.RNN(flax.linen.OptimizedLSTMCell(H))
+
+    def as_flax(params):
+        split = {name: jnp.split(array, 4, axis=-1) for name, array in params.items()}
+        cell = {}
+        for k, gate in enumerate("ifgo"):
+            cell[f"i{gate}"] = {"kernel": split["kernel"][k]}
+            cell[f"h{gate}"] = {"kernel": split["recurrent_kernel"][k], "bias": split["bias"][k]}
+        return {"cell": cell}
+
+    def score(outputs, carry):
+        mask = jnp.arange(T)[None, :, None] < lengths[:, None, None]
+        outputs = jnp.where(mask, outputs, 0)
+        return (outputs**2).sum() + sum((c**3).sum() for c in carry), (outputs, carry)
+
+    def run_ours(params, x):
+        return score(*ours.apply({"params": params}, x, lengths))
+
+    def run_theirs(params, x):
+        variables = {"params": as_flax(params)}
+        carry, outputs = theirs.apply(variables, x, seq_lengths=lengths, return_carry=True)
+        return score(outputs, carry)
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        jax.grad(run_ours, argnums=(0, 1), has_aux=True)(params, x),
+        jax.grad(run_theirs, argnums=(0, 1), has_aux=True)(params, x),
+    )
+
+
+@pytest.mark.parametrize("cell", cells.CELLS.values())
+def test_hand_written_backward_equals_the_gradient_of_pointwise(cell):
+    rng = np.random.default_rng(0)
+    draw = lambda width: jnp.array(rng.normal(size=(B, width)), jnp.float32)  # noqa: E731
+    carry = tuple(draw(H) for _ in range(cell.num_states))
+    d_carry = tuple(draw(H) for _ in range(cell.num_states))
+    z, u = draw(cell.num_gates * H), draw(cell.num_gates * H)
+    _, residuals = cell.forward(carry, z, u)
+    _, gradients = jax.vjp(cell.pointwise, carry, z, u)
+    want_carry, want_z, want_u = gradients(d_carry)
+    got_carry, got_z, got_u = cell.backward(d_carry, residuals)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+        (got_carry, got_z, got_u),
+        (want_carry, want_z, want_u),
+    )
+    if cell.shared_gradient:
+        np.testing.assert_array_equal(want_z, want_u)
+
+
 def test_initial_values_are_those_of_keras():
     params = nn.LSTM(50).init(jax.random.key(0), jnp.zeros((1, 2, 40)))["params"]
     limit = np.sqrt(6 / (40 + 200))
@@ -298,7 +358,18 @@ def test_a_layer_of_ones_own_is_found_by_its_module(tmp_path, monkeypatch):
     layer = cells.get_cell("own_cell:Plain")
     assert issubclass(layer, recurrence.Recurrent)
     assert layer is cells.get_cell("own_cell:Plain")
+    (tmp_path / "wrong_cell.py").write_text(
+        "from flaxrnn.nn import Recurrent\n"
+        "class Wide(Recurrent):\n"
+        "    num_gates = 2\n"
+        "    pointwise = staticmethod(lambda carry, z, u: (z + u,))\n"
+        "class Bare(Recurrent):\n"
+        "    num_gates = 1\n"
+        "    pointwise = staticmethod(lambda carry, z, u: z + carry)\n"
+    )
     for name, problem in [
+        ("wrong_cell:Wide", "wrong_cell:Wide: pointwise must return a tuple of 1 arrays"),
+        ("wrong_cell:Bare", "wrong_cell:Bare: pointwise fails: "),
         ("nowhere:Plain", "nowhere cannot be imported: No module named 'nowhere'"),
         ("broken_cell:Plain", "broken_cell cannot be imported: division by zero"),
         ("own_cell:Other", "own_cell has no subclass of Recurrent named 'Other'"),

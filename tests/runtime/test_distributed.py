@@ -22,6 +22,7 @@ from configs import imdb
 from flaxrnn.data import batching, corpora
 from flaxrnn.nn import models
 from flaxrnn.runtime import distributed
+from flaxrnn.config import parse
 from flaxrnn.training import optimizers, steps, trainer
 
 folder, memory, *flags = sys.argv[1:]
@@ -34,20 +35,20 @@ training_data = batching.prepare_data(
     corpus, num_words=200, maxlen=30, padding="post", max_padding=0.1, validation="train",
     validation_fraction=0.1,
 )
-model = models.build(config.model, 200, 46)
-optimizer = optimizers.adam(1e-3, "constant", 1)
+model = models.build(parse(config).model, 200, 46)
+optimizer = optimizers.adam(1e-3)
 trainer.STEPS_PER_DISPATCH = 1
 train = trainer.Trainer(
     training_data, model, optimizer, averaging=True, batch_size=64, eval_batch_size=100,
     device_memory=float(memory), seed=0,
 )
-state = train.place(jax.tree.map(jax.numpy.copy, steps.init_state(model, optimizer, 0)))
+state = train.replicate(jax.tree.map(jax.numpy.copy, steps.init_state(model, optimizer, 0)))
 train.compile(state)
 losses = []
 for state, sums in itertools.islice(train.epoch(state, 1), 50):
     losses.append(float(sums["loss"]))
 sums, found = train.evaluate(state.average, "test")
-counts = sums["confusion"].sum(axis=1)
+counts = sums["class_counts"].sum(axis=1)
 if distributed.is_primary():
     print(json.dumps({
         "devices": jax.device_count(), "losses": losses, "counts": list(counts),
