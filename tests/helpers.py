@@ -1,10 +1,16 @@
 """What several test files share."""
 
+import csv
 import functools
+import io
+import itertools
 import json
 import struct
 import subprocess
 import sys
+import tarfile
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import jax
@@ -12,7 +18,7 @@ import numpy as np
 from tensorboardX.proto.event_pb2 import Event
 
 from flaxrnn.config import parse
-from flaxrnn.data import tokenizers
+from flaxrnn.data import corpora, tokenizers
 from flaxrnn.data.vocabulary import Vocabulary
 from flaxrnn.inference import predictor
 from flaxrnn.nn import models
@@ -147,3 +153,83 @@ def events(folder):
             found.append(Event.FromString(content[12 : 12 + length]))
             content = content[16 + length :]
     return found
+
+
+# Archives and servers of them
+
+
+def write_archive(path, members):
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+
+def serve(content, announced=None):
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", str(announced or len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+# Texts of the user's own
+
+
+ROWS = [
+    (f"{a} {b}", "up" if a == "good" else "down") for a in ("good", "bad") for b in "abcdefghij"
+]
+THINGS = ["영화", "음식", "서비스", "배우", "음악", "이야기", "화면", "자막"]
+WHERE = ["어제 본", "이번에 만난", "친구와 함께한", "기대했던", "처음 접한", "소문난"]
+SAYS = {
+    "긍정": ["정말 훌륭했어요", "최고였습니다!", "아주 좋았다", "또 만나고 싶어요"],
+    "부정": ["너무 지루했어요", "최악이었습니다…", "정말 별로였다", "돈이 아까워요"],
+    "중립": ["그저 그랬어요", "보통이었습니다.", "나쁘지는 않다", "딱히 할 말이 없어요"],
+}
+
+
+def korean(n=360):
+    """Texts in three classes, one in ten of which is said in no other text's words."""
+    rng = np.random.default_rng(0)
+    rows = [
+        (f"{where} {thing}, {what}", label)
+        for label, says in SAYS.items()
+        for where, thing, what in itertools.product(WHERE, THINGS, says)
+    ]
+    return [rows[i] for i in rng.permutation(len(rows))[:n]]
+
+
+def write_csv(path, rows, header=("text", "label"), encoding="utf-8", **options):
+    with path.open("w", encoding=encoding, newline="") as file:
+        csv.writer(file, **options).writerows([header, *rows])
+    return path
+
+
+def load_custom(path, tmp_path, tokenizer="words", num_words=500, **fields):
+    texts = corpora.CustomTexts(str(path), **fields)
+    folder = str(tmp_path / "data")
+    return corpora.load_corpus(
+        "text", data_dir=folder, tokenizer=tokenizer, num_words=num_words, custom=texts
+    )
+
+
+def texts_of(split, corpus):
+    return [corpus.vocabulary.decode(ids) for ids in split.texts()]
+
+
+def everything(corpus):
+    """Decoded text and class of every example, in no order."""
+    return sorted(
+        (shown, corpus.label_names[label])
+        for split in (corpus.train, corpus.test)
+        for shown, label in zip(texts_of(split, corpus), split.labels, strict=True)
+    )

@@ -91,7 +91,7 @@ class Vocabulary:
             if "tokenizer" in content:  # older runs had only Keras' tokenizer
                 kind, model = content["tokenizer"]["kind"], content["tokenizer"]["model"]
                 if kind not in ("keras", *TOKENIZERS):
-                    raise ValueError(f"no tokenizer is called {kind!r}")
+                    raise ValueError(f"unknown tokenizer {kind!r}")
                 tokenizer = Tokenizer(kind, base64.b64decode(model))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise WorkdirError(f"{path}: no readable vocabulary ({error})") from None

@@ -156,7 +156,7 @@ def _prepare_without_archive(
     name: str, make_builder: _MakeBuilder, manual: Path
 ) -> tfds.core.DatasetBuilder:
     """Prepares a dataset whose builder finds its own data, perhaps in the manual directory."""
-    features = make_builder().info.features or {}
+    features = dict(make_builder().info.features or {})
     for feature, kind in _FEATURES.items():
         if not isinstance(features.get(feature), kind):
             raise DataError(
@@ -176,6 +176,8 @@ def _builder(
     cls: type[tfds.core.GeneratorBasedBuilder], root: Path, config: str | None = None
 ) -> tfds.core.DatasetBuilder:
     """A builder whose dataset is either not prepared or, if flaxrnn prepared it, not damaged."""
+    if config is None and cls.BUILDER_CONFIGS:
+        config = cls.default_builder_config.name
     folder = root.joinpath(*filter(None, (cls.name, config, str(cls.VERSION))))
     sealed = (folder / files.CHECKSUMS).exists()  # others may have prepared it
     try:

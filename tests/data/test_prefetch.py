@@ -17,11 +17,8 @@ def training_data():
     return batching.TrainingData(texts, texts.lengths, "post", (12, 30), rows)
 
 
-def chunks():
-    found = training_data()
-    batches = batching.epoch_batches(
-        np.arange(40), found.lengths, found.buckets, 4, seed=0, epoch=1
-    )
+def groups():
+    batches = training_data().epoch_batches(4, seed=0, epoch=1)
     return list(batching.group_batches(batches, 4, steps=3))
 
 
@@ -35,18 +32,18 @@ def test_streamed_rows_are_the_resident_ones(padding):
     )
     assert resident.resident
     assert not streamed.resident
-    for (texts, chunk), (part, local) in zip(resident(chunks()), streamed(chunks()), strict=True):
-        assert part["tokens"].shape == (chunk.rows.size, 30)
+    for (texts, group), (part, local) in zip(resident(groups()), streamed(groups()), strict=True):
+        assert part["tokens"].shape == (group.rows.size, 30)
         assert part["tokens"].dtype == np.uint16
         for name in ("tokens", "lengths", "labels"):
             assert len(part[name].addressable_shards) == mesh.size
             for columns, shard in zip(([0, 1], [2, 3]), part[name].addressable_shards, strict=True):
                 np.testing.assert_array_equal(
-                    np.asarray(texts[name])[chunk.rows[:, columns]],
+                    np.asarray(texts[name])[group.rows[:, columns]],
                     np.asarray(shard.data)[local.rows[:, columns]],
                 )
         for name in ("weights", "buckets", "used"):
-            np.testing.assert_array_equal(getattr(chunk, name), getattr(local, name))
+            np.testing.assert_array_equal(getattr(group, name), getattr(local, name))
 
 
 def test_texts_are_sent_ahead_of_their_use():

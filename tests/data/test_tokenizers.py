@@ -1,10 +1,18 @@
+import sys
+import unicodedata
+
 import pytest
-from flaxrnn.text import Vocabulary
+from helpers import korean
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flaxrnn.data import tokenizers
-from flaxrnn.errors import DataError, WorkdirError
+from flaxrnn.data.vocabulary import FIRST_WORD, UNKNOWN, Vocabulary
+from flaxrnn.errors import ConfigError, DataError
+
+SUBWORDS = tokenizers.Tokenizer.learn(
+    ["a banana, an ananas", "바나나 한 개", "what a joy"] * 30, 40
+)
 
 
 def test_tokenize_follows_keras():
@@ -17,45 +25,38 @@ def test_tokenize_follows_keras():
     assert tokenizers.tokenize("a\u00a0b c\rd") == ["a\u00a0b", "c\rd"]
 
 
-def test_vocabulary_ranks_by_frequency_then_first_appearance():
-    vocabulary = Vocabulary.build([["b", "a", "c"], ["c", "a"], ["c"]])
-    assert vocabulary.words == ["c", "a", "b"]
-    assert vocabulary.encode(["c", "a", "b", "new"]) == [1, 4, 5, 6, 2]
+def test_words_of_any_script():
+    assert tokenizers.words("It\u2019s GOOD,\u3000“정말”　좋다。\u200b¡Sí! 5€") == [
+        "it's", "good", "정말", "좋다", "sí", "5",
+    ]  # fmt: skip
+    assert tokenizers.words("좋아요😍❤️굿") == ["좋아요", "😍", "❤", "굿"]
+    assert tokenizers.words("हिन्दी\u00a0में") == ["हिन्दी", "में"]
+    assert tokenizers.words(unicodedata.normalize("NFD", "한국")) == ["한국"]
+    assert tokenizers.Tokenizer("characters")(" 가  A\n!") == ["가", " ", "a", " ", "!"]
+    assert tokenizers.words("\n …") == tokenizers.Tokenizer("characters")("\n ") == []
 
 
-def test_limit_keeps_the_ids_below_num_words():
-    vocabulary = Vocabulary(["c", "a", "b"]).limit(6)
-    assert vocabulary.encode(["c", "a", "b"]) == [1, 4, 5, 2]
+def test_subwords_share_pieces_and_stay_within_the_vocabulary():
+    texts = [row for row, _ in korean()]
+    tokenizer = tokenizers.Tokenizer.learn(texts, 150)
+    vocabulary = Vocabulary.build(map(tokenizer, texts), tokenizer)
+    assert 60 < len(vocabulary) <= 150 - FIRST_WORD
+    assert "".join(tokenizer("최고였어요")).removeprefix("▁") == "최고였어요"
+    assert UNKNOWN not in vocabulary.encode(tokenizer("최고였어요"))  # not a word of any text
+    assert tokenizer("") == []
+    assert tokenizers.Tokenizer.learn(texts, 150) == tokenizer
+    with pytest.raises(DataError, match=r"data\.num_words: 20 is too few .* at least \d+"):
+        tokenizers.Tokenizer.learn(texts, 20)
+    needed = [row for row, _ in korean(40)]
+    with pytest.raises(DataError) as caught:
+        tokenizers.Tokenizer.learn(needed, 20)
+    tokenizers.Tokenizer.learn(needed, int(str(caught.value).split()[-1]))
 
 
-def test_decode_reverses_encode():
-    vocabulary = Vocabulary(["c", "a", "b"])
-    assert vocabulary.decode([0, 0, *vocabulary.encode(["b", "new", "c"])]) == "b ? c"
-
-
-def test_empty_texts_build_no_vocabulary():
-    with pytest.raises(DataError, match="empty"):
-        Vocabulary.build([[], []])
-
-
-def test_save_and_load_keep_odd_words(tmp_path):
-    words = ["평", "a\u2028b", "x\ry", "\x85"]
-    Vocabulary(words).save(tmp_path / "v.json")
-    assert Vocabulary.load(tmp_path / "v.json").words == words
-
-
-@pytest.mark.parametrize("content", [None, "", "{", "[]", '{"other": 1}'])
-def test_load_refuses_what_is_no_vocabulary(tmp_path, content):
-    path = tmp_path / "v.json"
-    if content is not None:
-        path.write_text(content)
-    with pytest.raises(WorkdirError, match="no readable vocabulary"):
-        Vocabulary.load(path)
-
-
-SUBWORDS = tokenizers.Tokenizer.learn(
-    ["a banana, an ananas", "바나나 한 개", "what a joy"] * 30, 40
-)
+def test_subword_without_sentencepiece_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    with pytest.raises(ConfigError, match=r"pip install 'flaxrnn\[subword\]'"):
+        tokenizers.Tokenizer.learn(["a b"], 50)
 
 
 @given(st.text())
