@@ -62,7 +62,7 @@ def test_language_model_comes_near_what_is_possible(language):
     page = (workdir / "report.html").read_text("utf-8")
     assert f"{tokens:,} tokens" in page
     assert "<h2>Training</h2>" in page
-    for title in ("Classes", "Confusion", "The most confident mistakes"):
+    for title in ("Classes", "Confusion", "Most confident mistakes"):
         assert f"<h2>{title}</h2>" not in page
 
 

@@ -1,1 +1,1 @@
-"""What a run shows and leaves behind."""
+"""What a run prints and writes: progress, metrics, the result and its page."""

@@ -62,7 +62,7 @@ def outcome(result: Mapping[str, Any], page: Path) -> str:
 def _metrics(
     record: Mapping[str, Any],
     split: str,
-    metrics: Iterable[metrics.Metric],
+    shown: Iterable[metrics.Metric],
     separator: str = " ",
 ) -> str:
-    return separator.join(f"{metric.title} {metric.show(record, split)}" for metric in metrics)
+    return separator.join(f"{metric.title} {metric.show(record, split)}" for metric in shown)

@@ -143,14 +143,12 @@ def save(figure: Figure, path: Path) -> None:
         figure.savefig(path, dpi=110)
 
 
-def _curves(history: list[dict[str, Any]], best: int, metrics: list[metrics.Metric]) -> Figure:
+def _curves(history: list[dict[str, Any]], best: int, panels: list[metrics.Metric]) -> Figure:
     """One panel per metric, side by side."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5 * len(metrics), 3.4), layout="constrained")
-    for axes, metric in zip(
-        figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True
-    ):
+    figure = Figure(figsize=(5 * len(panels), 3.4), layout="constrained")
+    for axes, metric in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         _draw(axes, history, best, metric)
     return figure
 

@@ -50,7 +50,7 @@ def build(
         "parameters": sum(np.size(leaf) for leaf in jax.tree.leaves(params)),
         "epochs": epochs,
         "best_epoch": best,
-        **{f"val_{name}": kept[f"val_{name}"] for name in metrics.means(sums)},
+        **{f"val_{metric.name}": metric.value(kept, "val") for metric in metrics.per_epoch()},
         **{f"test_{name}": score for name, score in metrics.scores(sums, class_scores).items()},
         "test_examples": int(sums["count"]),
         "skipped_steps": sum(row["skipped_steps"] for row in history),

@@ -1,0 +1,60 @@
+"""The content of result.json."""
+
+import math
+
+import numpy as np
+import pytest
+from helpers import RESULT, finished_run
+
+from configs import reuters
+from flaxrnn.config import parse
+from flaxrnn.data import batching, ragged
+from flaxrnn.reporting import result
+from flaxrnn.training import metrics
+
+
+def build(history, restore_best=True):
+    config = reuters.get_config()
+    config.train.restore_best = restore_best
+    ids, offsets = np.ones(11, np.int32), np.array([0, 2, 5, 8, 11])
+    texts = ragged.RaggedTexts(ids, offsets, np.array([0, 1, 0, 1], np.int32))
+    rows = {"train": np.array([0, 1]), "test": np.array([2, 3])}
+    return result.build(
+        config=parse(config),
+        corpus={"dataset": "reuters/1.0.0", "data_source": "real"},
+        history=history,
+        sums={"loss": 3.0, "accuracy": 1.0, "top3": 2.0, "count": 2.0},
+        class_scores=metrics.class_scores(*np.array([[1, 0], [1, 1], [2, 0]])),
+        seconds={"train": 7.0, "total": 9.0},
+        params={"kernel": np.zeros((2, 3)), "bias": np.zeros(3)},
+        training_data=batching.TrainingData(texts, texts.lengths, "post", (3,), rows),
+        resident=True,
+    )
+
+
+def test_metrics_speed_and_size():
+    _, history, _ = finished_run(epochs=7)
+    found = build(history)
+    assert set(found) == RESULT
+    assert (found["epochs"], found["best_epoch"]) == (7, 4)
+    assert found["val_loss"] == history[3]["val_loss"]
+    assert found["val_accuracy"] == history[3]["val_accuracy"]
+    assert (found["test_loss"], found["test_accuracy"]) == (1.5, 0.5)
+    assert found["test_macro_f1"] == pytest.approx((2 / 3 + 0) / 2)
+    assert (found["test_examples"], found["parameters"]) == (2, 9)
+    assert found["train_examples_per_second"] == 2 * 7 / 7.0
+    assert found["train_tokens_per_second"] == 5 * 7 / 7.0
+
+
+def test_validation_is_that_of_the_kept_weights():
+    _, history, _ = finished_run(epochs=7)
+    assert build(history, restore_best=False)["val_loss"] == history[6]["val_loss"]
+
+
+def test_run_begun_before_a_metric_was_added_can_be_finished(monkeypatch):
+    top3 = metrics.Metric("top3", "top-3 accuracy", lambda *_: 0)
+    monkeypatch.setitem(metrics.METRICS, "top3", top3)
+    _, history, _ = finished_run(epochs=7)
+    found = build(history)
+    assert math.isnan(found["val_top3"])
+    assert found["test_top3"] == 1.0
