@@ -1,1 +1,1 @@
-"""Commands that measure, and the results they left."""
+"""Commands that measure flaxrnn; their result files are in results/."""

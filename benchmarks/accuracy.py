@@ -1,10 +1,10 @@
-"""Trains a config with several seeds and keeps mean and spread of its accuracy.
+"""Trains a config with several seeds and records the mean and spread of its accuracy.
 
     python -m benchmarks.accuracy configs/reuters.py --seeds 5
     python -m benchmarks.accuracy configs/imdb.py:keras --seeds 3
 
-Writes benchmarks/results/accuracy-CONFIG.json. Runs go to runs/accuracy/, and one that was
-interrupted is continued there, so the command can be started again.
+Writes benchmarks/results/accuracy-CONFIG.json. Runs are kept in runs/accuracy/; started again, the
+command resumes one that was interrupted.
 """
 
 import argparse
@@ -20,10 +20,10 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> None:
-    """Trains every seed, then writes the result file."""
+    """Trains every seed and writes the result file."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("config", help="configs/NAME.py or configs/NAME.py:VARIANT")
-    parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 on")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds, starting at 0")
     parser.add_argument("--runs", type=Path, default=Path("runs/accuracy"), help="workdirs")
     arguments = parser.parse_args()
 

@@ -1,12 +1,12 @@
-"""Kills training runs at random moments, and damages checkpoints, many times.
+"""Kills training runs at random times and corrupts checkpoints, many times over.
 
     python -m benchmarks.faults
     python -m benchmarks.faults --kills 10 --corruptions 50
 
-Needs the real corpora. Every run is killed once, at a moment drawn from the whole of it, from its
-first instruction to its last, and started again with the same command; what it ends with is
-compared, bit for bit, with a run that was left alone. Every corruption hits the newest of two
-checkpoints of such a run. Writes benchmarks/results/faults.json.
+Needs the real corpora. Each run is killed once, at a random time between its start and its end, and
+started again with the same command; its final state is compared bitwise with that of an
+uninterrupted run. Each corruption damages the newer of the two checkpoints of a run. Writes
+benchmarks/results/faults.json.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from benchmarks import throughput
 from flaxrnn.errors import WorkdirError
 from flaxrnn.training import checkpoint
 
-CLOCKS = ("seconds", "train_examples_per_second")
+TIMINGS = ("seconds", "train_examples_per_second")  # differ between equal runs
 FLAGS = {  # short runs with many checkpoints
     "reuters": [
         "--config=configs/reuters.py",
@@ -56,8 +56,8 @@ def start(flags: list[str], workdir: Path) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
-def outcome(workdir: Path) -> dict[str, Any]:
-    """What a run ended with, but for its clocks: state, weights, history, result."""
+def final_state(workdir: Path) -> dict[str, Any]:
+    """All that a finished run is compared by: state, weights, history and result, without times."""
     newest = max((workdir / "checkpoints").iterdir(), key=lambda path: int(path.name))
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     result = json.loads((workdir / "result.json").read_text())
@@ -65,7 +65,7 @@ def outcome(workdir: Path) -> dict[str, Any]:
         "state": (newest / "state.safetensors").read_bytes(),
         "weights": (newest / "weights.safetensors").read_bytes(),
         "history": [
-            {name: value for name, value in json.loads(line).items() if name not in CLOCKS}
+            {name: value for name, value in json.loads(line).items() if name not in TIMINGS}
             for line in lines
         ],
         "result": {name: result[name] for name in ("test_loss", "test_accuracy", "best_epoch")},
@@ -73,17 +73,21 @@ def outcome(workdir: Path) -> dict[str, Any]:
 
 
 def finish(flags: list[str], workdir: Path) -> float:
-    """Lets a run come to its end; the seconds that it took."""
-    began = time.perf_counter()
+    """Runs to the end and returns the seconds it took."""
+    start_time = time.perf_counter()
     process = start(flags, workdir)
     _, errors = process.communicate()
     if process.returncode:
-        raise RuntimeError(f"{workdir} ended with {process.returncode}: {errors}")
-    return time.perf_counter() - began
+        raise RuntimeError(f"{workdir}: exit code {process.returncode}: {errors}")
+    return time.perf_counter() - start_time
 
 
 def interrupt(flags: list[str], workdir: Path, seconds: float, number: int) -> str:
-    """Sends a run a signal after a while, and lets it go on; where it was: its newest step."""
+    """Sends a run a signal after some seconds, then resumes it to the end.
+
+    Returns:
+        The step of the checkpoint it resumed from, or "none".
+    """
     process = start(flags, workdir)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(seconds)
@@ -95,23 +99,23 @@ def interrupt(flags: list[str], workdir: Path, seconds: float, number: int) -> s
 
 
 def corrupt(path: Path, random: random.Random) -> str:
-    """Flips a bit of a file, cuts it, or deletes it."""
+    """Flips a bit of a file, truncates it or deletes it; returns which."""
     content = bytearray(path.read_bytes())
-    kind = random.choice(("flip", "cut", "delete"))
+    kind = random.choice(("flip", "truncate", "delete"))
     if kind == "flip":
         content[random.randrange(len(content))] ^= 1 << random.randrange(8)
-    elif kind == "cut":
+    elif kind == "truncate":
         del content[random.randrange(len(content)) :]
     path.unlink() if kind == "delete" else path.write_bytes(content)
     return kind
 
 
 def corruptions(folder: Path, count: int, random: random.Random) -> dict[str, int]:
-    """Corrupts the newest checkpoint of a run, file after file, and looks what comes back."""
+    """Corrupts the newest checkpoint of a run, one file at a time; counts the outcomes."""
     steps = sorted(int(path.name) for path in folder.iterdir())
     names = sorted(path.name for path in (folder / str(steps[-1])).iterdir())
-    right = {step: _contents(folder / str(step)) for step in steps}
-    seen: collections.Counter[str] = collections.Counter()
+    intact = {step: _contents(folder / str(step)) for step in steps}
+    outcomes: collections.Counter[str] = collections.Counter()
     for i in range(count):
         with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stderr(io.StringIO()):
             copy = Path(scratch) / "checkpoints"
@@ -122,16 +126,16 @@ def corruptions(folder: Path, count: int, random: random.Random) -> dict[str, in
             try:
                 restored = checkpoints.restore()
             except WorkdirError as error:
-                seen["refused" if name in str(error) else "wrong"] += 1
+                outcomes["refused" if name in str(error) else "wrong"] += 1
                 continue
             finally:
                 checkpoints.close()
             kept = steps[-2] if (copy / f"{steps[-1]}.damaged").exists() else steps[-1]
-            same = _contents(copy / str(kept)) == right[kept]
-            same &= restored["progress"] == json.loads(right[kept]["progress.json"])
-            what = "refused, the one before used" if kept == steps[-2] else "harmless"
-            seen[what if same else "wrong"] += 1
-    return dict(seen)
+            same = _contents(copy / str(kept)) == intact[kept]
+            same &= restored["progress"] == json.loads(intact[kept]["progress.json"])
+            outcome = "refused, previous one used" if kept == steps[-2] else "harmless"
+            outcomes[outcome if same else "wrong"] += 1
+    return dict(outcomes)
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
@@ -139,9 +143,9 @@ def _contents(folder: Path) -> dict[str, bytes]:
 
 
 def main() -> None:
-    """Kills and corrupts."""
+    """Kills runs, corrupts checkpoints and writes the result file."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--kills", type=int, default=50, help="runs sent SIGKILL")
     parser.add_argument("--terminations", type=int, default=10, help="runs sent SIGTERM or SIGINT")
     parser.add_argument("--corruptions", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
@@ -150,40 +154,39 @@ def main() -> None:
     signals = [signal.SIGKILL] * arguments.kills
     signals += [draw.choice((signal.SIGTERM, signal.SIGINT)) for _ in range(arguments.terminations)]
     trials: list[dict[str, Any]] = []
-    damage = {}
+    uninterrupted, seconds, corrupted = {}, {}, {}
     with tempfile.TemporaryDirectory() as scratch:
-        alone, seconds = {}, {}
         for task, flags in FLAGS.items():
             workdir = Path(scratch) / task
             finish(flags, workdir)  # compiles
             shutil.rmtree(workdir)
             seconds[task] = finish(flags, workdir)
-            alone[task] = outcome(workdir)
-            damage[task] = corruptions(
+            uninterrupted[task] = final_state(workdir)
+            corrupted[task] = corruptions(
                 workdir / "checkpoints", arguments.corruptions // len(FLAGS), draw
             )
-            print(f"{task}: {seconds[task]:.1f} s a run; corruptions {damage[task]}", flush=True)
+            print(f"{task}: {seconds[task]:.1f} s per run; corruptions {corrupted[task]}")
         for i, number in enumerate(signals):
             task = list(FLAGS)[i % len(FLAGS)]
             workdir, after = Path(scratch) / str(i), draw.uniform(0, seconds[task])
             step = interrupt(FLAGS[task], workdir, after, number)
-            same = outcome(workdir) == alone[task]
+            same = final_state(workdir) == uninterrupted[task]
             trials.append(
                 {"task": task, "signal": number.name, "after_s": after, "step": step, "same": same}
             )
             print(f"{i + 1:3} {number.name} {task} after {after:.1f} s, step {step}: {same}")
             shutil.rmtree(workdir)
     counts = {
-        kind: [sum(trial["same"] for trial in some), len(some)]
+        kind: {"same": sum(same), "runs": len(same)}
         for kind in sorted({trial["signal"] for trial in trials})
-        if (some := [trial for trial in trials if trial["signal"] == kind])
+        if (same := [trial["same"] for trial in trials if trial["signal"] == kind])
     }
-    print(f"bitwise the same, of all: {counts}; corruptions: {damage}")
+    print(f"bitwise the same: {counts}; corruptions: {corrupted}")
     record = {
         **throughput.provenance(),
-        "same_of_all": counts,
-        "corruptions": damage,
-        "seconds_a_run": seconds,
+        "same": counts,
+        "corruptions": corrupted,
+        "seconds_per_run": seconds,
         "trials": trials,
     }
     path = throughput.RESULTS / "faults.json"

@@ -1,10 +1,11 @@
-"""Says where a training step's time goes, on CPU, from a trace of the compiled program.
+"""Attributes the time of a training step on CPU to its parts, from a trace of the compiled program.
 
     python -m benchmarks.profile
 
-Prints a table a model, for each of the devices' mean: forward, backward and what comes after.
-Writes benchmarks/results/profile-cpu.json. Products run on one thread a device here, so that the
-trace shows them whole; a traced step is slower than one alone, hence shares and not times.
+Prints one table per model: the share of each layer, forward and backward, averaged over the
+devices. Writes benchmarks/results/profile-cpu.json. Matrix products run on one thread per device
+here, so that the trace records each of them whole. Tracing slows a step down: read shares, not
+times.
 """
 
 import collections
@@ -18,41 +19,42 @@ os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
 
 import jax
 
-from benchmarks import peers, throughput
+from benchmarks import baselines, throughput
+from benchmarks.cases import Case
 
-CASES = [case for case in throughput.OWN if case[-1] == "train"]
+CASES = [case for case in throughput.CHAPTER if case.mode == "train"]
 DISPATCHES = 4
 RECURRENT = ("simple_", "lstm_", "gru_")
 
 
 def part(op_name: str) -> str | None:
-    """The part of the step that an instruction belongs to; None: it is inside of another one."""
+    """The part of the step that an instruction belongs to; None if it is not counted by itself."""
     inside = op_name.split("while/body/")[1:]
     if len(inside) != 1:
-        return None  # once a dispatch, or inside the recurrence's loop, which counts as a whole
+        return None  # once per dispatch, or within the recurrence's loop, which is counted whole
     path = inside[0]
     if "psum" in path or "all_reduce" in path:
-        return "adding up over devices"
+        return "all-reduce"
     if "TextModel" not in path:
         return "loss" if "jvp" in path else "optimizer, averaging, guard, batch"
     direction = "backward" if "transpose(" in path else "forward"
     names = [name for name in path.split("/")[1:] if not name.startswith(("transpose", "jvp"))]
     layer = names[0] if names else "model"
     if layer.startswith(RECURRENT):
-        looped = "loop" if names[-1] == "while" else "input projection, weights' gradients"
-        return f"{layer.rpartition('_')[0]} {looped}, {direction}"
+        what = "loop" if names[-1] == "while" else "input projection, weight gradients"
+        return f"{layer.rpartition('_')[0]} {what}, {direction}"
     return f"{layer}, {direction}"
 
 
-def shares(spec: peers.Spec) -> dict[str, float]:
-    """Share of the traced time of each part."""
-    run = peers.flaxrnn(spec)
-    run()
-    names = dict(re.findall(r'%([\w.-]+) = [^\n]*op_name="([^"]*)"', run.program()))  # type: ignore[attr-defined]
+def shares(case: Case) -> dict[str, float]:
+    """Share of each part in the traced time."""
+    workload = baselines.flaxrnn(case)
+    workload.run()
+    names = dict(re.findall(r'%([\w.-]+) = [^\n]*op_name="([^"]*)"', workload.hlo()))
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             for _ in range(DISPATCHES):
-                run()
+                workload.run()
         (trace,) = Path(folder).rglob("*.xplane.pb")
         planes = jax.profiler.ProfileData.from_file(str(trace)).planes
         spent: collections.Counter[str] = collections.Counter()
@@ -66,15 +68,14 @@ def shares(spec: peers.Spec) -> dict[str, float]:
 
 
 def main() -> None:
-    """Profiles the mission's models."""
+    """Profiles the chapter's models."""
     record = {**throughput.provenance(), "cases": []}
     for case in CASES:
-        spec = dict(zip(("model", "batch", "length", "hidden", "mode"), case, strict=True))
-        found = shares(spec)
-        print("\n{model}, B={batch}, T={length}, H={hidden}".format(**spec))
+        found = shares(case)
+        print(f"\n{case}")
         for where, share in found.items():
             print(f"  {share:6.1%}  {where}")
-        record["cases"].append({**spec, "shares": found})
+        record["cases"].append({**case._asdict(), "shares": found})
     path = throughput.RESULTS / "profile-cpu.json"
     path.write_text(json.dumps(record, indent=1) + "\n")
 

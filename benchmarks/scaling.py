@@ -1,10 +1,10 @@
-"""Times training steps over simulated devices and processes of one machine, at two ways to scale.
+"""Times training steps on several devices and processes of one machine: strong and weak scaling.
 
     python -m benchmarks.scaling
 
-Strong scaling keeps the batch, weak scaling keeps the rows of each device. The devices are
-threads of one CPU, so what is shown beyond its cores is the price of sharing a batch, not a gain.
-The choices take turns. Writes benchmarks/results/scaling-DEVICE.json.
+Strong scaling keeps the batch size, weak scaling keeps the rows per device. The devices are threads
+of one CPU, so beyond its number of cores the result is the cost of splitting a batch, not a
+speed-up. The layouts are interleaved. Writes benchmarks/results/scaling-DEVICE.json.
 """
 
 import argparse
@@ -19,41 +19,43 @@ import time
 from typing import Any
 
 from benchmarks import throughput
+from benchmarks.cases import Case
 
-LAYOUTS = [(1, 1), (1, 2), (1, 4), (1, 8), (2, 1), (4, 1)]  # processes, devices of each
+LAYOUTS = [(1, 1), (1, 2), (1, 4), (1, 8), (2, 1), (4, 1)]  # processes, devices per process
 MODELS = {"reuters": (100, 100), "imdb": (500, 55)}  # length, hidden size
-BATCH, ROWS = 128, 64  # of strong scaling; of each device in weak scaling
-SECONDS = 3.0
+BATCH = 128  # rows, in strong scaling
+ROWS_PER_DEVICE = 64  # in weak scaling
+SECONDS = 3.0  # per measurement
 
 
-def child(spec: dict[str, Any], address: str, processes: int, process: int) -> None:
-    """Times steps in this process, one of several; prints the mean, and what is added up."""
-    from benchmarks import peers
+def child(case: Case, address: str, processes: int, process: int) -> None:
+    """Times steps in this process, one of several; prints the mean and the bytes all-reduced."""
+    from benchmarks import baselines
     from flaxrnn.runtime import devices, distributed
 
     devices.use_all_cores()
     if processes > 1:
         distributed.initialize(address, processes, process)
-    run = peers.flaxrnn(spec)
-    began = time.perf_counter()
-    run()
-    run()
-    calls = max(2, round(SECONDS / ((time.perf_counter() - began) / 2)))
+    workload = baselines.flaxrnn(case)
+    start = time.perf_counter()
+    workload.run()
+    workload.run()
+    calls = max(2, round(SECONDS / ((time.perf_counter() - start) / 2)))
     calls = distributed.broadcast(calls)
-    began = time.perf_counter()
+    start = time.perf_counter()
     for _ in range(calls):
-        run()
-    milliseconds = 1e3 * (time.perf_counter() - began) / calls / run.steps  # type: ignore[attr-defined]
-    added_up = re.findall(r"f32\[(\d+)\]\S* all-reduce(?:-start)?\(", run.program())  # type: ignore[attr-defined]
-    print(json.dumps({"ms": milliseconds, "bytes": 4 * max(map(int, added_up), default=0)}))
+        workload.run()
+    milliseconds = 1e3 * (time.perf_counter() - start) / calls / workload.steps
+    floats = re.findall(r"f32\[(\d+)\]\S* all-reduce(?:-start)?\(", workload.hlo())
+    print(json.dumps({"ms": milliseconds, "bytes": 4 * max(map(int, floats), default=0)}))
 
 
-def measure(spec: dict[str, Any], processes: int, devices: int) -> dict[str, float]:
+def measure(case: Case, processes: int, devices: int) -> dict[str, float]:
     """Starts the processes of a layout and waits for them."""
-    with socket.socket() as found:
-        found.bind(("localhost", 0))
-        address = f"localhost:{found.getsockname()[1]}"
-    command = [sys.executable, "-m", "benchmarks.scaling", "--child", json.dumps(spec), address]
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    command = [sys.executable, "-m", "benchmarks.scaling", "--child", json.dumps(case), address]
     started = [
         subprocess.Popen(
             [*command, str(processes), str(i)],
@@ -68,47 +70,66 @@ def measure(spec: dict[str, Any], processes: int, devices: int) -> dict[str, flo
     return json.loads(outputs[0].splitlines()[-1])
 
 
+def scale(model: str, scaling: str, rounds: int) -> list[dict[str, Any]]:
+    """Measures every layout, interleaved; one row each."""
+    length, hidden = MODELS[model]
+    cases = {
+        layout: Case(
+            model,
+            BATCH if scaling == "strong" else ROWS_PER_DEVICE * layout[0] * layout[1],
+            length,
+            hidden,
+            "train",
+        )
+        for layout in LAYOUTS
+    }
+    found: dict[tuple[int, int], list] = {layout: [] for layout in LAYOUTS}
+    for _ in range(rounds):
+        for layout, case in cases.items():
+            found[layout].append(measure(case, *layout))
+    print(f"\n{model}, {scaling} scaling")
+    rows = []
+    for (processes, devices), measured in found.items():
+        batch = cases[processes, devices].batch
+        milliseconds = statistics.median(one["ms"] for one in measured)
+        row = {
+            "model": model,
+            "scaling": scaling,
+            "processes": processes,
+            "devices_per_process": devices,
+            "batch": batch,
+            "median_ms": milliseconds,
+            "all_ms": [one["ms"] for one in measured],
+            "all_reduced_bytes": measured[0]["bytes"],
+            "texts_per_second": 1e3 * batch / milliseconds,
+        }
+        rows.append(row)
+        print(
+            "  {processes} x {devices_per_process} devices, batch {batch:4}: {median_ms:7.2f} ms"
+            " per step, {texts_per_second:7,.0f} texts/s, {all_reduced_bytes:,} bytes"
+            " all-reduced".format(**row),
+            flush=True,
+        )
+    return rows
+
+
 def main() -> None:
-    """Measures every layout."""
+    """Measures both models, strong and weak scaling."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--device", default="cpu", help="part of the result file's name")
+    parser.add_argument("--device", default="cpu", help="used in the name of the result file")
     parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
-        spec, address, processes, process = arguments.child
-        child(json.loads(spec), address, int(processes), int(process))
+        case, address, processes, process = arguments.child
+        child(Case(*json.loads(case)), address, int(processes), int(process))
         return
-    rows = []
-    for model, (length, hidden) in MODELS.items():
-        for kind in ("strong", "weak"):
-            found: dict[tuple[int, int], list] = {layout: [] for layout in LAYOUTS}
-            for _ in range(arguments.rounds):
-                for processes, devices in LAYOUTS:
-                    size = BATCH if kind == "strong" else ROWS * processes * devices
-                    spec = {"model": model, "batch": size, "length": length, "hidden": hidden}
-                    spec["mode"] = "train"
-                    found[processes, devices].append(measure(spec, processes, devices))
-            print(f"\n{model}, {kind} scaling")
-            for (processes, devices), some in found.items():
-                row = {
-                    "model": model,
-                    "scaling": kind,
-                    "processes": processes,
-                    "devices_of_each": devices,
-                    "batch": BATCH if kind == "strong" else ROWS * processes * devices,
-                    "median_ms": statistics.median(one["ms"] for one in some),
-                    "all_ms": [one["ms"] for one in some],
-                    "added_up_bytes": some[0]["bytes"],
-                }
-                row["texts_per_second"] = 1e3 * row["batch"] / row["median_ms"]
-                rows.append(row)
-                print(
-                    "  {processes} x {devices_of_each} devices, batch {batch:4}: {median_ms:7.2f}"
-                    " ms a step, {texts_per_second:7,.0f} texts/s, {added_up_bytes:,} bytes added"
-                    " up".format(**row),
-                    flush=True,
-                )
+    rows = [
+        row
+        for model in MODELS
+        for scaling in ("strong", "weak")
+        for row in scale(model, scaling, arguments.rounds)
+    ]
     path = throughput.RESULTS / f"scaling-{arguments.device}.json"
     path.write_text(json.dumps({**throughput.provenance(), "rows": rows}, indent=1) + "\n")
 

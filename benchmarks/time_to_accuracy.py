@@ -1,12 +1,12 @@
-"""Times training up to the book's accuracy: the chapter's Keras protocol and flaxrnn's `:fast`.
+"""Times training to the book's accuracy: the chapter's Keras scripts against flaxrnn's `:fast`.
 
     python -m benchmarks.time_to_accuracy               both tasks, 5 seeds
     python -m benchmarks.time_to_accuracy --tasks imdb --seeds 3
 
-Needs the real corpora. Both run in turns, every run in a process of its own. Of Keras' protocol
-only the training counts, up to the end of the first epoch whose test accuracy reaches the book's;
-of flaxrnn's the compilation, with nothing kept from before, the training and every validation,
-which alone decides when it stops. Imports and preparing the data count for neither. Writes
+Needs the real corpora. The two are interleaved, each run in a separate process. For Keras only
+training counts, up to the end of the first epoch whose test accuracy reaches the book's. For
+flaxrnn compilation without a cache, training and every validation count; when to stop is decided on
+validation alone. Imports and data preparation count for neither. Writes
 benchmarks/results/time-to-accuracy-DEVICE.json.
 """
 
@@ -22,16 +22,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import peers, throughput
-from flaxrnn import loop
+from benchmarks import baselines, cases, throughput
+from flaxrnn.config import parse
 from flaxrnn.data import corpora
 
 BOOK = {"reuters": 0.7177, "imdb": 0.8796}  # test accuracy
-MOST_EPOCHS = {"reuters": 30, "imdb": 10}
+MAX_EPOCHS = {"reuters": 30, "imdb": 10}  # for Keras
 
 
 def keras(task: str, seed: int) -> dict[str, Any]:
-    """The chapter's script under Keras/TensorFlow, on the same texts."""
+    """The chapter's script with Keras on TensorFlow, on the same texts."""
     os.environ.update(KERAS_BACKEND="tensorflow", TF_CPP_MIN_LOG_LEVEL="3")
     import keras
 
@@ -48,15 +48,15 @@ def keras(task: str, seed: int) -> dict[str, Any]:
         loss = "categorical_crossentropy"
     else:
         loss = "binary_crossentropy"
-        held_out = round(0.25 * len(x_train))  # the last part, as validation_split takes it
+        held_out = round(0.25 * len(x_train))  # the last quarter, as with validation_split
         x_train, y_train = x_train[:-held_out], y_train[:-held_out]
-    model = peers.chapter_model(task)
+    model = baselines.chapter_model(task)
     model.compile(loss=loss, optimizer="adam", metrics=["accuracy"])
     seconds, accuracies = 0.0, []
-    while len(accuracies) < MOST_EPOCHS[task]:
-        began = time.perf_counter()
+    while len(accuracies) < MAX_EPOCHS[task]:
+        start = time.perf_counter()
         model.fit(x_train, y_train, batch_size=batch, epochs=1, verbose=0)
-        seconds += time.perf_counter() - began
+        seconds += time.perf_counter() - start
         accuracies.append(model.evaluate(x_test, y_test, batch_size=250, verbose=0)[1])
         if accuracies[-1] >= BOOK[task]:
             break
@@ -64,7 +64,7 @@ def keras(task: str, seed: int) -> dict[str, Any]:
 
 
 def flaxrnn(task: str, seed: int) -> dict[str, Any]:
-    """`configs/TASK.py:fast`, compiled anew."""
+    """`configs/TASK.py:fast`, without a compilation cache."""
     import flaxrnn
 
     config = importlib.import_module(f"configs.{task}").get_config("fast")
@@ -86,17 +86,17 @@ RUNS = {"keras": keras, "flaxrnn": flaxrnn}
 
 
 def shares_of_peak(task: str, runs: dict[str, list], peak: float) -> dict[str, float]:
-    """Share of the machine's matrix-product peak in training: its products over its seconds.
+    """Share of the machine's matrix-product peak that training reaches.
 
-    The Keras protocol reads every text padded to full length, flaxrnn's its tokens.
+    The work is that of the matrix products: over padded texts for Keras, over tokens for flaxrnn.
     """
     module = importlib.import_module(f"configs.{task}")
     shares = {}
     for name, variant in (("keras", "keras"), ("flaxrnn", "fast")):
-        config = module.get_config(variant)
-        training_data = loop.arranged(corpora.load_corpus(task, "real"), config.data)
-        tokens = training_data.lengths[training_data.rows["train"]].sum()
-        work = 3 * tokens * peers.flops_a_token(config.model)
+        config = parse(module.get_config(variant))
+        data = cases.training_data(corpora.load_corpus(task, "real"), config.data)
+        tokens = data.lengths[data.rows["train"]].sum()
+        work = 3 * tokens * cases.flops_per_token(config.model)
         seconds = statistics.mean(
             run.get("train", run["seconds"]) / run["epochs"] for run in runs[name]
         )
@@ -105,18 +105,18 @@ def shares_of_peak(task: str, runs: dict[str, list], peak: float) -> dict[str, f
 
 
 def in_process(name: str, task: str, seed: int) -> dict[str, Any]:
-    """A run in a process of its own."""
+    """A run in a separate process."""
     command = [sys.executable, "-m", "benchmarks.time_to_accuracy", "--run", name, task, str(seed)]
     out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     return json.loads(out.splitlines()[-1])
 
 
 def main() -> None:
-    """Runs both protocols over the seeds and writes the comparison."""
+    """Runs both over the seeds and writes the comparison."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--tasks", nargs="*", default=list(BOOK), choices=list(BOOK))
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--device", default="cpu", help="part of the result file's name")
+    parser.add_argument("--device", default="cpu", help="used in the name of the result file")
     parser.add_argument("--run", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.run:
@@ -134,18 +134,18 @@ def main() -> None:
                 print(task, name, runs[name][-1], flush=True)
         means = {
             name: {
-                key: statistics.mean(run[key] for run in some)
+                key: statistics.mean(run[key] for run in finished)
                 for key in ("seconds", "epochs", "test_accuracy")
             }
-            for name, some in runs.items()
+            for name, finished in runs.items()
         }
         ratio = means["flaxrnn"]["seconds"] / means["keras"]["seconds"]
         shares = shares_of_peak(task, runs, peak)
         found = {"book": BOOK[task], "means": means, "ratio": ratio, "shares_of_peak": shares}
         record["tasks"][task] = {**found, "runs": runs}
         print(
-            f"{task}: flaxrnn takes {ratio:.3f} of Keras' time, 1/{1 / ratio:.1f}; in training,"
-            f" flaxrnn has {shares['flaxrnn']:.1%} and Keras {shares['keras']:.1%} of the"
+            f"{task}: flaxrnn takes {ratio:.3f} of Keras's time, 1/{1 / ratio:.1f}; training"
+            f" reaches {shares['flaxrnn']:.1%} (flaxrnn) and {shares['keras']:.1%} (Keras) of the"
             f" machine's {peak / 1e9:.0f} GFLOP/s"
         )
     path = throughput.RESULTS / f"time-to-accuracy-{arguments.device}.json"

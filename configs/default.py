@@ -1,4 +1,4 @@
-"""Every field at its default; each task's config starts from them.
+"""Every field at its default; each task's config starts from here.
 
 `flaxrnn/config/fields.py` declares the fields, docs/config.md lists them.
 """
@@ -9,5 +9,5 @@ from flaxrnn import config
 
 
 def get_config() -> ConfigDict:
-    """The defaults."""
+    """Returns the defaults."""
     return config.default_config()

@@ -1,9 +1,13 @@
 """IMDB sentiment, 2 classes: Embedding → Dropout → Conv1D → MaxPooling1D → LSTM → Dense.
 
-python train.py --config configs/imdb.py          the default: padding masked
-python train.py --config configs/imdb.py:keras    the chapter's protocol, to the letter
-python train.py --config configs/imdb.py:fast     the least time to the book's accuracy
-python train.py --config configs/imdb.py:demo     the embedded corpus, 100 tokens, 3 epochs
+python train.py --config configs/imdb.py          the default: padding is masked
+python train.py --config configs/imdb.py:keras    the chapter's exact protocol
+python train.py --config configs/imdb.py:fast     reaches the book's accuracy fastest
+python train.py --config configs/imdb.py:demo     the synthetic corpus, 100 tokens, 3 epochs
+
+The model is that of a textbook chapter on RNNs, whose test accuracy is 0.8796. On two CPU cores the
+default takes 44 s and reaches 0.8832, `:keras` 77 s and 0.8809, `:fast` 7.1 s after start-up and
+0.8823 (means over seeds, see "Results" in README.md).
 """
 
 from ml_collections import ConfigDict
@@ -12,7 +16,7 @@ from configs import default
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The config of a variant: "" (default), "keras", "fast" or "demo"."""
+    """Returns the config of a variant: "" (the default), "keras", "fast" or "demo"."""
     config = default.get_config()
     config.task = "imdb"
     config.data.num_words = 5_000
@@ -28,9 +32,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.data.padding = "pre"
         config.train.averaging = False
         config.train.restore_best = False
-    elif (
-        variant == "fast"
-    ):  # chosen on validation: more words, a small model, one cycle of one epoch
+    elif variant == "fast":  # chosen on validation: more words, a small model, a single epoch
         config.data.num_words = 20_000
         config.data.maxlen = 300
         config.data.max_padding = 0.25

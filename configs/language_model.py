@@ -1,15 +1,16 @@
-"""The token after each token: Embedding → LSTM → Dense at every step; and texts from one token.
+"""A language model, which predicts the next token: Embedding → LSTM → Dense at every step.
 
 python train.py --config configs/language_model.py --workdir runs/brackets
 python -m flaxrnn.generate --workdir runs/brackets 3 9
 
-The texts are balanced brackets behind the number of their pairs, 3(()()). No model of them has a
-loss below 0.51 nats a token; one that knows only how frequent the characters are has 1.33. From one
-token, the number, the trained model generates the rest. The texts of other corpora do as well:
+Each text is a number and that many pairs of balanced brackets, 3(()()). The lowest possible loss is
+0.51 nats per token; a model that only knows the character frequencies has 1.33. Given the number,
+the trained model generates the brackets. Other corpora can be used, too:
 
 python train.py --config configs/reuters.py --config.model.target=next
 
-And texts of your own, without labels: a .txt, a text a line, or what `configs/text.py` reads.
+So can your own unlabelled texts: a .txt file with one text per line, or any format that
+`configs/text.py` reads.
 
 python train.py --config configs/language_model.py:text --config.data.path=poems.txt
 """
@@ -20,7 +21,7 @@ from configs import default
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The config of a variant: "" (brackets) or "text", with `data.path` left to say."""
+    """Returns the config of a variant: "" (brackets) or "text", which needs `data.path`."""
     config = default.get_config()
     config.data.tokenizer = "characters"
     config.model.target = "next"

@@ -1,9 +1,13 @@
 """Reuters newswire topics, 46 classes: Embedding → LSTM → Dense.
 
-python train.py --config configs/reuters.py          the default: padding masked
-python train.py --config configs/reuters.py:keras    the chapter's protocol, to the letter
-python train.py --config configs/reuters.py:fast     the least time to the book's accuracy
-python train.py --config configs/reuters.py:demo     the embedded corpus, 3 epochs
+python train.py --config configs/reuters.py          the default: padding is masked
+python train.py --config configs/reuters.py:keras    the chapter's exact protocol
+python train.py --config configs/reuters.py:fast     reaches the book's accuracy fastest
+python train.py --config configs/reuters.py:demo     the synthetic corpus, 3 epochs
+
+The model is that of a textbook chapter on RNNs, whose test accuracy is 0.7177. On two CPU cores the
+default takes 39 s and reaches 0.7182, `:keras` 46 s and 0.7177, `:fast` 6.6 s after start-up and
+0.7520 (means over seeds, see "Results" in README.md).
 """
 
 from ml_collections import ConfigDict
@@ -12,7 +16,7 @@ from configs import default
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The config of a variant: "" (default), "keras", "fast" or "demo"."""
+    """Returns the config of a variant: "" (the default), "keras", "fast" or "demo"."""
     config = default.get_config()
     config.data.max_padding = 0.03
     if variant == "keras":
@@ -20,7 +24,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.data.validation = "test"
         config.train.averaging = False
         config.train.restore_best = False
-    elif variant == "fast":  # chosen on validation: more of each text, a smaller LSTM, one cycle
+    elif variant == "fast":  # chosen on validation: longer texts, a smaller LSTM, warm-up and decay
         config.data.maxlen = 150
         config.data.max_padding = 0.2
         config.model.hidden_size = 48

@@ -1,10 +1,11 @@
-"""Texts of your own, any number of classes: Embedding → bidirectional LSTM → max over time → Dense.
+"""Your own texts, any number of classes: Embedding → bidirectional LSTM → max over time → Dense.
 
 python train.py --config configs/text.py --config.data.path=reviews.csv
 python train.py --config configs/text.py --config.data.path=reviews/ --config.data.tokenizer=subword
 
-A .csv, .tsv or .jsonl with columns "text" and "label" (`data.text_field`, `data.label_field`), a
-folder with a folder of .txt files a class, or a TFDS dataset by name.
+`data.path` is a .csv, .tsv or .jsonl file with columns "text" and "label" (`data.text_field`,
+`data.label_field`), a folder with one subfolder of .txt files per class, or the name of a TFDS
+dataset.
 """
 
 from ml_collections import ConfigDict
@@ -13,7 +14,7 @@ from configs import default
 
 
 def get_config() -> ConfigDict:
-    """The config; `data.path` is left to say."""
+    """Returns the config, which needs `data.path`."""
     config = default.get_config()
     config.task = "text"
     config.data.num_words = 10_000

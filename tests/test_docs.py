@@ -1,7 +1,7 @@
 """Every Python and shell block of the documentation runs, on tiny corpora in a temporary folder.
 
-A document's blocks run in its order in one folder, where `train.py` gets the flags of `SHORT`. A
-Python block that begins with a comment `# NAME.py` is saved under that name, too. A block that
+The blocks of a page run in order in one folder, where `train.py` gets the flags in `SHORT`. A
+Python block that begins with a comment `# NAME.py` is also saved under that name. A block that
 cannot run has `<!-- not run: why -->` on the line before it.
 """
 
@@ -25,16 +25,16 @@ from flaxrnn.datasets import (
     synthetic,
 )
 
-pytestmark = pytest.mark.timeout(900)  # the first test waits for all documents
+pytestmark = pytest.mark.timeout(900)  # the first test waits for all pages
 
-DOCS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
-TWINS = {  # the Korean page → the English one
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+TRANSLATIONS = {  # the Korean page → the English one
     ROOT / "README.ko.md": ROOT / "README.md",
     ROOT / "docs/ko/tutorial.md": ROOT / "docs/tutorial.md",
 }
 RUN = ("python", "sh")
 SHOWN = ("text", "{toctree}", "{literalinclude}", "{eval-rst}")
-# Behind every `train.py`: little to train, and few different programs to compile.
+# Appended to every `train.py`: little to train, and few different programs to compile.
 SHORT = [
     "--config.train.epochs=1",
     "--config.train.batch_size=20",
@@ -53,21 +53,21 @@ class Block(NamedTuple):
     line: int
     language: str
     code: str
-    reason: str | None  # why it does not run
+    reason: str | None  # why it is not run
 
 
 def blocks(path):
-    """The fenced blocks of a document."""
+    """The fenced blocks of a page."""
     found, text = [], path.read_text("utf-8")
     pattern = r"(?ms)^(?:<!-- not run: ([^\n]+) -->\n)?^```([^\n]*)\n(.*?)^```$"
     for match in re.finditer(pattern, text):
         line = text.count("\n", 0, match.start()) + 1
         found.append(Block(line, match[2], match[3], match[1]))
-    assert text.count("```") == 2 * len(found), f"{path}: a fence is not closed, or indented"
+    assert text.count("```") == 2 * len(found), f"{path}: unclosed or indented fence"
     return found
 
 
-def ids(path):
+def page_id(path):
     return path.relative_to(ROOT).as_posix()
 
 
@@ -107,7 +107,7 @@ def tiny_data_dir(tmp_path_factory):
 
 
 def run(path, folder, data_dir):
-    """Runs the blocks of a document; what went wrong, if anything."""
+    """Runs the blocks of a page; returns a description of the first failure, or None."""
     for name in ("train.py", "configs", "benchmarks"):
         (folder / name).symlink_to(ROOT / name)
     texts = [
@@ -146,46 +146,48 @@ def run(path, folder, data_dir):
             check=False,
         )
         if done.returncode:
-            place = f"{ids(path)}, line {block.line}"
+            place = f"{page_id(path)}, line {block.line}"
             return f"{place}: exit code {done.returncode}\n{block.code}\n{done.stdout[-3000:]}"
     return None
 
 
 def to_run(path):
-    """The blocks that run, of a document that is no translation."""
-    found = [] if path in TWINS else blocks(path)
+    """The blocks of a page that run; none of a translation."""
+    found = [] if path in TRANSLATIONS else blocks(path)
     return [block for block in found if block.language in RUN and not block.reason]
 
 
-RUNNABLE = sorted(filter(to_run, DOCS), key=lambda path: -len(to_run(path)))  # the longest first
+RUNNABLE = sorted(filter(to_run, PAGES), key=lambda path: -len(to_run(path)))  # the longest first
 
 
 @pytest.fixture(scope="module")
 def outcomes(tiny_data_dir, tmp_path_factory):
-    """All documents, as many at a time as there are cores: what each came to."""
+    """Runs all pages, one per core at a time; page → failure or None."""
     folders = [tmp_path_factory.mktemp(path.stem) for path in RUNNABLE]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = pool.map(run, RUNNABLE, folders, [tiny_data_dir] * len(folders))
         return dict(zip(RUNNABLE, found, strict=True))
 
 
-@pytest.mark.parametrize("path", RUNNABLE, ids=ids)
+@pytest.mark.parametrize("path", RUNNABLE, ids=page_id)
 def test_blocks_run(path, outcomes):
     assert outcomes[path] is None, outcomes[path]
 
 
-@pytest.mark.parametrize("path", DOCS, ids=ids)
+@pytest.mark.parametrize("path", PAGES, ids=page_id)
 def test_every_block_says_what_it_is(path):
     for block in blocks(path):
-        where = f"{ids(path)}, line {block.line}"
+        where = f"{page_id(path)}, line {block.line}"
         known = block.language.partition(" ")[0] in (*RUN, *SHOWN)
-        assert known, f"{where}: a block of {block.language or 'no language'}"
-        assert block.language in RUN or not block.reason, f"{where}: a reason, but nothing to run"
+        assert known, f"{where}: unknown language {block.language!r}"
+        assert block.language in RUN or not block.reason, (
+            f"{where}: `not run` before a block that never runs"
+        )
 
 
-@pytest.mark.parametrize(("twin", "path"), TWINS.items(), ids=ids)
-def test_korean_pages_have_the_code_and_figures_of_the_english_ones(twin, path):
-    def code(path):  # but for the comments
+@pytest.mark.parametrize(("translation", "path"), TRANSLATIONS.items(), ids=page_id)
+def test_translations_have_the_code_and_figures_of_the_english_pages(translation, path):
+    def code(path):  # without comments
         return [
             (block.language, [re.sub(r"\s*#.*", "", line) for line in block.code.splitlines()])
             for block in blocks(path)
@@ -195,5 +197,5 @@ def test_korean_pages_have_the_code_and_figures_of_the_english_ones(twin, path):
     def figures(path):
         return set(re.findall(r"\d+(?:[.,]\d+)+", path.read_text("utf-8")))
 
-    assert code(twin) == code(path)
-    assert figures(twin) <= figures(path)
+    assert code(translation) == code(path)
+    assert figures(translation) <= figures(path)

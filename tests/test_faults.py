@@ -60,7 +60,7 @@ def test_killed_runs_end_as_if_they_had_been_left_alone(data_dir, tmp_path):
         "--config.train.checkpoint_steps=32",
     ]
     faults.finish(flags, tmp_path / "alone")
-    alone = faults.outcome(tmp_path / "alone")
+    alone = faults.final_state(tmp_path / "alone")
     seconds = json.loads((tmp_path / "alone" / "result.json").read_text())["seconds"]["train"]
     draw, steps = random.Random(time.time()), []
     for i, number in enumerate([signal.SIGKILL] * 5 + [signal.SIGTERM]):
@@ -81,7 +81,7 @@ def test_killed_runs_end_as_if_they_had_been_left_alone(data_dir, tmp_path):
         found = (workdir / "checkpoints").iterdir()
         steps.append(max(int(path.name) for path in found if path.name.isdecimal()))
         faults.finish(flags, workdir)
-        assert faults.outcome(workdir) == alone, (number, after)
+        assert faults.final_state(workdir) == alone, (number, after)
     assert any(0 < step < 1600 for step in steps), steps
 
 

@@ -154,8 +154,12 @@ def get_cell(name: str) -> type[Recurrent]:
         found: object = jax.eval_shape(cell.pointwise, carry, z, z)
     except Exception as error:  # whatever the code of the class raises
         raise ConfigError(f"model.cell: {name}: pointwise fails: {plugins.reason(error)}") from None
-    if found != carry:
+    if jax.tree.map(_form, found) != jax.tree.map(_form, carry):
         raise ConfigError(
             f"model.cell: {name}: pointwise must return a tuple of {cell.num_states} arrays [B, H]"
         )
     return cell
+
+
+def _form(x: jax.ShapeDtypeStruct) -> tuple:
+    return x.shape, x.dtype  # without the sharding, which it has inside of `shard_map`

@@ -243,14 +243,14 @@ import sys
 import keras
 import numpy as np
 import flaxrnn
-from benchmarks import peers
+from benchmarks import baselines
 
 keras.utils.set_random_seed(0)
 for task, words, maxlen, count in (("reuters", 1_000, 100, 800), ("imdb", 5_000, 500, 160)):
     data = flaxrnn.load_data(task, num_words=words, maxlen=maxlen, source="real")
     (x_train, y_train), (x_test, _) = data
     loss = "sparse_categorical_crossentropy" if task == "reuters" else "binary_crossentropy"
-    model = peers.chapter_model(task)
+    model = baselines.chapter_model(task)
     model.compile(loss=loss, optimizer=keras.optimizers.Adam(0.01))
     model.fit(x_train[:count], y_train[:count], batch_size=20, epochs=1, verbose=0)
     model.save(f"{sys.argv[1]}/{task}.keras")

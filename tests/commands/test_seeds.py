@@ -26,7 +26,7 @@ def alone(config, seed, workdir):
     config = config.copy_and_resolve_references()
     config.seed = seed
     flaxrnn.train(config, workdir)
-    return faults.outcome(workdir)
+    return faults.final_state(workdir)
 
 
 def test_each_seed_is_the_run_it_would_be_alone(config, tmp_path):
@@ -36,14 +36,14 @@ def test_each_seed_is_the_run_it_would_be_alone(config, tmp_path):
     many = [tmp_path / "many" / f"seed-{seed}" for seed in (3, 4)]
     assert sorted((tmp_path / "many").iterdir()) == many
     for seed, workdir in zip((3, 4), many, strict=True):
-        assert faults.outcome(workdir) == alone(config, seed, tmp_path / str(seed))
+        assert faults.final_state(workdir) == alone(config, seed, tmp_path / str(seed))
         names = [{path.name for path in folder.iterdir() if not path.name.startswith("events.")}
                  for folder in (workdir, tmp_path / str(seed))]  # fmt: skip
         assert names[0] == names[1]
         assert (workdir / "config.json").read_text() == (
             tmp_path / str(seed) / "config.json"
         ).read_text()
-    assert faults.outcome(many[0]) != faults.outcome(many[1])
+    assert faults.final_state(many[0]) != faults.final_state(many[1])
     alone(config, 4, many[1])  # goes on as a run of its own
 
 
@@ -90,7 +90,7 @@ def test_a_signal_stops_a_seed_and_the_same_call_goes_on(
     assert (tmp_path / "many" / "seed-3" / "result.json").exists()
     assert not (tmp_path / "many" / "seed-5").exists()
     seeds.train(config, 2, tmp_path / "many")
-    stopped = faults.outcome(tmp_path / "many" / "seed-4")
+    stopped = faults.final_state(tmp_path / "many" / "seed-4")
     assert stopped == alone(config, 4, tmp_path / "alone")
 
 
