@@ -47,7 +47,7 @@ def test_imports_go_one_way(path):
 
 def test_few_see_a_config():
     users = {p.stem for p in PACKAGE.rglob("*.py") if "ConfigDict" in p.read_text()}
-    assert users == {"predictor", "config", "from_keras", "loop", "seeds"}
+    assert users == {"parsing", "flags", "from_keras", "loop", "seeds"}
 
 
 @pytest.mark.parametrize(

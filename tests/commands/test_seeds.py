@@ -15,7 +15,7 @@ from flaxrnn.runtime import signals
 
 @pytest.fixture
 def config(tiny_corpus, monkeypatch):
-    monkeypatch.setattr("flaxrnn.trainer.STEPS_PER_DISPATCH", 2)
+    monkeypatch.setattr("flaxrnn.training.trainer.STEPS_PER_DISPATCH", 2)
     monkeypatch.setattr(loop, "STEPS_PER_DISPATCH", 2)
     config = shrink(reuters.get_config())
     config.seed = 3
