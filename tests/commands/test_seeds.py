@@ -76,7 +76,7 @@ def test_a_signal_stops_a_seed_and_the_same_call_goes_on(
 
     def with_a_signal(run):
         if (run.config.seed, function) == (3, "_test") or (
-            run.config.seed == 4 and len(run.progress["history"]) == 1
+            run.config.seed == 4 and len(run.progress.history) == 1
         ):
             os.kill(os.getpid(), number)
         return original(run)
