@@ -6,8 +6,11 @@ from flaxrnn.errors import ConfigError
 from flaxrnn.runtime import plugins
 
 
-def test_class_is_imported_by_name():
-    assert plugins.load_class("f", "collections:OrderedDict", dict) is collections.OrderedDict
+def test_class_or_function_is_imported_by_name():
+    assert plugins.load("f", "collections:OrderedDict", dict) is collections.OrderedDict
+    assert plugins.load("f", "collections:namedtuple") is collections.namedtuple
+    with pytest.raises(ConfigError, match="f: collections has no function or class named 'other'"):
+        plugins.load("f", "collections:other")
 
 
 @pytest.mark.parametrize(
@@ -24,5 +27,5 @@ def test_name_that_is_none_is_refused_in_one_line(name, message, tmp_path, monke
     (tmp_path / "broken.py").write_text("raise ValueError('one\\ntwo')")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ConfigError) as caught:
-        plugins.load_class("f", name, dict)
+        plugins.load("f", name, dict)
     assert str(caught.value) == message
