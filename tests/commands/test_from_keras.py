@@ -223,7 +223,7 @@ def test_without_h5py_one_line_says_so(tiny_corpus, tmp_path, monkeypatch):
     [
         (["--config", "configs/imdb.py:keras", "--workdir", "x"], "WEIGHTS: missing"),
         (["a", "--config", "configs/imdb.py:keras"], "--workdir: missing"),
-        (["a", "b", "--config", "configs/imdb.py:keras"], "b: not understood"),
+        (["a", "b", "--config", "configs/imdb.py:keras"], "b: unexpected argument"),
         (["a", "--config", "configs/imdb.py", "--workdir", "x"], "data.padding: 'post' must be"),
     ],
 )

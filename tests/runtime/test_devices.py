@@ -42,7 +42,7 @@ def test_a_compiled_program_computes_what_the_jitted_one_does():
     ],
 )
 def test_out_of_memory_says_what_to_change(error):
-    with pytest.raises(OutOfMemoryError, match="^lower it$"), devices.raise_on_oom("lower it"):
+    with pytest.raises(OutOfMemoryError, match=r"^lower it$"), devices.raise_on_oom("lower it"):
         raise error
 
 
