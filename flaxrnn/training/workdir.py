@@ -49,6 +49,23 @@ def open_workdir(path: Path, config: dict[str, Any]) -> Iterator[Path]:
                 _remove(path, created)
 
 
+def read_config(path: Path) -> dict[str, Any]:
+    """The config that a workdir records, exactly as in its `config.json`.
+
+    Raises:
+        WorkdirError: The file is not a JSON object.
+        OSError: It cannot be read.
+    """
+    file = path / _CONFIG
+    try:
+        recorded = json.loads(file.read_text("utf-8"))
+    except ValueError as error:
+        raise WorkdirError(f"--workdir: {file} is not valid JSON ({error})") from None
+    if not isinstance(recorded, dict):
+        raise WorkdirError(f"--workdir: {file} is not a JSON object")
+    return recorded
+
+
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
     """Creates the folder and holds its lock."""
@@ -66,24 +83,11 @@ def _lock(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """The config that a workdir records, as it stands in `config.json`.
-
-    Raises:
-        WorkdirError: The file is not a JSON object.
-        OSError: It cannot be read.
-    """
-    try:
-        return dict(json.loads((path / _CONFIG).read_text("utf-8")))
-    except (ValueError, TypeError) as error:
-        raise WorkdirError(f"--workdir: {path / _CONFIG} is not a JSON object ({error})") from None
-
-
 def _check_or_write_config(path: Path, config: dict[str, Any]) -> None:
     """Compares the config with that of a run that has begun, else writes it."""
     begun = [name for name in (_CHECKPOINTS, "metrics.jsonl") if (path / name).exists()]
     if (path / _CONFIG).exists():
-        recorded = _read_config(path / _CONFIG)
+        recorded = read_config(path)
         if begun:  # else nothing was trained, and a mistaken config can be corrected in place
             _check_same_config(path, recorded, config)
             return
@@ -91,16 +95,6 @@ def _check_or_write_config(path: Path, config: dict[str, Any]) -> None:
         raise WorkdirError(f"--workdir: {path} contains checkpoints but no {_CONFIG}")
     text = json.dumps(config, indent=2, sort_keys=True) + "\n"
     files.write_atomically(path / _CONFIG, text)
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        recorded = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise WorkdirError(f"--workdir: {path} is not valid JSON ({error})") from None
-    if not isinstance(recorded, dict):
-        raise WorkdirError(f"--workdir: {path} is not a JSON object")
-    return recorded
 
 
 def _check_same_config(path: Path, recorded: dict[str, Any], config: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Weights in Keras' files predict here what they predict there."""
+"""Weights from Keras files predict here what they predict in Keras."""
 
 import importlib.util
 import io
@@ -11,8 +11,7 @@ import zipfile
 import h5py
 import numpy as np
 import pytest
-from conftest import WORDS
-from helpers import ROOT
+from helpers import ROOT, WORDS
 
 import flaxrnn
 from configs import imdb, reuters
@@ -36,7 +35,7 @@ def settings(task, **changes):
 
 
 def variables(task):
-    """Of the chapter's model, made small: path in Keras' file → array."""
+    """The chapter's model, made small: path in a Keras file → array."""
     rng = np.random.default_rng(0)
     shapes = {"embedding/vars/0": (V, E)}
     if task == "imdb":
@@ -49,7 +48,7 @@ def variables(task):
 
 
 def architecture(task):
-    """What a `.keras` file says of its layers."""
+    """How a `.keras` file describes its layers."""
     layers = {
         "InputLayer": {},
         "Embedding": {"mask_zero": False},
@@ -65,7 +64,7 @@ def architecture(task):
 
 
 def write(path, arrays, layers=None):
-    """A file as Keras lays it out."""
+    """Writes a file in the layout of Keras."""
     content = io.BytesIO()
     with h5py.File(content, "w") as file:
         for name, array in arrays.items():
@@ -88,7 +87,7 @@ def sigmoid(x):
 
 
 def keras(arrays, ids):
-    """The probabilities of a padded text, int [T], by Keras' definitions of its layers."""
+    """The probabilities of a padded text, int [T], by Keras's definitions of the layers."""
     x = arrays["embedding/vars/0"][ids]
     if "conv1d/vars/0" in arrays:
         kernel, bias = arrays["conv1d/vars/0"], arrays["conv1d/vars/1"]
@@ -114,7 +113,7 @@ def test_a_file_predicts_what_keras_would(task, suffix, tiny_corpus, tmp_path, c
     path = write(tmp_path / f"model{suffix}", arrays, architecture(task))
     from_keras.convert(path, settings(task), tmp_path / "run")
     size = sum(array.size for array in arrays.values())
-    assert capsys.readouterr().out == f"{tmp_path / 'run'}: {size:,} parameters of {path}\n"
+    assert capsys.readouterr().out == f"{tmp_path / 'run'}: {size:,} parameters from {path}\n"
     assert tiny_corpus == [(task, "real")]
     _, probabilities = flaxrnn.load(tmp_path / "run").predict(TEXTS)
     vocabulary = Vocabulary(WORDS)
@@ -124,10 +123,10 @@ def test_a_file_predicts_what_keras_would(task, suffix, tiny_corpus, tmp_path, c
         row[MAXLEN - len(ids) :] = ids
     expected = np.array([keras(arrays, row) for row in rows])
     np.testing.assert_allclose(probabilities, expected, rtol=0, atol=1e-6)
-    assert np.ptp(expected, axis=0).max() > 1e-3  # they do differ
+    assert np.ptp(expected, axis=0).max() > 1e-3  # texts do differ
 
 
-def test_rows_of_words_that_the_corpus_lacks_are_left_out(tiny_corpus, tmp_path):
+def test_rows_of_words_that_the_corpus_lacks_are_dropped(tiny_corpus, tmp_path):
     arrays, more = variables("imdb"), np.ones((4, E), np.float32)
     arrays["embedding/vars/0"] = np.concatenate([arrays["embedding/vars/0"], more])
     config = settings("imdb")
@@ -139,12 +138,12 @@ def test_rows_of_words_that_the_corpus_lacks_are_left_out(tiny_corpus, tmp_path)
     np.testing.assert_array_equal(more, exact)
 
 
-def test_no_run_goes_on_from_weights_alone(tiny_corpus, tmp_path):
+def test_training_cannot_resume_from_weights(tiny_corpus, tmp_path):
     path = write(tmp_path / "a.weights.h5", variables("imdb"))
     from_keras.convert(path, settings("imdb"), tmp_path / "run")
-    with pytest.raises(WorkdirError, match="no training can go on from weights alone"):
+    with pytest.raises(WorkdirError, match="holds weights only; training cannot resume"):
         loop.train_and_evaluate(settings("imdb"), tmp_path / "run")
-    with pytest.raises(WorkdirError, match="run holds a run; name a new folder"):
+    with pytest.raises(WorkdirError, match="run already holds a run; name a new folder"):
         from_keras.convert(path, settings("imdb"), tmp_path / "run")
 
 
@@ -152,8 +151,8 @@ def test_no_run_goes_on_from_weights_alone(tiny_corpus, tmp_path):
     ("changes", "message"),
     [
         ({"lstm/cell/vars/1": np.zeros((5, 20))}, "kernel of layer lstm is [5, 20], not [3, 12]"),
-        ({"conv1d/vars/0": None}, "there is no kernel [5, 6, 4] of a layer conv1d"),
-        ({"dense_1/vars/0": np.zeros((3, 2))}, "there is a layer dense_1, [3, 2], that the config"),
+        ({"conv1d/vars/0": None}, "the file lacks the kernel [5, 6, 4] of layer conv1d"),
+        ({"dense_1/vars/0": np.zeros((3, 2))}, "a layer dense_1, [3, 2], that the config does not"),
     ],
 )  # fmt: skip
 def test_another_model_is_named_by_layer_and_shape(changes, message, tiny_corpus, tmp_path):
@@ -186,7 +185,7 @@ def test_another_architecture_is_named(layer, changes, message, tiny_corpus, tmp
     assert message in str(caught.value)
 
 
-def test_what_is_no_file_of_keras_is_refused(tiny_corpus, tmp_path):
+def test_other_files_are_refused(tiny_corpus, tmp_path):
     with h5py.File(tmp_path / "old.h5", "w") as file:
         file.create_group("model_weights")
     (tmp_path / "a.keras").write_bytes(b"x")
@@ -194,13 +193,13 @@ def test_what_is_no_file_of_keras_is_refused(tiny_corpus, tmp_path):
     with h5py.File(tmp_path / "flat.weights.h5", "w") as file:
         file["layers"] = 1
     for name in ("old.h5", "a.keras", "a.weights.h5", "flat.weights.h5"):
-        with pytest.raises(DataError, match=r"no \.keras or \.weights\.h5 file of Keras 3"):
+        with pytest.raises(DataError, match=r"not a \.keras or \.weights\.h5 file of Keras 3"):
             from_keras.convert(tmp_path / name, settings("imdb"), tmp_path / "run")
     with pytest.raises(DataError, match="there is no file nope"):
         from_keras.convert("nope", settings("imdb"), tmp_path / "run")
 
 
-def test_a_config_of_another_kind_is_refused(tmp_path):
+def test_another_kind_of_config_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"model\.cell: 'gru' must be 'lstm'"):
         from_keras.convert("x", settings("imdb", cell="gru"), tmp_path)
     config = settings("imdb")
@@ -224,7 +223,7 @@ def test_without_h5py_one_line_says_so(tiny_corpus, tmp_path, monkeypatch):
     [
         (["--config", "configs/imdb.py:keras", "--workdir", "x"], "WEIGHTS: missing"),
         (["a", "--config", "configs/imdb.py:keras"], "--workdir: missing"),
-        (["a", "b", "--config", "configs/imdb.py:keras"], "b: not understood"),
+        (["a", "b", "--config", "configs/imdb.py:keras"], "b: unexpected argument"),
         (["a", "--config", "configs/imdb.py", "--workdir", "x"], "data.padding: 'post' must be"),
     ],
 )

@@ -122,7 +122,7 @@ def test_loading_changes_nothing_in_the_workdir(imdb_workdir, tmp_path):
     ("name", "content", "message"),
     [
         ("config.json", "{", "no trained model in .*run"),
-        ("config.json", '{"seed": 0}', r"no trained model .*config\.json: task: missing"),
+        ("config.json", '{"seed": -1}', r"no trained model .*config\.json: seed: -1 must be"),
         ("labels.json", None, "no trained model in .*run"),
         ("vocabulary.json", "[]", "no readable vocabulary"),
         ("checkpoints", None, "no intact checkpoint in .*run"),

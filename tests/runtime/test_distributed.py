@@ -171,7 +171,7 @@ def test_a_run_resumes_on_other_devices_and_processes(data_dir, tmp_path):
     assert "SIGINT: saved after step" in four.communicate(timeout=60)[1]
     assert four.returncode == 128 + signal.SIGINT
     one = train(tmp_path / "moved", data_dir, 12, 1)
-    assert "Continuing" in one.communicate(timeout=120)[0]
+    assert "Resuming" in one.communicate(timeout=120)[0]
     moved = history(tmp_path / "moved")
     assert len(moved) == 12
     np.testing.assert_allclose(moved, history(tmp_path / "straight"), rtol=1e-3)

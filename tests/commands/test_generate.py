@@ -1,0 +1,51 @@
+"""`python -m flaxrnn.generate` on a tiny untrained model."""
+
+import pytest
+from helpers import loaded, saved_workdir, shrink
+
+from configs import reuters
+from flaxrnn import generate
+from flaxrnn.errors import ConfigError
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    config = shrink(reuters.get_config(), target="next")
+    return saved_workdir(tmp_path_factory.mktemp("generate") / "run", config, ["a", "b"])
+
+
+def test_each_text_is_continued_on_a_line(workdir, capsys):
+    texts = ["the good", "", "film"]
+    generate.main(["--workdir", str(workdir), "--length", "7", "--seed", "3", *texts])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == loaded(workdir).generate(texts, length=7, seed=3)
+    assert [line.startswith(text) for line, text in zip(lines, texts, strict=True)] == [True] * 3
+
+
+def test_temperature_and_seed_decide_what_is_generated(workdir, capsys):
+    def run(*flags):
+        generate.main(["--workdir", str(workdir), *flags, "the", "a"])
+        return capsys.readouterr().out
+
+    assert run("--temperature", "9") != run("--temperature", "9", "--seed", "1")
+    assert run("--temperature", "0") == run("--temperature", "0", "--seed", "1")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--length", "0"], "--length: 0 must be a whole number of at least 1"),
+        (["--temperature", "-1"], "--temperature: -1.0 must be a number of at least 0"),
+        (["--temperature", "inf"], "--temperature: inf must be"),
+        (["--seed", "-1"], "--seed: -1 must be a whole number from 0"),
+        (["--lengths", "1"], "--lengths"),
+    ],
+)
+def test_invalid_flags_are_named(flags, message):
+    with pytest.raises(ConfigError, match=message):
+        generate.main(["--workdir", "nowhere", *flags, "the"])
+
+
+def test_a_classifier_cannot_generate(imdb_workdir):
+    with pytest.raises(ConfigError, match=r"model\.target: must be next for this"):
+        generate.main(["--workdir", str(imdb_workdir), "the"])

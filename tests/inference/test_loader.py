@@ -1,0 +1,65 @@
+"""The exported `load.py` in this process; tests/commands/test_export.py runs it standalone."""
+
+import numpy as np
+import pytest
+from helpers import loaded, saved_workdir, shrink
+
+from configs import reuters
+from configs import text as text_config
+from flaxrnn import export
+from flaxrnn.data import tokenizers
+from flaxrnn.inference import loader
+
+TEXTS = [
+    "good",
+    "Not a VERY good film: the plot (bad!)",
+    "it's 평 of\ttabs\u00a0and İ",
+    "the " * 50,
+]
+
+
+def exported(folder, config, label_names, tokenizer="keras"):
+    workdir = saved_workdir(folder / "run", config, label_names, tokenizer)
+    export.export(workdir, folder / "out")
+    return workdir, loader.load(folder / "out")
+
+
+@pytest.fixture(scope="module")
+def topics(tmp_path_factory):
+    labels = ["earn", "acq", "grain"]
+    return exported(tmp_path_factory.mktemp("topics"), shrink(reuters.get_config()), labels)
+
+
+def assert_same(found, expected):
+    assert found[0] == expected[0]
+    np.testing.assert_allclose(found[1], expected[1], rtol=0, atol=1e-6)
+
+
+def test_other_tokenizers_need_lists_of_tokens(tmp_path):
+    config = shrink(text_config.get_config(), cell="simple")
+    config.data.path = "reviews.csv"
+    workdir, classify = exported(tmp_path, config, ["평", "a"], "words")
+    with pytest.raises(ValueError, match="the tokenizer is 'words': pass each text as a list of"):
+        classify(["good film"])
+    assert_same(
+        classify([tokenizers.words(text) for text in TEXTS]), loaded(workdir).predict(TEXTS)
+    )
+
+
+def test_text_may_be_a_string_or_its_tokens(topics):
+    workdir, classify = topics
+    tokens = [tokenizers.tokenize(text) for text in TEXTS]
+    assert_same(classify([*TEXTS[:2], *tokens[2:]]), loaded(workdir).predict(TEXTS))
+
+
+def test_a_single_short_text(topics):
+    workdir, classify = topics
+    assert_same(classify(["good"]), loaded(workdir).predict(["good"]))
+
+
+def test_a_text_without_words_is_refused(topics):
+    _, classify = topics
+    with pytest.raises(ValueError, match="a text is empty: it has no words"):
+        classify(["good", " .,"])
+    labels, probabilities = classify([])
+    assert (labels, probabilities.shape) == ([], (0, 3))

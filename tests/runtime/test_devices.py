@@ -1,0 +1,71 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from flaxrnn.errors import OutOfMemoryError
+from flaxrnn.runtime import devices
+
+
+@pytest.mark.parametrize(("batch_size", "expected"), [(1, 1), (15, 1), (16, 2), (1_000, 2)])
+def test_a_small_batch_is_sharded_over_fewer_devices(batch_size, expected):
+    assert jax.device_count() == 2
+    mesh = devices.make_mesh(batch_size)
+    assert (mesh.size, mesh.axis_names) == (expected, ("data",))
+
+
+def test_specs_are_a_prefix_of_the_tree():
+    mesh = devices.make_mesh(16)
+    tree = {"rows": np.arange(6), "others": (np.ones(3), np.int32(2))}
+    specs = {"rows": PartitionSpec("data"), "others": PartitionSpec()}
+    sharded = devices.shard(tree, mesh, specs)
+    jax.tree.map(np.testing.assert_array_equal, sharded, tree)
+    assert [shard.data.shape for shard in sharded["rows"].addressable_shards] == [(3,), (3,)]
+    assert sharded["others"][0].is_fully_replicated
+
+
+def test_a_compiled_program_computes_what_the_jitted_one_does():
+    program = jax.jit(lambda x, y: jnp.sin(x) @ y)
+    x, y = np.arange(6.0, dtype=np.float32).reshape(2, 3), np.ones((3, 1), np.float32)
+    compiled = devices.compiled(program, x, y)
+    np.testing.assert_allclose(compiled(x + 1, y), program(x + 1, y), rtol=1e-6)
+    with pytest.raises(TypeError):  # of other shapes
+        compiled(x[:1], y)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes."),
+    ],
+)
+def test_out_of_memory_says_what_to_change(error):
+    with pytest.raises(OutOfMemoryError, match=r"^lower it$"), devices.raise_on_oom("lower it"):
+        raise error
+
+
+def test_other_errors_are_not_out_of_memory():
+    with pytest.raises(jax.errors.JaxRuntimeError), devices.raise_on_oom("lower it"):
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+
+def test_folder_of_the_compilation_cache(tmp_path, monkeypatch):
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: jax.config.values[name] for name in names}
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    found = []
+    try:
+        for folder, current in (
+            (None, "/current"),
+            (None, None),
+            (str(tmp_path / "x"), "/current"),
+        ):
+            jax.config.update("jax_compilation_cache_dir", current)
+            devices.enable_compilation_cache(folder)
+            found.append(jax.config.values["jax_compilation_cache_dir"])
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+    assert found == ["/current", str(tmp_path / "flaxrnn"), str(tmp_path / "x")]
