@@ -25,6 +25,7 @@ from benchmarks import faults
 from configs import default, imdb, reuters
 from flaxrnn import config as config_lib
 from flaxrnn import loop
+from flaxrnn import run as run_lib
 from flaxrnn.data import batching, ragged, tokenizers
 from flaxrnn.data.vocabulary import FIRST_WORD, Vocabulary
 from flaxrnn.errors import ConfigError, DivergedError, OutOfMemoryError, WorkdirError
@@ -38,7 +39,7 @@ after, number = float(sys.argv.pop(1)), int(sys.argv.pop(1))
 train_epoch = loop._train_epoch
 
 def with_a_bomb(run):
-    if not run.progress["history"]:
+    if not run.progress.history:
         threading.Timer(after, os.kill, (os.getpid(), number)).start()
     train_epoch(run)
 
@@ -97,7 +98,7 @@ def test_a_signal_saves_between_two_steps_and_says_how_to_go_on(
     train_epoch = loop._train_epoch
 
     def with_a_signal(run):
-        if len(run.progress["history"]) == 1:
+        if len(run.progress.history) == 1:
             os.kill(os.getpid(), number)
         train_epoch(run)
 
@@ -118,13 +119,13 @@ def test_a_signal_saves_between_two_steps_and_says_how_to_go_on(
 
 
 def test_a_signal_before_training_ends_at_once(tiny_corpus, tmp_path, monkeypatch):
-    start = loop._start
+    start = run_lib.start
 
     def with_a_signal(*arguments):
         os.kill(os.getpid(), signal.SIGTERM)
         return start(*arguments)
 
-    monkeypatch.setattr(loop, "_start", with_a_signal)
+    monkeypatch.setattr(run_lib, "start", with_a_signal)
     with pytest.raises(signals.Stopped, match="SIGTERM: stopped before there was anything") as stop:
         flaxrnn.train(shrink(reuters.get_config()), tmp_path)
     assert stop.value.exit_code == 143

@@ -12,6 +12,7 @@ ORDER = [  # from the top down: a module imports from its own room and those bel
     ["seeds"],
     ["predict", "generate", "compare", "export", "from_keras"],
     ["loop"],
+    ["run"],
     ["reporting", "inference"],
     ["training"],
     ["nn"],

@@ -40,10 +40,10 @@ class Clock:
             yield item
 
     def add(self, earlier: dict[str, float]) -> None:
-        """Adds what `read` returned before the run was restarted."""
+        """Adds what `read` returned before the run was restarted; {}: it was not."""
         for phase in self._seconds:
-            self._seconds[phase] += earlier[phase]
-        self._earlier += earlier["total"]
+            self._seconds[phase] += earlier.get(phase, 0.0)
+        self._earlier += earlier.get("total", 0.0)
 
     def read(self) -> dict[str, float]:
         """Seconds per phase, and "total", which also counts the time between phases."""

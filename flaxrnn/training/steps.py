@@ -95,20 +95,24 @@ def train_step(
     grads, sums = all_reduce(jax.lax.switch(bucket, branches, state.params), axis)
     grads = jax.tree.map(lambda g: g / sums["count"], grads)
     finite = jnp.isfinite(sums["loss"]) & jnp.isfinite(optax.tree.norm(grads))
-    step = state.step + 1
-
-    def update(state: TrainState) -> TrainState:
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        # The barrier keeps the parameters: else the average would compute them a second time.
-        params = jax.lax.optimization_barrier(optax.apply_updates(state.params, updates))
-        average = params
-        if averaging:
-            average = optax.incremental_update(params, state.average, 9 / (step + 8))
-        return TrainState(step, state.key, params, opt_state, average)
-
+    update = functools.partial(_update, grads=grads, optimizer=optimizer, averaging=averaging)
     # Unlike a choice among results, a branch does not copy the state.
-    state = jax.lax.cond(finite, update, lambda state: state.replace(step=step), state)
+    state = jax.lax.cond(finite, update, lambda s: s.replace(step=s.step + 1), state)
     return state, jax.tree.map(lambda s: jnp.where(finite, s, 0), sums), finite
+
+
+def _update(
+    state: TrainState, grads: Params, optimizer: optax.GradientTransformation, averaging: bool
+) -> TrainState:
+    """The next state, for gradients that are finite."""
+    step = state.step + 1
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    # The barrier keeps the parameters: else the average would compute them a second time.
+    params = jax.lax.optimization_barrier(optax.apply_updates(state.params, updates))
+    average = params
+    if averaging:
+        average = optax.incremental_update(params, state.average, 9 / (step + 8))
+    return TrainState(step, state.key, params, opt_state, average)
 
 
 def train_steps(

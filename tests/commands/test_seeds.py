@@ -9,6 +9,7 @@ import flaxrnn
 from benchmarks import faults
 from configs import reuters
 from flaxrnn import loop, seeds
+from flaxrnn import run as run_lib
 from flaxrnn.errors import ConfigError
 from flaxrnn.runtime import signals
 
@@ -95,14 +96,14 @@ def test_a_signal_stops_a_seed_and_the_same_call_goes_on(
 
 
 def test_a_signal_while_the_second_seed_starts_ends_at_once(config, tmp_path, monkeypatch):
-    start = loop._start
+    start = run_lib.start
 
     def with_a_signal(config, *arguments):
         if config.seed == 4:
             os.kill(os.getpid(), signal.SIGTERM)
         return start(config, *arguments)
 
-    monkeypatch.setattr(loop, "_start", with_a_signal)
+    monkeypatch.setattr(run_lib, "start", with_a_signal)
     with pytest.raises(signals.Stopped, match="stopped before there was anything") as stop:
         seeds.train(config, 2, tmp_path)
     assert stop.value.exit_code == 128 + signal.SIGTERM

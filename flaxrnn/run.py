@@ -1,0 +1,222 @@
+"""A run: what it is made of, and how it starts, anew or at its last checkpoint."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from flaxrnn.config import Config, TrainConfig
+from flaxrnn.data import batching, corpora
+from flaxrnn.data.vocabulary import Vocabulary
+from flaxrnn.errors import ConfigError, WorkdirError
+from flaxrnn.nn import heads, models
+from flaxrnn.nn.summary import summary
+from flaxrnn.reporting import console, report
+from flaxrnn.runtime import devices, distributed, files, signals
+from flaxrnn.runtime.clock import Clock
+from flaxrnn.training import optimizers, resume, steps, workdir
+from flaxrnn.training.checkpoint import Checkpoints
+from flaxrnn.training.progress import Progress, fingerprint
+from flaxrnn.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What a run keeps of its corpus."""
+
+    names: dict[str, str]  # dataset, data_source
+    training_data: batching.TrainingData
+    vocabulary: Vocabulary  # of the words that the model knows
+    label_names: list[str]
+
+
+@dataclass(kw_only=True)
+class Run:
+    """A run in progress."""
+
+    config: Config
+    root: Path  # what --workdir names: the workdir, or of several seeds the folder above it
+    workdir: Path
+    clock: Clock
+    listener: signals.Listener
+    texts: Texts
+    model: models.TextModel
+    trainer: Trainer
+    checkpoints: Checkpoints | None  # of the primary process
+    reporter: report.Report | report.NoReport
+    state: steps.TrainState
+    weights: steps.Params  # what the run would end with now
+    progress: Progress
+    stop: int = 0  # the signal to stop, on all processes from the same step on; 0: none
+
+    def save(self, wait: bool = False) -> str | None:
+        """Writes a checkpoint, see `Checkpoints.save`."""
+        if self.checkpoints is None:
+            return None
+        self.progress.seconds = self.clock.read()
+        return self.checkpoints.save(self.state, self.weights, self.progress.to_json(), wait)
+
+    def keep(self) -> None:
+        """Makes the averaged weights of now those that the run would end with."""
+        self.weights = _copy(self.state.average)
+
+
+def start(
+    config: Config,
+    root: Path,
+    folder: Path,
+    clock: Clock,
+    listener: signals.Listener,
+    stack: contextlib.ExitStack,
+) -> Run:
+    """Reads the corpus and builds everything, at the point of the last checkpoint.
+
+    Args:
+        config: Of the run.
+        root: What --workdir names.
+        folder: The workdir.
+        clock: Continues from the seconds of earlier starts.
+        listener: Of signals.
+        stack: Is given what must be closed at the end.
+    """
+    texts = _load_texts(config)
+    run_fingerprint = _agreed_fingerprint(config, texts.training_data, folder)
+    model = models.build(config.model, texts.vocabulary.num_words, len(texts.label_names))
+    optimizer = _build_optimizer(config.train, texts.training_data)
+    with devices.raise_on_oom("out of memory for the parameters; lower model.hidden_size"):
+        state = jax.block_until_ready(steps.init_state(model, optimizer, config.seed))
+    checkpoints = _open_checkpoints(folder, stack)
+    state, weights, progress = resume.restore(checkpoints, state, run_fingerprint, folder)
+    clock.add(progress.seconds or {})
+    if checkpoints:
+        _introduce(config, texts, model, folder, progress, int(state.step))
+    trainer = _build_trainer(config, texts.training_data, model, optimizer)
+    state, weights = trainer.replicate(_copy((state, weights)))
+    reporter = report.Report(folder, progress.history) if checkpoints else report.NoReport()
+    stack.callback(reporter.close)
+    run = Run(
+        config=config,
+        root=root,
+        workdir=folder,
+        clock=clock,
+        listener=listener,
+        texts=texts,
+        model=model,
+        trainer=trainer,
+        checkpoints=checkpoints,
+        reporter=reporter,
+        state=state,
+        weights=weights,
+        progress=progress,
+    )
+    if not int(state.step) and (failure := run.save(wait=True)):  # from here on, there is one
+        raise WorkdirError(f"--workdir: {folder}: {failure}")
+    return run
+
+
+def _open_checkpoints(folder: Path, stack: contextlib.ExitStack) -> Checkpoints | None:
+    """Those of the primary process; None: this is another one."""
+    if not distributed.is_primary():
+        return None
+    checkpoints = Checkpoints(folder / "checkpoints")
+    stack.callback(checkpoints.close)
+    return checkpoints
+
+
+def _build_optimizer(
+    config: TrainConfig, data: batching.TrainingData
+) -> optax.GradientTransformation:
+    num_steps = data.num_batches(config.batch_size) * config.epochs
+    return optimizers.build(config.optimizer, config.learning_rate, config.schedule, num_steps)
+
+
+def _build_trainer(
+    config: Config,
+    data: batching.TrainingData,
+    model: models.TextModel,
+    optimizer: optax.GradientTransformation,
+) -> Trainer:
+    return Trainer(
+        data,
+        model,
+        optimizer,
+        averaging=config.train.averaging,
+        batch_size=config.train.batch_size,
+        eval_batch_size=config.train.eval_batch_size,
+        device_memory=config.data.device_memory,
+        seed=config.seed,
+    )
+
+
+def _agreed_fingerprint(config: Config, data: batching.TrainingData, folder: Path) -> str:
+    """The fingerprint of the run, whose processes must have the same config and texts."""
+    here = fingerprint(config.to_dict(), data.texts)
+    if distributed.broadcast(here) != here:
+        raise ConfigError("--config: the processes of the run have different configs or corpora")
+    # Of the config as it was recorded: fields that are newer than the run do not change it.
+    recorded = distributed.is_primary() and workdir.read_config(folder)
+    return fingerprint(distributed.broadcast(recorded), data.texts)
+
+
+def _introduce(
+    config: Config,
+    texts: Texts,
+    model: models.TextModel,
+    folder: Path,
+    progress: Progress,
+    step: int,
+) -> None:
+    """Writes vocabulary and labels, and prints what is trained."""
+    texts.vocabulary.save(folder / "vocabulary.json")
+    files.write_atomically(folder / "labels.json", json.dumps(texts.label_names))
+    if texts.names["data_source"] == "synthetic":
+        print(console.SYNTHETIC_BANNER.format(name=texts.names["dataset"]))
+    print(summary(model, config.train.batch_size, config.data.maxlen))
+    if progress.seconds:
+        print(f"Resuming {folder} after epoch {len(progress.history)}, step {step:,}")
+
+
+def _load_texts(config: Config) -> Texts:
+    data = config.data
+    custom = None
+    if data.path is not None:
+        uses_labels = heads.get_head(config.model.target).uses_labels
+        custom = corpora.CustomTexts(
+            data.path,
+            data.text_field,
+            data.label_field if uses_labels else None,
+            data.test_fraction,
+            config.seed,
+        )
+    corpus = corpora.load_corpus(
+        config.task,
+        data.source,
+        data.data_dir,
+        data.manual_dir,
+        tokenizer=data.tokenizer,
+        num_words=data.num_words,
+        custom=custom,
+    )
+    training_data = batching.prepare_data(
+        corpus,
+        num_words=data.num_words,
+        maxlen=data.maxlen,
+        padding=data.padding,
+        max_padding=data.max_padding,
+        validation=data.validation,
+        validation_fraction=data.validation_fraction,
+    )
+    source = "synthetic" if corpus.synthetic else "real"
+    names = {"dataset": corpus.name, "data_source": source}
+    return Texts(names, training_data, corpus.vocabulary.limit(data.num_words), corpus.label_names)
+
+
+def _copy(tree: Any) -> Any:
+    return jax.tree.map(jnp.copy, tree)  # no array twice in it, none that a step will donate
