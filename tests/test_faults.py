@@ -183,7 +183,7 @@ def test_other_texts_than_those_of_the_checkpoint_are_refused(tiny_corpus, tmp_p
         return training_data
 
     monkeypatch.setattr(batching, "prepare_data", other)
-    with pytest.raises(WorkdirError, match="was trained on other texts than there are now"):
+    with pytest.raises(WorkdirError, match="was trained on texts that have changed since"):
         flaxrnn.train(config, tmp_path)
 
 
@@ -192,7 +192,7 @@ def test_a_history_without_checkpoints_is_no_new_start(tiny_corpus, tmp_path):
     flaxrnn.train(config, tmp_path)
     for path in (tmp_path / "checkpoints").iterdir():
         path.rename(tmp_path / f"lost-{path.name}")
-    with pytest.raises(WorkdirError, match="holds epochs of a run, but no checkpoint"):
+    with pytest.raises(WorkdirError, match="has the metrics of a run, but no checkpoint"):
         flaxrnn.train(config, tmp_path)
 
 
