@@ -155,7 +155,7 @@ def events(folder):
     return found
 
 
-# Archives and servers of them
+# Archives, and a server of them
 
 
 def write_archive(path, members):
@@ -182,7 +182,7 @@ def serve(content, announced=None):
     return server
 
 
-# Texts of the user's own
+# Custom texts
 
 
 ROWS = [
@@ -198,7 +198,7 @@ SAYS = {
 
 
 def korean(n=360):
-    """Texts in three classes, one in ten of which is said in no other text's words."""
+    """Texts in three classes, one in ten of which has words that no other text has."""
     rng = np.random.default_rng(0)
     rows = [
         (f"{where} {thing}, {what}", label)

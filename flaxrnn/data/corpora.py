@@ -80,14 +80,14 @@ def load_corpus(
     """Loads a task's corpus, from the cache of encoded arrays where there is one.
 
     Args:
-        task: "reuters", "reuters_clean", "imdb", "brackets"; "text", your own files; or
-            "module:Builder", a TFDS dataset of your own.
+        task: "reuters", "reuters_clean", "imdb", "brackets"; "text", custom texts; or
+            "module:Builder", a custom TFDS dataset.
         source: "auto", "real" or "synthetic", see `flaxrnn.datasets.preparation.prepare`.
         data_dir: Where prepared datasets and the cache are kept; default: TFDS' own.
         manual_dir: Where archives are; default: `FLAXRNN_MANUAL_DIR`, else TFDS' own.
         tokenizer: "words", "characters" or "subword".
         num_words: Size of the vocabulary that subwords are learned for, special ids included.
-        custom: Of task "text", the texts.
+        custom: The texts of task "text".
 
     Raises:
         ConfigError: An argument is impossible.
@@ -103,12 +103,12 @@ def load_corpus(
 
 def _load_dataset(request: _Request) -> Corpus:
     """The corpus of a task that a TFDS builder prepares."""
-    from flaxrnn.datasets import custom, preparation, registry  # TFDS takes a second to import
+    from flaxrnn.datasets import custom, preparation, registry  # TFDS takes long to import
 
     task = registry.get_task(request.task)
     builder = preparation.prepare(task, request.source, request.data_dir, request.manual_dir)
     kind = task.word_tokenizer if request.tokenizer == "words" else request.tokenizer
-    # The user's own dataset may change without a new version: its content is part of the name.
+    # A custom dataset may change without a new version, so its content is part of the name.
     known = task.name in registry.TASKS
     content = task.name if known else custom.digest_of_files(Path(builder.data_path))[:16]
     suffix = {"words": "", "subword": f"-subword{request.num_words}"}.get(
@@ -172,7 +172,7 @@ def _load_brackets(request: _Request) -> Corpus:
 
 
 def _load_custom(request: _Request) -> Corpus:
-    """The corpus of the user's own files, and a line on standard error that says what was read."""
+    """The corpus of custom texts; prints a summary of what was read to standard error."""
     from flaxrnn.datasets import custom, parsing, preparation
 
     texts, kind = request.custom, request.tokenizer
@@ -193,7 +193,7 @@ def _load_custom(request: _Request) -> Corpus:
     if texts.label_field:
         told += f", {len(label_names):,} classes: {parsing.abbreviated(label_names)}"
     if empty := int(arrays["empty"][0]):
-        told += f"; {empty:,} texts without a word are left out"
+        told += f"; left out {empty:,} without a word"
     print(told, file=sys.stderr)
     return corpus
 

@@ -24,7 +24,7 @@ def load_data(
     """Loads a corpus as `keras.datasets` does.
 
     Args:
-        task: "reuters", "reuters_clean", "imdb" or "module:Builder", a dataset of your own.
+        task: "reuters", "reuters_clean", "imdb" or "module:Builder", a custom dataset.
         num_words: Ids from this one on become 2, "unknown"; None keeps all.
         maxlen: None: lists of int32 arrays. A number: int32 `[N, maxlen]`, padded and truncated on
             the left, as `keras.utils.pad_sequences` does.

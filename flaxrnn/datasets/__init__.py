@@ -1,1 +1,1 @@
-"""Where texts come from: one TFDS builder per corpus, synthetic counterparts, your own data."""
+"""Where texts come from: one TFDS builder per corpus, synthetic counterparts, custom data."""

@@ -25,7 +25,7 @@ class Archive(NamedTuple):
 
 
 class _HostileError(Exception):
-    """An archive that nobody makes by accident."""
+    """An archive that can only be malicious."""
 
 
 class _Limited:
@@ -46,7 +46,7 @@ class _Limited:
 
 
 def read_members(path: str | os.PathLike[str], wanted: re.Pattern[str]) -> dict[str, bytes]:
-    """Returns name → content of the regular files whose whole name matches `wanted`.
+    """Returns name → content of the regular files whose full name matches `wanted`.
 
     Raises:
         DataError: The file is not a complete tar.gz archive, unpacks to more than 1 GiB, or has a

@@ -5,8 +5,8 @@ tag of a character is the number of brackets that are open after it.
 
 What may come next depends on everything before it: how many brackets are open, and how many of the
 n pairs are left. A text is one of 9 · C(n), where C(n) is the number of balanced strings of n pairs
-(a Catalan number), all equally likely given n. So nobody predicts its characters and its end at
-less than ln 9 + ln C(n) nats.
+(a Catalan number), all equally likely given n. So no model can predict its characters and its end
+with a loss below ln 9 + ln C(n) nats.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Your own texts: a table, lines, a folder or a TFDS dataset → examples."""
+"""Custom texts: a table, lines, a folder or a TFDS dataset → examples."""
 
 from __future__ import annotations
 

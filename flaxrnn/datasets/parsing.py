@@ -1,4 +1,4 @@
-"""Parses files of your own into examples; an error names the file, the line and what is wrong."""
+"""Parses custom files into examples; errors name the file, the line and what is wrong."""
 
 from __future__ import annotations
 

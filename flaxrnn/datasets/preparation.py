@@ -55,7 +55,7 @@ def prepare(
     if manual_dir and not manual.is_dir():
         raise DataError(f"data.manual_dir: there is no folder {manual}")
     real = functools.partial(_builder, task.builder, root, task.config)
-    # A builder without an archive is the user's code: what it raises is the user's mistake.
+    # A builder without an archive is custom code: what it raises is the user's mistake.
     kind = OSError if task.archive else Exception
     with _as_data_error(f"task: {task.name} cannot be prepared", kind):
         if source == "synthetic":

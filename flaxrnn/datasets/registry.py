@@ -60,11 +60,11 @@ _TASKS = [
     ),
 ]
 TASKS = {task.name: task for task in _TASKS}
-WITHOUT_BUILDER = ("brackets", "text")  # generated, and read from your own files
+WITHOUT_BUILDER = ("brackets", "text")  # generated; read from custom files
 
 
 def get_task(name: str) -> Task:
-    """The task of a name in `TASKS`, or of "module:Builder", a dataset of the user's.
+    """The task of a name in `TASKS`, or of "module:Builder", a custom dataset.
 
     Raises:
         ConfigError: There is no such task, or the module cannot be imported or has no such builder.

@@ -1,4 +1,4 @@
-"""Splits your own texts into training and test texts."""
+"""Splits custom texts into training and test texts."""
 
 from __future__ import annotations
 

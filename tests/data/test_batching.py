@@ -64,10 +64,11 @@ def test_an_epoch_visits_every_text_once(n, batch_size, steps, devices):
 @pytest.mark.parametrize("seed", range(20))
 def test_batches_are_counted_without_making_them(seed):
     rng = np.random.default_rng(seed)
-    n, batch_size = rng.integers(1, 200), int(rng.integers(1, 50))
+    n = int(rng.integers(1, 200))
     buckets = tuple(sorted({30, *rng.integers(1, 30, 3).tolist()}))
     data = training_data(rng.integers(1, 31, n), buckets)
-    assert data.num_batches(batch_size) == len(data.epoch_batches(batch_size, seed, 1))
+    for batch_size in (1, n, int(rng.integers(1, 50))):
+        assert data.num_batches(batch_size) == len(data.epoch_batches(batch_size, seed, 1))
 
 
 def test_batches_are_shuffled_by_seed_and_epoch_alone():
@@ -81,6 +82,17 @@ def test_batches_are_shuffled_by_seed_and_epoch_alone():
     for other in (epoch(0, 2), epoch(1, 1)):
         assert other[0] != epoch(0, 1)[0]
         assert other[1] != epoch(0, 1)[1]
+
+
+def test_order_of_an_epoch_never_changes():
+    """A run that is stopped within an epoch resumes in the order of the release that began it."""
+    found = training_data(np.array([2, 9, 2, 2, 9, 2, 9]), (2, 9)).epoch_batches(2, seed=3, epoch=5)
+    assert [(bucket, rows.tolist()) for bucket, rows in found] == [
+        (0, [0, 2]),
+        (1, [4, 6]),
+        (0, [5, 3]),
+        (1, [1]),
+    ]
 
 
 def test_batches_of_a_split_are_its_rows_in_a_fixed_order():

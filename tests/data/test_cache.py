@@ -15,7 +15,7 @@ def test_second_load_reads_no_text(data_dir, monkeypatch):
     assert first.vocabulary.words == again.vocabulary.words
 
 
-def test_damaged_cache_is_made_anew(data_dir):
+def test_damaged_cache_is_rebuilt(data_dir):
     first = corpora.load_corpus("reuters", "synthetic", data_dir)
     (cache,) = Path(data_dir).glob("encoded/synthetic_reuters*")
     file = cache / "arrays.safetensors"
@@ -29,7 +29,7 @@ def test_damaged_cache_is_made_anew(data_dir):
         assert file.read_bytes() == content
 
 
-def test_damaged_cache_of_subwords_is_made_anew(tmp_path):
+def test_damaged_cache_of_subwords_is_rebuilt(tmp_path):
     path = write_csv(tmp_path / "a.csv", korean(60))
     first = load_custom(path, tmp_path, "subword", 200)
     (file,) = tmp_path.glob("data/encoded/text-*/arrays.safetensors")
@@ -42,7 +42,7 @@ def test_damaged_cache_of_subwords_is_made_anew(tmp_path):
     assert file.read_bytes() != content
 
 
-def test_a_disk_that_cannot_be_written_costs_time_alone(tmp_path):
+def test_a_disk_that_cannot_be_written_only_costs_time(tmp_path):
     (tmp_path / "encoded").write_text("a file where the folder would be")
     for _ in range(2):
         arrays = cache.cached(tmp_path, "a", lambda: {"ids": np.arange(3)})

@@ -1,4 +1,4 @@
-"""Corpora from builders, and from files of the user's own with every tokenizer; their cache."""
+"""Corpora from builders and from custom files, with every tokenizer; their cache."""
 
 import csv
 import os
@@ -14,7 +14,7 @@ from flaxrnn.datasets import preparation
 from flaxrnn.errors import ConfigError, DataError
 
 
-def test_tokenizer_is_read_for_the_book_s_corpora_too(tmp_path, monkeypatch):
+def test_tokenizer_applies_to_corpora_of_builders_too(tmp_path, monkeypatch):
     rows = [{"text": b"Oil\xc2\xa0prices ROSE!", "label": 0}, {"text": b"Oil fell", "label": 1}]
     features = {"label": SimpleNamespace(names=["up", "down"])}
     builder = SimpleNamespace(
@@ -37,7 +37,7 @@ def test_tokenizer_is_read_for_the_book_s_corpora_too(tmp_path, monkeypatch):
     assert len(list(tmp_path.glob("encoded/*"))) == 3
 
 
-def test_changed_file_is_read_anew_and_an_unchanged_one_is_not(tmp_path, monkeypatch):
+def test_changed_file_is_read_again_and_an_unchanged_one_is_not(tmp_path, monkeypatch):
     path = write_csv(tmp_path / "a.csv", ROWS)
     first = load_custom(path, tmp_path)
     stamp = path.stat()
@@ -69,13 +69,13 @@ def test_changed_file_is_read_anew_and_an_unchanged_one_is_not(tmp_path, monkeyp
     assert "good" not in changed.vocabulary.words
 
 
-def test_what_is_read_is_told_and_empty_texts_are_left_out(tmp_path, capsys):
+def test_what_was_read_is_summarized_and_empty_texts_are_left_out(tmp_path, capsys):
     path = write_csv(tmp_path / "a.csv", [*ROWS, ("", "up"), (" … ", "odd"), ("\u200b", "up")])
     told = ": 18 texts to train on, 2 to test, 2 classes: down, up"
     for _ in range(2):  # also from the cache
         corpus = load_custom(path, tmp_path)
         assert len(corpus.train) + len(corpus.test) == 20
-        assert capsys.readouterr().err == f"a.csv{told}; 3 texts without a word are left out\n"
+        assert capsys.readouterr().err == f"a.csv{told}; left out 3 without a word\n"
     load_custom(write_csv(tmp_path / "b.csv", ROWS), tmp_path)
     assert capsys.readouterr().err == f"b.csv{told}\n"
 

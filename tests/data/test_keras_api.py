@@ -26,6 +26,7 @@ def test_load_data_gives_what_keras_users_know(data_dir):
         ({"task": "imdb", "source": "web"}, "data.source: 'web' is not one of auto"),
         ({"task": "imdb", "num_words": 3}, "num_words: 3"),
         ({"task": "imdb", "maxlen": 0}, "maxlen: 0"),
+        ({"task": "brackets"}, "task: 'brackets' has one label per token"),
     ],
 )
 def test_load_data_refuses_the_impossible(arguments, message):

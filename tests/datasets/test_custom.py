@@ -1,4 +1,4 @@
-"""Your own texts: every kind of source, and a run on them."""
+"""Custom texts: every kind of source, and a run on them."""
 
 import json
 import shutil

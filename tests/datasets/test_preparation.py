@@ -64,6 +64,12 @@ def test_real_never_falls_back(no_web, tmp_path):
         preparation.prepare(registry.TASKS["imdb"], "real", str(tmp_path), str(tmp_path))
 
 
+def test_auto_without_a_counterpart_does_not_fall_back(no_web, tmp_path):
+    task = dataclasses.replace(registry.TASKS["imdb"], synthetic=None)
+    with pytest.raises(DataError, match=r"data\.source=auto: no aclImdb_v1\.tar\.gz in"):
+        preparation.prepare(task, "auto", str(tmp_path), str(tmp_path))
+
+
 def damaged_archives(folder):
     """Archives that are truncated, foreign, incomplete or not archives at all."""
     story = "<TOPICS><D>oil</D></TOPICS><TEXT><BODY>{}</BODY></TEXT></REUTERS>"

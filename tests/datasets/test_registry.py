@@ -1,4 +1,4 @@
-"""Tasks by name, and those of a TFDS builder of the user's own, named as `module:Builder`."""
+"""Tasks by name, and custom datasets, named by `module:Builder`."""
 
 import shutil
 
@@ -84,7 +84,7 @@ def load(name, tmp_path, source="auto", **options):
 
 
 @pytest.mark.parametrize("source", ["auto", "real"])
-def test_dataset_of_ones_own(source, tmp_path, monkeypatch):
+def test_custom_dataset(source, tmp_path, monkeypatch):
     corpus = load("Notes", tmp_path, source)
     assert (corpus.name, corpus.synthetic) == ("notes/1.0.0", False)
     assert corpus.label_names == ["up", "down"]
@@ -97,7 +97,7 @@ def test_dataset_of_ones_own(source, tmp_path, monkeypatch):
     np.testing.assert_array_equal(again.train.ids, corpus.train.ids)
 
 
-def test_dataset_of_ones_own_as_keras_users_know_it(tmp_path):
+def test_custom_dataset_in_the_format_of_keras(tmp_path):
     (x_train, y_train), (x_test, _) = flaxrnn.load_data(
         "test_registry:Notes", maxlen=4, data_dir=str(tmp_path)
     )
@@ -178,7 +178,7 @@ def test_mistake_in_a_builder_is_one_line(name, message, tmp_path, monkeypatch):
         ),
     ],
 )
-def test_task_that_cannot_be_is_refused_in_one_line(task, source, message, tmp_path):
+def test_impossible_task_is_refused_in_one_line(task, source, message, tmp_path):
     with pytest.raises(ConfigError) as caught:
         corpora.load_corpus(task, source, str(tmp_path))
     assert str(caught.value).startswith(message)
