@@ -104,7 +104,7 @@ def test_a_signal_saves_between_two_steps_and_says_how_to_go_on(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "_train_epoch", with_a_signal)
-        with pytest.raises(signals.Saved, match="saved after step 7; go on with: python ") as stop:
+        with pytest.raises(signals.Saved, match="saved after step 7; resume with: python ") as stop:
             flaxrnn.train(config, tmp_path / "stopped")
     assert stop.value.exit_code == 128 + number
     assert f"--workdir {tmp_path / 'stopped'}" in str(stop.value)
