@@ -1,4 +1,4 @@
-"""Trains a recurrent text classifier: flags → config → loop.
+"""Trains a recurrent text model: flags → config → loop.
 
 python train.py --config configs/imdb.py
 python train.py --config configs/reuters.py:keras --workdir runs/keras --config.seed=1
@@ -17,12 +17,12 @@ from flaxrnn.errors import FlaxrnnError
 
 config_flags.DEFINE_config_file("config", None, "The config: FILE or FILE:VARIANT.")
 flags.DEFINE_string(
-    "workdir", None, "Where the run is written, or continued; default: a fresh folder under runs/."
+    "workdir", None, "The run's folder, to start or resume it; default: a new one under runs/."
 )
-flags.DEFINE_integer("seeds", None, "Train so many, from config.seed on, and compare them.")
-flags.DEFINE_string("coordinator", None, "Of a run of several processes: HOST:PORT of process 0.")
-flags.DEFINE_integer("num_processes", None, "How many processes.")
-flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
+flags.DEFINE_integer("seeds", None, "Train this many seeds, from config.seed on, and compare them.")
+flags.DEFINE_string("coordinator", None, "With several processes: HOST:PORT of process 0.")
+flags.DEFINE_integer("num_processes", None, "With several processes: how many.")
+flags.DEFINE_integer("process_id", None, "With several processes: which one this is, from 0.")
 
 
 def main(argv: list[str]) -> None:
@@ -45,11 +45,11 @@ if __name__ == "__main__":
     except FlaxrnnError as error:
         sys.stdout.flush()
         print(f"error: {error}", file=sys.stderr, flush=True)
-        os._exit(error.exit_code)  # without a wait for other processes, which may be lost
+        os._exit(error.exit_code)  # does not wait for other processes, which may be lost
     except BrokenPipeError:
-        os._exit(128 + signal.SIGPIPE)  # nobody reads on, as in `train.py … | head`
-    except KeyboardInterrupt as stopped:  # a Stopped, where there was a run to stop
+        os._exit(128 + signal.SIGPIPE)  # the reader has gone, as in `train.py … | head`
+    except KeyboardInterrupt as stopped:  # a `signals.Stopped` if there was a run to stop
         sys.stdout.flush()
         print(stopped, file=sys.stderr, flush=True)
-        # Without a wait for XLA, which may be compiling: it does not survive the usual exit.
+        # Does not wait for XLA, which may be compiling and would crash in a normal exit.
         os._exit(getattr(stopped, "exit_code", 128 + signal.SIGINT))

@@ -4,12 +4,12 @@ python train.py --config configs/language_model.py --workdir runs/brackets
 python -m flaxrnn.generate --workdir runs/brackets 3 9
 
 Each text is a number and that many pairs of balanced brackets, 3(()()). The lowest possible loss is
-0.51 nats per token; a model that only knows the character frequencies has 1.33. Given the number,
-the trained model generates the brackets. Other corpora can be used, too:
+0.51 nats per token; a model that only knows the character frequencies reaches 1.33. Given the
+number, the trained model generates the brackets. Other corpora work, too:
 
 python train.py --config configs/reuters.py --config.model.target=next
 
-So can your own unlabelled texts: a .txt file with one text per line, or any format that
+So do your own unlabelled texts: a .txt file with one text per line, or any format that
 `configs/text.py` reads.
 
 python train.py --config configs/language_model.py:text --config.data.path=poems.txt

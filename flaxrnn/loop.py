@@ -31,26 +31,26 @@ def train_and_evaluate(
 ) -> dict[str, Any]:
     """Trains a text model, or resumes its training, and evaluates it once on the test split.
 
-    A run that is stopped, by a signal or by force, ends bitwise as if it had not been, once it is
-    started again with the same config and workdir.
+    An interrupted run, even one that was killed, resumes when it is started again with the same
+    config and workdir; its result is bitwise identical to that of an uninterrupted run.
 
     Args:
-        config: As docs/config.md describes.
-        workdir: Where everything is written; a run in it with the same config is resumed. None: a
-            new folder under runs/.
+        config: See docs/config.md.
+        workdir: The run's output folder. If it already holds a run with the same config, that run
+            is resumed. None: a new folder under runs/.
 
     Returns:
-        What `result.json` in the workdir holds.
+        The contents of `result.json`.
 
     Raises:
-        ConfigError: A field has a value that is not allowed.
+        ConfigError: A field has an invalid value.
         DataError: The corpus cannot be found or read, or has too few texts for the config.
         WorkdirError: The workdir cannot be written, belongs to another config or run, or holds only
             corrupt checkpoints.
-        DivergedError: The loss is no longer finite; the last good weights are kept.
-        OutOfMemoryError: A batch does not fit.
+        DivergedError: The loss became non-finite; the last good weights are kept.
+        OutOfMemoryError: The parameters or a batch do not fit in memory.
         ProcessError: Another process of the run was lost.
-        signals.Stopped: SIGTERM or SIGINT came; once training has begun, the run is saved.
+        signals.Stopped: SIGTERM or SIGINT was received; the run is saved if training had begun.
     """
     checked = parse(config)
     with signals.Listener() as listener:
@@ -60,7 +60,7 @@ def train_and_evaluate(
 def train(
     config: Config, root: str | Path, folder: str, listener: signals.Listener
 ) -> dict[str, Any]:
-    """As `train_and_evaluate`, in a folder of `root`, which is what --workdir names.
+    """Like `train_and_evaluate`, with the workdir `root / folder`; `root` is --workdir.
 
     A signal that the listener received earlier stops the run after its first steps.
     """
@@ -86,16 +86,16 @@ def train(
 
 
 def fresh_workdir(config: Config) -> Path:
-    """A folder under runs/ that is named after task and time."""
+    """A new folder under runs/, named after the task and the current time."""
     task = config.task.replace(":", ".")  # module:Builder
     return Path("runs") / f"{task}-{datetime.now():%Y%m%d-%H%M%S-%f}"
 
 
 def _train_epoch(run: run_lib.Run) -> None:
-    """Trains an epoch, or the rest of it; saves now and then, and when a signal asks to stop."""
+    """Trains an epoch, or the rest of it; saves periodically and when a signal asks to stop."""
     settings, progress = run.config.train, run.progress
     epoch, num_batches = len(progress.history) + 1, run.trainer.num_batches()
-    seconds_before, began = progress.epoch_seconds, time.perf_counter()
+    earlier_seconds, start = progress.epoch_seconds, time.perf_counter()
     accumulator = MetricAccumulator(progress.sums)
     dispatches = run.trainer.epoch(
         run.state,
@@ -104,7 +104,7 @@ def _train_epoch(run: run_lib.Run) -> None:
         stop=lambda: run.listener.received,
         watch=functools.partial(run.clock.each, "input"),
     )
-    shown = run.reporter.progress(
+    with_progress = run.reporter.progress(
         dispatches,
         progress.batches_done,
         num_batches,
@@ -115,13 +115,13 @@ def _train_epoch(run: run_lib.Run) -> None:
 
     def snapshot() -> None:
         progress.sums = accumulator.read()
-        progress.epoch_seconds = seconds_before + time.perf_counter() - began
+        progress.epoch_seconds = earlier_seconds + time.perf_counter() - start
         if settings.nonfinite == "stop":
             progress.diverged_at = accumulator.first_nonfinite_step
 
-    saved_at, steps_since = began, 0
+    saved_at, steps_since = start, 0
     with run.clock("train"):
-        for run.state, sums in shown:
+        for run.state, sums in with_progress:
             accumulator.append(sums)
             progress.batches_done = min(progress.batches_done + STEPS_PER_DISPATCH, num_batches)
             diverged = accumulator.first_nonfinite_step and settings.nonfinite == "stop"
@@ -130,7 +130,7 @@ def _train_epoch(run: run_lib.Run) -> None:
             steps_since += STEPS_PER_DISPATCH
             due = time.perf_counter() - saved_at >= settings.checkpoint_seconds
             due |= 0 < settings.checkpoint_steps <= steps_since
-            if due and progress.batches_done < num_batches:  # else after the validation
+            if due and progress.batches_done < num_batches:  # else `_validate` saves
                 snapshot()
                 run.save()
                 saved_at, steps_since = time.perf_counter(), 0
@@ -142,18 +142,18 @@ def _train_epoch(run: run_lib.Run) -> None:
 
 
 def _check_epoch(run: run_lib.Run, epoch: int) -> None:
-    """Raises a DivergedError where the epoch came upon a loss that is not finite."""
+    """Raises a DivergedError if a non-finite loss stops the run, or if no loss was finite."""
     if run.progress.diverged_at is not None:
         run.save(wait=True)
         raise resume.diverged(run.progress.diverged_at, run.workdir)
     if not run.progress.sums["count"]:
-        raise DivergedError(f"not one step of epoch {epoch} had a finite loss and gradient")
+        raise DivergedError(f"every step of epoch {epoch} had a non-finite loss or gradient")
 
 
 def _validate(run: run_lib.Run) -> None:
-    """Ends an epoch: validation, which weights to keep, report, checkpoint."""
+    """Ends an epoch: validates, chooses the weights to keep, saves and reports."""
     settings, progress = run.config.train, run.progress
-    began = time.perf_counter()
+    start = time.perf_counter()
     with run.clock("eval"):
         sums, _ = run.trainer.evaluate(run.state.average, "val")
     seconds = progress.epoch_seconds
@@ -164,7 +164,7 @@ def _validate(run: run_lib.Run) -> None:
             **{f"val_{name}": mean for name, mean in metrics.means(sums).items()},
             "skipped_steps": int(progress.sums["nonfinite_steps"]),
             "train_examples_per_second": len(run.texts.training_data.rows["train"]) / seconds,
-            "seconds": seconds + time.perf_counter() - began,
+            "seconds": seconds + time.perf_counter() - start,
         }
     )
     if not settings.restore_best or best_epoch(progress.history) == len(progress.history):
@@ -179,7 +179,7 @@ def _test(run: run_lib.Run) -> dict[str, Any]:
     """Evaluates the kept weights on the test split and writes the result."""
     texts, head, history = run.texts, run.model.head, run.progress.history
     with run.clock("test"):
-        sums, of_texts = run.trainer.evaluate(run.weights, "test")
+        sums, per_text = run.trainer.evaluate(run.weights, "test")
     if failure := run.save(wait=True):
         raise WorkdirError(f"--workdir: {run.workdir}: {failure}")
     class_counts = sums.pop("class_counts")
@@ -196,7 +196,7 @@ def _test(run: run_lib.Run) -> dict[str, Any]:
     )
     mistakes = None
     if not head.per_token:
-        mistakes = page.mistakes(texts.training_data, texts.vocabulary, **of_texts)
+        mistakes = page.mistakes(texts.training_data, texts.vocabulary, **per_text)
     details = page.Details(
         texts.label_names,
         head.confusion(class_counts),

@@ -1,4 +1,4 @@
-"""A run: what it is made of, and how it starts, anew or at its last checkpoint."""
+"""A run: its parts, and how it starts, from scratch or from its latest checkpoint."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from flaxrnn.training.trainer import Trainer
 
 @dataclass(frozen=True)
 class Texts:
-    """What a run keeps of its corpus."""
+    """What a run needs from its corpus."""
 
-    names: dict[str, str]  # dataset, data_source
+    names: dict[str, str]  # "dataset" and "data_source", as in result.json
     training_data: batching.TrainingData
-    vocabulary: Vocabulary  # of the words that the model knows
+    vocabulary: Vocabulary  # limited to `data.num_words`
     label_names: list[str]
 
 
@@ -42,29 +42,29 @@ class Run:
     """A run in progress."""
 
     config: Config
-    root: Path  # what --workdir names: the workdir, or of several seeds the folder above it
+    root: Path  # --workdir: the workdir itself or, with --seeds, its parent
     workdir: Path
     clock: Clock
     listener: signals.Listener
     texts: Texts
     model: models.TextModel
     trainer: Trainer
-    checkpoints: Checkpoints | None  # of the primary process
+    checkpoints: Checkpoints | None  # None: not the primary process
     reporter: report.Report | report.NoReport
     state: steps.TrainState
-    weights: steps.Params  # what the run would end with now
+    weights: steps.Params  # what the run would keep if it ended now
     progress: Progress
-    stop: int = 0  # the signal to stop, on all processes from the same step on; 0: none
+    stop: int = 0  # signal that stops all processes at the same step; 0: none
 
     def save(self, wait: bool = False) -> str | None:
-        """Writes a checkpoint, see `Checkpoints.save`."""
+        """Writes a checkpoint; see `Checkpoints.save`."""
         if self.checkpoints is None:
             return None
         self.progress.seconds = self.clock.read()
         return self.checkpoints.save(self.state, self.weights, self.progress.to_json(), wait)
 
     def keep(self) -> None:
-        """Makes the averaged weights of now those that the run would end with."""
+        """Marks the current averaged weights as those to keep."""
         self.weights = _copy(self.state.average)
 
 
@@ -76,15 +76,15 @@ def start(
     listener: signals.Listener,
     stack: contextlib.ExitStack,
 ) -> Run:
-    """Reads the corpus and builds everything, at the point of the last checkpoint.
+    """Loads the corpus and builds everything, restored from the latest checkpoint if there is one.
 
     Args:
-        config: Of the run.
-        root: What --workdir names.
+        config: The run's config.
+        root: The value of --workdir.
         folder: The workdir.
-        clock: Continues from the seconds of earlier starts.
-        listener: Of signals.
-        stack: Is given what must be closed at the end.
+        clock: Is advanced by the seconds of earlier starts.
+        listener: Listener for signals.
+        stack: Closes what must be closed at the end of the run.
     """
     texts = _load_texts(config)
     run_fingerprint = _agreed_fingerprint(config, texts.training_data, folder)
@@ -96,7 +96,7 @@ def start(
     state, weights, progress = resume.restore(checkpoints, state, run_fingerprint, folder)
     clock.add(progress.seconds or {})
     if checkpoints:
-        _introduce(config, texts, model, folder, progress, int(state.step))
+        _write_inputs_and_summary(config, texts, model, folder, progress, int(state.step))
     trainer = _build_trainer(config, texts.training_data, model, optimizer)
     state, weights = trainer.replicate(_copy((state, weights)))
     reporter = report.Report(folder, progress.history) if checkpoints else report.NoReport()
@@ -116,13 +116,13 @@ def start(
         weights=weights,
         progress=progress,
     )
-    if not int(state.step) and (failure := run.save(wait=True)):  # from here on, there is one
+    if not int(state.step) and (failure := run.save(wait=True)):  # so that there is always one
         raise WorkdirError(f"--workdir: {folder}: {failure}")
     return run
 
 
 def _open_checkpoints(folder: Path, stack: contextlib.ExitStack) -> Checkpoints | None:
-    """Those of the primary process; None: this is another one."""
+    """Opens the checkpoints; None: this is not the primary process."""
     if not distributed.is_primary():
         return None
     checkpoints = Checkpoints(folder / "checkpoints")
@@ -156,16 +156,16 @@ def _build_trainer(
 
 
 def _agreed_fingerprint(config: Config, data: batching.TrainingData, folder: Path) -> str:
-    """The fingerprint of the run, whose processes must have the same config and texts."""
-    here = fingerprint(config.to_dict(), data.texts)
-    if distributed.broadcast(here) != here:
+    """The run's fingerprint; checks that all processes have the same config and texts."""
+    local = fingerprint(config.to_dict(), data.texts)
+    if distributed.broadcast(local) != local:
         raise ConfigError("--config: the processes of the run have different configs or corpora")
-    # Of the config as it was recorded: fields that are newer than the run do not change it.
+    # Uses the recorded config, so that fields added since the run began do not change it.
     recorded = distributed.is_primary() and workdir.read_config(folder)
     return fingerprint(distributed.broadcast(recorded), data.texts)
 
 
-def _introduce(
+def _write_inputs_and_summary(
     config: Config,
     texts: Texts,
     model: models.TextModel,
@@ -173,7 +173,7 @@ def _introduce(
     progress: Progress,
     step: int,
 ) -> None:
-    """Writes vocabulary and labels, and prints what is trained."""
+    """Writes the vocabulary and the labels, and prints a summary of the model."""
     texts.vocabulary.save(folder / "vocabulary.json")
     files.write_atomically(folder / "labels.json", json.dumps(texts.label_names))
     if texts.names["data_source"] == "synthetic":
@@ -219,4 +219,4 @@ def _load_texts(config: Config) -> Texts:
 
 
 def _copy(tree: Any) -> Any:
-    return jax.tree.map(jnp.copy, tree)  # no array twice in it, none that a step will donate
+    return jax.tree.map(jnp.copy, tree)  # no buffer appears twice or is donated by a step

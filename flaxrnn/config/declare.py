@@ -1,4 +1,4 @@
-"""The kinds of fields that a config has: each declares default, meaning, and allowed values."""
+"""The kinds of config fields: each declares a default, a doc and the allowed values."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ def one_of(default: str, *others: str, doc: str) -> Any:
 
 
 def one_of_or_module(default: str, *others: str, what: str, doc: str) -> Any:
-    """A string, one of `default` and `others`, or "module:Name"."""
+    """A string, one of `default` and `others`, or "module:Name", a custom `what`."""
     values = (default, *others)
-    allowed = f"one of {', '.join(values)}, or module:Name, {what} of your own"
+    names = f"one of {', '.join(values)}" if others else default
+    allowed = f"{names}, or a custom {what} as module:Name"
     return field(
         default, doc, allowed, lambda v: v in values or plugins.PATTERN.fullmatch(v) is not None
     )
@@ -57,5 +58,5 @@ def folder(doc: str) -> Any:
 
 
 def column(default: str, doc: str) -> Any:
-    """The name of a column of the user's table."""
+    """The name of a column of a custom table."""
     return field(default, doc, "the name of a column", bool)

@@ -1,6 +1,6 @@
-"""Every field of a config, once: its type, default, unit and meaning, and the values it may hold.
+"""Every config field, declared once: its type, default, unit, meaning and allowed values.
 
-`configs/default.py`, the check of a config and the table in docs/config.md all follow from here.
+`configs/default.py`, the check of a config and the table in docs/config.md all derive from it.
 """
 
 from __future__ import annotations
@@ -17,41 +17,47 @@ class DataConfig:
     """Which texts are read, and how they become batches."""
 
     source: str = declare.one_of("auto", "real", "synthetic", doc="where the corpus comes from")
-    data_dir: str | None = declare.folder("prepared datasets; unset: TFDS's own folder")
-    manual_dir: str | None = declare.folder("archives; unset: $FLAXRNN_MANUAL_DIR, else TFDS's own")
+    data_dir: str | None = declare.folder("folder of prepared datasets; unset: TFDS's default")
+    manual_dir: str | None = declare.folder(
+        "folder of archives; unset: $FLAXRNN_MANUAL_DIR, else TFDS's default"
+    )
     path: str | None = declare.field(
         None,
-        "your own texts, with task=text: .csv, .tsv, .jsonl, a folder or a TFDS name",
-        "the path of a file or folder, or a TFDS name",
+        "your own texts, for task=text: .csv, .tsv, .jsonl, .txt, a folder or a TFDS dataset",
+        "the path of a file or folder, or the name of a TFDS dataset",
         bool,
     )
-    text_field: str = declare.column("text", "with task=text: the column of the texts")
-    label_field: str = declare.column("label", "with task=text: the column of their classes")
+    text_field: str = declare.column("text", "column of the texts, for task=text")
+    label_field: str = declare.column("label", "column of the labels, for task=text")
     test_fraction: float = declare.fraction(
-        0.1, "of each class, where your own texts come without a test split"
+        0.1, "fraction of each class held out for testing if your own texts have no test split"
     )
     tokenizer: str = declare.one_of("words", "characters", "subword", doc="what a token is")
-    num_words: int = declare.at_least(4, 1_000, "largest vocabulary, special ids included")
-    maxlen: int = declare.at_least(1, 100, "tokens; of a longer text the last ones are kept")
+    num_words: int = declare.at_least(4, 1_000, "maximum vocabulary size, special ids included")
+    maxlen: int = declare.at_least(1, 100, "tokens per text; longer texts keep the last ones")
     padding: str = declare.one_of(
-        "post", "pre", doc="post: masked; pre: read as if it were text, as in Keras"
+        "post", "pre", doc="post: on the right, masked; pre: on the left, read as text, as in Keras"
     )
     max_padding: float = declare.field(
         0.1,
-        "largest share of padding that length buckets leave; 1: one bucket",
+        "maximum fraction of padding in length buckets; 1: a single bucket",
         "a number above 0, at most 1",
         lambda v: 0 < v <= 1,
     )
     device_memory: float = declare.field(
         1024.0,
-        "MiB of each device for texts; a larger corpus is streamed",
+        "MiB per device for texts; a larger corpus is streamed",
         "a number of MiB, at least 0",
         lambda v: v >= 0,
     )
     validation: str = declare.one_of(
-        "train", "test", doc="train: the last part of it; test: the test split, as in the chapter"
+        "train",
+        "test",
+        doc="validate on the last part of the train split, or on the test split, as in the chapter",
     )
-    validation_fraction: float = declare.fraction(0.1, "of the training texts, if validation=train")
+    validation_fraction: float = declare.fraction(
+        0.1, "fraction of the train split to validate on, with validation=train"
+    )
 
 
 @dataclass(frozen=True)
@@ -59,31 +65,31 @@ class ModelConfig:
     """The model: embedding, optional convolution, recurrent layers, pooling, output layer."""
 
     target: str = declare.one_of_or_module(
-        "label", "tags", "next", what="a head",
-        doc="what is learned: the label of a text, the tag of each token, or the token after it",
+        "label", "tags", "next", what="head",
+        doc="what to predict: the label of a text, the tag of each token, or the next token",
     )  # fmt: skip
-    embedding_size: int = declare.at_least(1, 100, "features")
+    embedding_size: int = declare.at_least(1, 100, "features per token")
     dropout: float = declare.field(
         0.0,
-        "share of embedding entries dropped in training",
+        "fraction of embedding entries dropped in training",
         "a number from 0 to below 1",
         lambda v: 0 <= v < 1,
     )
-    conv_filters: int = declare.at_least(0, 0, "0: no convolution, and no max pooling after it")
+    conv_filters: int = declare.at_least(0, 0, "filters; 0: no convolution or max pooling")
     conv_width: int = declare.at_least(1, 5, "tokens per convolution output")
-    conv_pool: int = declare.at_least(1, 4, "convolution outputs per recurrent step")
+    conv_pool: int = declare.at_least(1, 4, "convolution outputs per max-pooling window")
     cell: str = declare.one_of_or_module(
-        "lstm", "gru", "simple", what="a recurrent layer", doc="the recurrent layers"
+        "lstm", "gru", "simple", what="recurrent cell", doc="the recurrent cell"
     )
-    hidden_size: int = declare.at_least(1, 100, "features, in each direction")
-    layers: int = declare.at_least(1, 1, "recurrent layers")
+    hidden_size: int = declare.at_least(1, 100, "features per direction")
+    layers: int = declare.at_least(1, 1, "number of recurrent layers")
     bidirectional: bool = declare.flag(False, "read each text in both directions")
     pooling: str = declare.one_of(
-        "last", "max", "mean", "attention", doc="recurrent outputs → one vector, if target=label"
+        "last", "max", "mean", "attention", doc="recurrent outputs → one vector, for target=label"
     )
-    recurrence: str = declare.one_of("fused", "scan", doc="fused: fast; scan: its reference")
+    recurrence: str = declare.one_of("fused", "scan", doc="fused: fast; scan: reference")
     recompute: int = declare.at_least(
-        0, 0, "time steps per segment computed twice to save memory; 0: none; not with scan"
+        0, 0, "time steps per segment recomputed to save memory; 0: no recomputation; not with scan"
     )
 
 
@@ -91,45 +97,45 @@ class ModelConfig:
 class TrainConfig:
     """Optimization, early stopping and checkpoints."""
 
-    batch_size: int = declare.at_least(1, 20, "texts")
-    eval_batch_size: int = declare.at_least(1, 250, "texts")
-    optimizer: str = declare.one_of_or_module("adam", what="an optimizer", doc="the optimizer")
-    learning_rate: float = declare.positive(1e-3, "its peak")
+    batch_size: int = declare.at_least(1, 20, "texts per training step")
+    eval_batch_size: int = declare.at_least(1, 250, "texts per evaluation step")
+    optimizer: str = declare.one_of_or_module("adam", what="optimizer", doc="the optimizer")
+    learning_rate: float = declare.positive(1e-3, "peak learning rate")
     schedule: str = declare.one_of(
         "constant",
         "warmup_linear",
-        doc="warmup_linear: up over a tenth of all steps, then down to 0",
+        doc="warmup_linear: linear warm-up over a tenth of all steps, then linear decay to 0",
     )
-    epochs: int = declare.at_least(1, 200, "epochs at most")
+    epochs: int = declare.at_least(1, 200, "maximum number of epochs")
     patience: int = declare.at_least(
-        1, 5, "epochs without a lower validation loss after which training stops"
+        1, 5, "stop after this many epochs without a lower validation loss"
     )
-    averaging: bool = declare.flag(True, "evaluate and keep the averaged weights of late steps")
+    averaging: bool = declare.flag(True, "evaluate and keep weights averaged over the late steps")
     nonfinite: str = declare.one_of(
-        "stop", "skip", doc="a step with a non-finite loss: stop, or skip it and count"
+        "stop", "skip", doc="on a non-finite loss or gradient: stop, or skip the step and count it"
     )
     checkpoint_seconds: float = declare.positive(
-        60.0, "seconds between checkpoints, within an epoch"
+        60.0, "seconds between checkpoints within an epoch"
     )
     checkpoint_steps: int = declare.at_least(
-        0, 0, "training steps between checkpoints; 0: only checkpoint_seconds decides"
+        0, 0, "training steps between checkpoints; 0: only checkpoint_seconds applies"
     )
-    restore_best: bool = declare.flag(True, "end with the weights of the lowest validation loss")
+    restore_best: bool = declare.flag(True, "keep the weights with the lowest validation loss")
 
 
 @dataclass(frozen=True)
 class Config:
-    """A checked config."""
+    """A validated config."""
 
     task: str = declare.one_of_or_module(
-        "reuters", "reuters_clean", "imdb", "brackets", "text", what="a TFDS builder",
-        doc="the corpus; text: your own",
+        "reuters", "reuters_clean", "imdb", "brackets", "text", what="TFDS builder",
+        doc="the corpus; text: your own texts",
     )  # fmt: skip
     seed: int = declare.at_least(
-        0, 0, "of initial values, order and dropout; with task=text, of the test split too"
+        0, 0, "of initial weights, shuffling and dropout; with task=text, also of the test split"
     )
     compile_cache: str | None = declare.folder(
-        "compiled programs; unset: as JAX is set, ~/.cache/flaxrnn"
+        "cache of compiled programs; unset: JAX's setting, else ~/.cache/flaxrnn"
     )
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)

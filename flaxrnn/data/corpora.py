@@ -1,7 +1,7 @@
 """A task's corpus as encoded arrays in memory.
 
-Texts are tokenized once, and the ids of all of them are cached. `num_words` and `maxlen` are
-applied on top, so every config shares that cache.
+Texts are tokenized once and all their ids are cached. `num_words` and `maxlen` are applied
+afterwards, so all configs share the cache.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _SPLITS = ("train", "test")
 
 @dataclass(frozen=True)
 class Corpus:
-    """The labelled splits of a task, encoded with all the words of its vocabulary."""
+    """The labelled splits of a task, encoded with its full vocabulary."""
 
     name: str  # of the TFDS dataset, with config and version
     synthetic: bool
@@ -45,12 +45,12 @@ class Corpus:
 
 @dataclass(frozen=True)
 class CustomTexts:
-    """The texts that a run of task "text" reads, see `flaxrnn.datasets.custom.find_source`."""
+    """Where the texts of task "text" come from; see `flaxrnn.datasets.custom.find_source`."""
 
     path: str
     text_field: str = "text"
-    label_field: str | None = "label"  # None: no classes are wanted
-    test_fraction: float = 0.1  # where the source has no test split
+    label_field: str | None = "label"  # None: the texts need no labels
+    test_fraction: float = 0.1  # if the source has no test split
     seed: int = 0  # of that split and of the order of the training texts
 
 
@@ -77,21 +77,21 @@ def load_corpus(
     num_words: int = 10_000,
     custom: CustomTexts | None = None,
 ) -> Corpus:
-    """Loads a task's corpus, from the cache of encoded arrays where there is one.
+    """Loads a task's corpus, from the cache of encoded arrays if it is there.
 
     Args:
         task: "reuters", "reuters_clean", "imdb", "brackets"; "text", custom texts; or
             "module:Builder", a custom TFDS dataset.
-        source: "auto", "real" or "synthetic", see `flaxrnn.datasets.preparation.prepare`.
-        data_dir: Where prepared datasets and the cache are kept; default: TFDS' own.
-        manual_dir: Where archives are; default: `FLAXRNN_MANUAL_DIR`, else TFDS' own.
+        source: "auto", "real" or "synthetic"; see `flaxrnn.datasets.preparation.prepare`.
+        data_dir: Where prepared datasets and the cache are kept; default: TFDS's own.
+        manual_dir: Where archives are; default: `FLAXRNN_MANUAL_DIR`, else TFDS's own.
         tokenizer: "words", "characters" or "subword".
         num_words: Size of the vocabulary that subwords are learned for, special ids included.
         custom: The texts of task "text".
 
     Raises:
-        ConfigError: An argument is impossible.
-        DataError: The corpus is not available, or its archive or file is damaged.
+        ConfigError: An argument is invalid.
+        DataError: The corpus is not available, or its archive or file is corrupt.
     """
     if source not in SOURCES:
         raise ConfigError(f"data.source: {source!r} is not one of {', '.join(SOURCES)}")
@@ -109,8 +109,8 @@ def _load_dataset(request: _Request) -> Corpus:
     builder = preparation.prepare(task, request.source, request.data_dir, request.manual_dir)
     kind = task.word_tokenizer if request.tokenizer == "words" else request.tokenizer
     # A custom dataset may change without a new version, so its content is part of the name.
-    known = task.name in registry.TASKS
-    content = task.name if known else custom.digest_of_files(Path(builder.data_path))[:16]
+    is_built_in = task.name in registry.TASKS
+    content = task.name if is_built_in else custom.digest_of_files(Path(builder.data_path))[:16]
     suffix = {"words": "", "subword": f"-subword{request.num_words}"}.get(
         request.tokenizer, f"-{request.tokenizer}"
     )
@@ -141,7 +141,7 @@ def _encode_dataset(task: Task, builder: Any, kind: str, num_words: int) -> dict
     learned = kind == "subword"
     tokenizer = Tokenizer.learn(texts["train"], num_words) if learned else Tokenizer(kind)
     tokenized = {split: [tokenizer(t) for t in texts[split]] for split in texts}
-    # Words that are equally frequent rank by their first position in the archive, if it is known.
+    # Words of equal frequency are ranked by their first position in the archive, where known.
     counted = [
         pair
         for split in task.vocabulary_splits
@@ -153,7 +153,7 @@ def _encode_dataset(task: Task, builder: Any, kind: str, num_words: int) -> dict
 
 
 def _load_brackets(request: _Request) -> Corpus:
-    """The generated corpus, which is not cached: making it is faster than reading it."""
+    """The generated corpus, which is not cached: generating it is faster than reading it."""
     from flaxrnn.datasets import brackets
 
     tokenizer = Tokenizer("characters")
@@ -177,24 +177,24 @@ def _load_custom(request: _Request) -> Corpus:
 
     texts, kind = request.custom, request.tokenizer
     if texts is None:
-        raise ConfigError("data.path: missing; it says where the texts are")
+        raise ConfigError("data.path: missing; name a file, a folder or a TFDS dataset of texts")
     fields = parsing.Fields(texts.text_field, texts.label_field)
     source = custom.find_source(texts.path, fields, request.data_dir)
-    made_of = [source.digest, *dataclasses.astuple(texts)[1:], kind]
-    made_of.append(kind == "subword" and request.num_words)
+    key_parts = [source.digest, *dataclasses.astuple(texts)[1:], kind]
+    key_parts.append(kind == "subword" and request.num_words)
     arrays = cache.cached(
         preparation.data_root(request.data_dir),
-        f"text-{hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]}",
+        f"text-{hashlib.sha256(json.dumps(key_parts).encode()).hexdigest()[:16]}",
         lambda: _encode_custom(source, texts, kind, request.num_words),
     )
     label_names = json.loads(arrays["label_names"].tobytes())
     corpus = _to_corpus(source.name, False, label_names, kind, arrays)
-    told = f"{source.name}: {len(corpus.train):,} texts to train on, {len(corpus.test):,} to test"
+    report = f"{source.name}: {len(corpus.train):,} texts to train on, {len(corpus.test):,} to test"
     if texts.label_field:
-        told += f", {len(label_names):,} classes: {parsing.abbreviated(label_names)}"
+        report += f", {len(label_names):,} classes: {parsing.abbreviated(label_names)}"
     if empty := int(arrays["empty"][0]):
-        told += f"; left out {empty:,} without a word"
-    print(told, file=sys.stderr)
+        report += f"; left out {empty:,} without a word"
+    print(report, file=sys.stderr)
     return corpus
 
 

@@ -102,7 +102,7 @@ def check_fields(has_no: str, names: Iterable[str], fields: Fields) -> None:
     """Raises a DataError that begins with `has_no` where a field is not among `names`."""
     for field, value in fields._asdict().items():
         if value is not None and value not in names:
-            raise DataError(f"data.{field}_field: {has_no} {value!r}, it has {abbreviated(names)}")
+            raise DataError(f"data.{field}_field: {has_no} {value!r}; it has {abbreviated(names)}")
 
 
 def abbreviated(names: Iterable[str]) -> str:

@@ -1,6 +1,6 @@
 """Finds corpora and prepares them as TFDS datasets.
 
-The real corpus of a task is looked for as a prepared dataset, as an archive in the manual
+The real corpus of a task is looked up as a prepared dataset, then as an archive in the manual
 directory, then on the web; `source="auto"` falls back to the synthetic counterpart.
 """
 
@@ -41,13 +41,13 @@ def prepare(
     Args:
         task: See `registry.get_task`.
         source: "auto", "real" or "synthetic"; only "auto" may fall back to the synthetic corpus.
-        data_dir: Where prepared datasets are kept; default: TFDS' own.
-        manual_dir: Where archives are; default: `FLAXRNN_MANUAL_DIR`, else TFDS' own.
+        data_dir: Where prepared datasets are kept; default: TFDS's own.
+        manual_dir: Where archives are; default: `FLAXRNN_MANUAL_DIR`, else TFDS's own.
 
     Raises:
         ConfigError: `source="synthetic"` and the task has no synthetic counterpart.
-        DataError: The corpus is not available or cannot be prepared, or there is no folder
-            `manual_dir`.
+        DataError: The corpus is not available or cannot be prepared, or the folder `manual_dir`
+            does not exist.
     """
     root = data_root(data_dir)
     manual = Path(manual_dir or os.environ.get(MANUAL_DIR_VARIABLE) or _downloads(root))
@@ -68,7 +68,7 @@ def prepare(
             return _prepare_synthetic(task, root)
     raise DataError(
         f"data.source={source}: no {task.archive.name} in {manual} and {task.archive.url} cannot"
-        " be reached; put the archive there, or name its folder with data.manual_dir or"
+        " be reached; put the archive there, or set its folder with data.manual_dir or"
         f" {MANUAL_DIR_VARIABLE}"
     )
 
@@ -78,7 +78,7 @@ def prepare_named(name: str, data_dir: str | None = None) -> tfds.core.DatasetBu
 
     Args:
         name: As in TFDS, with or without a config: "glue/sst2".
-        data_dir: Where prepared datasets are kept; default: TFDS' own.
+        data_dir: Where prepared datasets are kept; default: TFDS's own.
 
     Raises:
         DataError: There is no dataset of that name, or it cannot be prepared.
@@ -103,12 +103,12 @@ def examples(builder: tfds.core.DatasetBuilder, split: str, field: str) -> Itera
     """The examples of a prepared dataset.
 
     Args:
-        builder: Of the dataset.
-        split: One that it has.
+        builder: The dataset's builder.
+        split: Name of one of its splits.
         field: The config field that names the dataset, for errors.
 
     Raises:
-        DataError: The examples are stored in files that only TensorFlow reads.
+        DataError: The examples are stored in files that only TensorFlow can read.
     """
     name = builder.info.full_name
     with _as_data_error(f"{field}: the TFDS dataset {name} cannot be read without TensorFlow"):
@@ -116,12 +116,12 @@ def examples(builder: tfds.core.DatasetBuilder, split: str, field: str) -> Itera
 
 
 def data_root(data_dir: str | None) -> Path:
-    """Where prepared datasets are kept; None: TFDS' own folder."""
+    """Where prepared datasets are kept; None: TFDS's own folder."""
     return Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
 
 
 def _downloads(root: Path) -> Path:
-    return root / "downloads" / "manual"  # TFDS' own convention
+    return root / "downloads" / "manual"  # TFDS's own convention
 
 
 def _prepare_synthetic(task: Task, root: Path) -> tfds.core.DatasetBuilder:
@@ -136,7 +136,7 @@ def _prepare_synthetic(task: Task, root: Path) -> tfds.core.DatasetBuilder:
 def _prepare_from_archive(
     archive: Archive, make_builder: _MakeBuilder, manual: Path, downloads: Path
 ) -> tfds.core.DatasetBuilder | None:
-    """Prepares a dataset unless it is prepared; None: its archive is not available."""
+    """Prepares a dataset unless it already is; None: its archive is not available."""
     builder = make_builder()
     if _is_prepared(builder):
         return builder
@@ -147,7 +147,7 @@ def _prepare_from_archive(
     path = download.download(archive, downloads)
     try:
         return _prepared(make_builder, downloads)
-    except DataError:  # the server sent something else: not a file that the user put there
+    except DataError:  # a bad download, not the user's own archive
         path.unlink()
         raise
 
@@ -155,19 +155,19 @@ def _prepare_from_archive(
 def _prepare_without_archive(
     name: str, make_builder: _MakeBuilder, manual: Path
 ) -> tfds.core.DatasetBuilder:
-    """Prepares a dataset whose builder finds its own data, perhaps in the manual directory."""
+    """Prepares a dataset whose builder locates its data, perhaps in the manual directory."""
     features = dict(make_builder().info.features or {})
     for feature, kind in _FEATURES.items():
         if not isinstance(features.get(feature), kind):
             raise DataError(
-                f"task: {name} has no feature {feature!r} of type {kind.__name__}, it has"
+                f"task: {name} has no feature {feature!r} of type {kind.__name__}; it has"
                 f" {', '.join(features) or 'none'}"
             )
     builder = _prepared(make_builder, manual)
     for split in _SPLITS:
         if split not in builder.info.splits:
             raise DataError(
-                f"task: {name} has no split {split!r}, it has {', '.join(builder.info.splits)}"
+                f"task: {name} has no split {split!r}; it has {', '.join(builder.info.splits)}"
             )
     return builder
 
@@ -175,14 +175,14 @@ def _prepare_without_archive(
 def _builder(
     cls: type[tfds.core.GeneratorBasedBuilder], root: Path, config: str | None = None
 ) -> tfds.core.DatasetBuilder:
-    """A builder whose dataset is either not prepared or, if flaxrnn prepared it, not damaged."""
+    """A builder whose dataset is not prepared yet or, if flaxrnn prepared it, is intact."""
     if config is None and cls.BUILDER_CONFIGS:
         config = cls.default_builder_config.name
     folder = root.joinpath(*filter(None, (cls.name, config, str(cls.VERSION))))
-    sealed = (folder / files.CHECKSUMS).exists()  # others may have prepared it
+    has_checksums = (folder / files.CHECKSUMS).exists()  # else another program prepared it
     try:
-        if sealed and (problem := files.find_corruption(folder)):
-            print(f"warning: {folder}: {problem}; it is prepared again", file=sys.stderr)
+        if has_checksums and (problem := files.find_corruption(folder)):
+            print(f"warning: {folder}: {problem}; preparing it again", file=sys.stderr)
             shutil.rmtree(folder)
         return cls(data_dir=root, config=config, file_format="array_record")
     except OSError as error:
@@ -194,7 +194,7 @@ def _is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
 
 
 def _prepared(make_builder: _MakeBuilder, manual_dir: Path | None) -> tfds.core.DatasetBuilder:
-    """Prepares a dataset unless it is prepared; of several processes one does, the others wait."""
+    """Prepares a dataset unless it already is; one of several processes does, the others wait."""
     builder = make_builder()
     if _is_prepared(builder):
         return builder
@@ -205,11 +205,11 @@ def _prepared(make_builder: _MakeBuilder, manual_dir: Path | None) -> tfds.core.
         if _is_prepared(builder):  # another process was first
             return builder
         for leftover in folder.glob("incomplete.*"):
-            shutil.rmtree(leftover)  # of a process that was killed, else it had the lock
+            shutil.rmtree(leftover)  # of a killed process: a live one would hold the lock
         print(f"Preparing {builder.info.full_name} (once) …", file=sys.stderr)
         if not sys.stderr.isatty():
             tfds.disable_progress_bar()
-        with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces unknown sizes
+        with contextlib.redirect_stdout(io.StringIO()):  # hides a notice of TFDS
             builder.download_and_prepare(
                 download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
             )
@@ -219,7 +219,7 @@ def _prepared(make_builder: _MakeBuilder, manual_dir: Path | None) -> tfds.core.
 
 @contextlib.contextmanager
 def _as_data_error(problem: str, kind: type[Exception] = Exception) -> Iterator[None]:
-    """Turns an exception that a dataset's code raises into one line, `problem` and the reason."""
+    """Turns an exception of a dataset's code into a one-line DataError: `problem` and reason."""
     try:
         yield
     except FlaxrnnError:

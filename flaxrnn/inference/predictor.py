@@ -23,7 +23,7 @@ from flaxrnn.training import checkpoint
 
 
 class EncodedText(NamedTuple):
-    """A text as the model reads it: all of it, or its last `data.maxlen` tokens."""
+    """A text as the model reads it: all of it or its last `data.maxlen` tokens."""
 
     text: str  # the part that is read, normalized by the tokenizer
     spans: list[tuple[int, int]]  # begin and end in `text` of each token that is read
@@ -39,7 +39,7 @@ class EncodedText(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SavedModel:
-    """What a run leaves in its workdir for predictions."""
+    """What prediction needs from the workdir of a run."""
 
     model: models.TextModel
     params: Any
@@ -52,7 +52,7 @@ class TextPredictor:
     """Applies a trained model to raw text; its `model.target` decides which methods are available.
 
     Batches are sharded over all devices. Texts are padded to one of at most four lengths, so few
-    shapes are compiled, each when it is first needed.
+    shapes are compiled, each on first use.
     """
 
     def __init__(self, saved: SavedModel):
@@ -77,21 +77,21 @@ class TextPredictor:
         """Classifies N raw texts.
 
         Returns:
-            The likeliest label of each text, and the probabilities of all labels, float32 [N, C].
+            The most likely label of each text, and the probabilities of all labels, float32 [N, C].
 
         Raises:
             ConfigError: The model does not classify texts.
             DataError: A text has no words.
         """
         encoded = [self.encode(text) for text in texts]
-        for i, one in enumerate(encoded):
-            if not one.total_words:
-                raise DataError(f"text {i} is empty: there are no words in {texts[i][:40]!r}")
+        for i, text in enumerate(encoded):
+            if not text.total_words:
+                raise DataError(f"text {i} contains no words: {texts[i][:40]!r}")
         probabilities = self.probabilities(encoded)
         return [self.label_names[i] for i in probabilities.argmax(axis=1)], probabilities
 
     def tag(self, texts: list[str]) -> list[list[str]]:
-        """The likeliest tag of each token that is read of each raw text, see `EncodedText`.
+        """The most likely tag of each token read of each raw text; see `EncodedText`.
 
         Raises:
             ConfigError: The model does not tag tokens.
@@ -116,12 +116,12 @@ class TextPredictor:
                 read.
             length: Tokens to add; fewer if the model ends the text earlier.
             temperature: 1: sample from the model's distribution; lower: favour likely tokens;
-                higher: more uniform; 0: always the likeliest token.
-            seed: Of the sampling. Which tokens a prompt gets depends on its index, but not on the
-                other prompts.
+                higher: more uniform; 0: always the most likely token.
+            seed: Seed of the sampling. A continuation depends on the index of its prompt, but not
+                on the other prompts.
 
         Returns:
-            Each prompt with its continuation, without the part of the prompt that was not read.
+            Each prompt with its continuation, without any part of the prompt that was not read.
 
         Raises:
             ConfigError: The model does not predict the next token.
@@ -161,11 +161,11 @@ class TextPredictor:
         return out
 
     def explain(self, encoded: list[EncodedText]) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Attributes the likeliest label of each text to its tokens.
+        """Attributes the most likely label of each text to its tokens.
 
         Returns:
             `probabilities`, and for each text the attributions of the tokens read, float32 [n].
-            A positive one speaks for the likeliest label, see `models.attributions`.
+            Positive values support the most likely label; see `models.attributions`.
 
         Raises:
             ConfigError: The model does not classify texts.
@@ -185,7 +185,7 @@ class TextPredictor:
     def _check_target(self, required: str) -> None:
         target = self._saved.config.model.target
         head = self._saved.model.head
-        kinds = {(False, True): "label", (True, True): "tags"}  # also of heads of your own
+        kinds = {(False, True): "label", (True, True): "tags"}  # custom heads, too
         kind = kinds.get((head.per_token, head.uses_labels), "next")
         if kind != required:
             raise ConfigError(
@@ -204,8 +204,8 @@ class TextPredictor:
         Args:
             program: Takes the parameters, tokens, lengths, and the rows of `per_text`.
             encoded: Texts.
-            batch_size: Rows per batch, rounded up to a multiple of the devices.
-            *per_text: Arrays with a row for each text.
+            batch_size: Rows per batch, rounded up to a multiple of the number of devices.
+            *per_text: Arrays with one row per text.
 
         Yields:
             The indices of the texts in a batch, int [n], and the program's output for at least n
@@ -213,7 +213,7 @@ class TextPredictor:
         """
         if not encoded:
             return
-        ids = [one.ids for one in encoded]
+        ids = [text.ids for text in encoded]
         labels = np.zeros(len(ids), np.int32)
         texts = ragged.RaggedTexts(np.concatenate(ids), np.cumsum([0, *map(len, ids)]), labels)
         batch_size = -(-batch_size // self._mesh.size) * self._mesh.size
@@ -240,7 +240,7 @@ def load(workdir: str | Path) -> TextPredictor:
 
 
 def load_saved_model(workdir: str | Path) -> SavedModel:
-    """Reads the trained model of a workdir, and changes nothing in it.
+    """Reads the trained model of a workdir without changing anything in it.
 
     Raises:
         WorkdirError: The workdir holds no trained model.

@@ -1,7 +1,7 @@
 """The loop over time of a recurrent layer, with a hand-written backward pass.
 
-Its backward loop carries only the gradients of the carry; those of the recurrent weights are one
-matrix product over all steps, after the loop.
+Its backward loop carries only the gradient of the carry; the gradient of the recurrent weights is
+one matrix product over all steps, after the loop.
 
 Shapes: B batch, T time, H hidden features, G gates.
 """
@@ -23,7 +23,7 @@ Residuals = tuple[Any, ...]  # what the backward pass of a step needs from its f
 
 
 class EmbeddingLookup(NamedTuple):
-    """Rows of a table that have not been looked up yet: [B, T, D], where the ids are [B, T]."""
+    """A deferred lookup of table rows: stands for an array [B, T, D]."""
 
     table: jax.Array  # [V, D]
     ids: jax.Array  # int [B, T]
@@ -34,11 +34,11 @@ class EmbeddingLookup(NamedTuple):
         return (*self.ids.shape, self.table.shape[-1])
 
     def swapaxes(self, a: int, b: int) -> EmbeddingLookup:
-        """The same lookup with two axes of the ids exchanged."""
+        """The same lookup with two axes of the ids swapped."""
         return EmbeddingLookup(self.table, self.ids.swapaxes(a, b))
 
     def rows(self) -> jax.Array:
-        """The rows, looked up."""
+        """Looks up the rows."""
         return self.table[self.ids]
 
 
@@ -55,17 +55,17 @@ def fused(
     """The loop over time, with a hand-written backward pass.
 
     Args:
-        cell: What a step does.
-        reverse: From the last step to the first.
-        carry: Before the first step.
-        z: Input pre-activations [T, B, G·H], or where each step looks them up, ids [T, B].
+        cell: Defines a step.
+        reverse: Whether to run from the last step to the first.
+        carry: The carry before the first step to run.
+        z: Input pre-activations [T, B, G·H], or a lookup of them with ids [T, B].
         recurrent_kernel: [H, G·H].
-        bias: `Recurrent.recurrent_bias`.
+        bias: See `Recurrent.recurrent_bias`.
         mask: Which steps are valid, bool [T, B]; None: all are.
 
     Returns:
-        All outputs [T, B, H], where one of a step that is not valid repeats the one before it, and
-        the carry after the last step.
+        The outputs [T, B, H], where an invalid step repeats the previous output, and the carry
+        after the last step.
     """
     return _fused_forward(cell, reverse, carry, z, recurrent_kernel, bias, mask)[0]
 
@@ -81,38 +81,38 @@ def _fused_forward(
 ) -> tuple[tuple[jax.Array, Carry], Residuals]:
     table, inputs = z if isinstance(z, EmbeddingLookup) else (None, z)
 
-    def step(carry: Carry, now: tuple[jax.Array, jax.Array | None]) -> Any:
-        x, mask = now
+    def step(carry: Carry, xs: tuple[jax.Array, jax.Array | None]) -> Any:
+        x, mask = xs
         z = x if table is None else table[x]
         u = recurrent_pre_activation(carry, recurrent_kernel, bias)
-        new, residuals = cell.forward(carry, z, u)
+        new, step_residuals = cell.forward(carry, z, u)
         carry = select(mask, new, carry)
-        return carry, (residuals, carry[-1])
+        return carry, (step_residuals, carry[-1])
 
-    last, (residuals, outputs) = jax.lax.scan(step, carry, (inputs, mask), reverse=reverse)
+    last_carry, (per_step, outputs) = jax.lax.scan(step, carry, (inputs, mask), reverse=reverse)
     lookup = None if table is None else (inputs, len(table))
-    saved = (residuals, carry[-1], outputs, recurrent_kernel, bias, mask, lookup)
-    return (outputs, last), saved
+    residuals = (per_step, carry[-1], outputs, recurrent_kernel, bias, mask, lookup)
+    return (outputs, last_carry), residuals
 
 
 def _fused_backward(
-    cell: type[Recurrent], reverse: bool, saved: Residuals, gradients: tuple[jax.Array, Carry]
+    cell: type[Recurrent], reverse: bool, residuals: Residuals, gradients: tuple[jax.Array, Carry]
 ) -> tuple:
-    residuals, initial_h, outputs, recurrent_kernel, bias, mask, lookup = saved
+    per_step, initial_h, outputs, recurrent_kernel, bias, mask, lookup = residuals
     d_outputs, d_carry = gradients
-    # Transposed once: XLA would fold it into the product of each step, slower at small batches.
+    # Else XLA would transpose within each step, which is slower for small batches.
     kernel_t = jax.lax.optimization_barrier(recurrent_kernel.T)
 
-    def step(d_carry: Carry, now: Any) -> Any:
-        residuals, d_output, mask = now
+    def step(d_carry: Carry, xs: Any) -> Any:
+        step_residuals, d_output, mask = xs
         d_carry = (*d_carry[:-1], d_carry[-1] + d_output)
         zeros = tuple(map(jnp.zeros_like, d_carry))
-        d_before, d_z, d_u = cell.backward(select(mask, d_carry, zeros), residuals)
-        d_before = (*d_before[:-1], d_before[-1] + d_u @ kernel_t)
-        return select(mask, d_before, d_carry), (d_z, None if cell.shared_gradient else d_u)
+        d_previous, d_z, d_u = cell.backward(select(mask, d_carry, zeros), step_residuals)
+        d_previous = (*d_previous[:-1], d_previous[-1] + d_u @ kernel_t)
+        return select(mask, d_previous, d_carry), (d_z, None if cell.shared_gradient else d_u)
 
     d_carry, (d_z, d_u) = jax.lax.scan(
-        step, d_carry, (residuals, d_outputs, mask), reverse=not reverse
+        step, d_carry, (per_step, d_outputs, mask), reverse=not reverse
     )
     d_u = d_z if cell.shared_gradient else d_u
     h = [outputs[1:], initial_h[None]] if reverse else [initial_h[None], outputs[:-1]]
@@ -131,7 +131,7 @@ def _product_over_steps(h: jax.Array, d_u: jax.Array) -> jax.Array:
 
 
 def _lookup_gradient(d_z: jax.Array, lookup: tuple[jax.Array, int] | None) -> Any:
-    """The gradient of `fused`'s z: of an array itself, of a lookup that of its table."""
+    """The gradient of `z` in `fused`; for a lookup, that of its table."""
     if lookup is None:
         return d_z
     ids, rows = lookup
@@ -149,21 +149,21 @@ def in_segments(
     inputs: jax.Array,
     mask: jax.Array,
 ) -> tuple[jax.Array, Carry]:
-    """`run` over segments of `steps` time steps; only the carry before each is stored."""
+    """Applies `run` to segments of `steps` time steps; stores only the carry before each."""
     T = len(inputs)
     count = -(-T // steps)
 
-    def cut(x: jax.Array) -> jax.Array:  # the steps added at the end are masked
+    def split(x: jax.Array) -> jax.Array:  # steps added to fill the last segment are masked
         x = jnp.pad(x, ((0, count * steps - T), *((0, 0),) * (x.ndim - 1)))
         return x.reshape(count, steps, *x.shape[1:])
 
-    # The body of a loop is not optimized together with what surrounds it: no barrier is needed.
+    # No CSE barrier is needed: XLA does not merge the body of a loop with code outside it.
     @functools.partial(jax.checkpoint, prevent_cse=False)
-    def segment(carry: Carry, now: tuple[jax.Array, jax.Array]) -> tuple[Carry, jax.Array]:
-        outputs, carry = run(carry, *now)
+    def segment(carry: Carry, xs: tuple[jax.Array, jax.Array]) -> tuple[Carry, jax.Array]:
+        outputs, carry = run(carry, *xs)
         return carry, outputs
 
-    carry, outputs = jax.lax.scan(segment, carry, (cut(inputs), cut(mask)), reverse=reverse)
+    carry, outputs = jax.lax.scan(segment, carry, (split(inputs), split(mask)), reverse=reverse)
     return outputs.reshape(-1, *outputs.shape[2:])[:T], carry
 
 

@@ -1,7 +1,7 @@
 """Heads: what a model learns to output, and how its outputs are scored.
 
 A head turns the outputs of a batch into *examples*, each with logits, a label and a weight: one per
-text, or one per token. Losses, metrics and training steps know of examples only. A new head is one
+text, or one per token. Losses, metrics and training steps only ever see examples. A new head is one
 subclass of `Head`; `model.target=module:Class` trains it.
 
 Shapes: B batch, T time (tokens), N examples, C classes. Logits [N, 1] are those of a sigmoid over
@@ -43,10 +43,10 @@ class Head:
         return "tokens" if self.per_token else "texts"
 
     def check(self, config: Config) -> None:
-        """Checks that the other fields of a config fit.
+        """Checks that the other config fields are compatible with the head.
 
         Raises:
-            ConfigError: One does not.
+            ConfigError: One is not.
         """
         if config.task == "brackets":
             raise ConfigError("model.target: must be tags or next with task=brackets")
@@ -59,8 +59,8 @@ class Head:
         """The examples of a batch.
 
         Args:
-            logits: As the model outputs them.
-            batch: tokens int32 [B, T], lengths int32 [B], labels int32 [B] or, of tags, [B, T],
+            logits: Output of the model.
+            batch: tokens int32 [B, T], lengths int32 [B], labels int32 [B] or, for tags, [B, T],
                 weights float32 [B].
         """
         return logits, batch["labels"], batch["weights"]
@@ -85,7 +85,7 @@ class Head:
         return jax.nn.softmax(logits)
 
     def empty_counts(self, num_outputs: int) -> jax.Array:
-        """What `class_counts` gives for no examples."""
+        """What `class_counts` returns for no examples."""
         return jnp.zeros((max(2, num_outputs),) * 2)
 
     def class_counts(self, logits: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
@@ -94,16 +94,16 @@ class Head:
         return counts.at[labels, self.predictions(logits)].add(weights)
 
     def confusion(self, counts: np.ndarray) -> np.ndarray | None:
-        """The confusion matrix, true by predicted class, [C, C]; None: counts do not hold it."""
+        """The confusion matrix, true by predicted class, [C, C]; None: not counted."""
         return counts
 
     def class_totals(self, counts: np.ndarray) -> np.ndarray:
-        """Of each class: correct, true and predicted examples, [3, C]."""
+        """Correct, true and predicted examples of each class, [3, C]."""
         return np.stack([np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)])
 
 
 class LabelHead(Head):
-    """The label of a text."""
+    """Predicts the label of each text."""
 
 
 class TokenHead(Head):
@@ -133,7 +133,7 @@ class TokenHead(Head):
 
 
 class TagHead(TokenHead):
-    """The tag of each token."""
+    """Predicts the tag of each token."""
 
     def check(self, config: Config) -> None:  # noqa: D102
         if config.task != "brackets":
@@ -145,7 +145,7 @@ class TagHead(TokenHead):
 
 
 class NextTokenHead(TokenHead):
-    """The token after each token; after the last one comes padding, which is learned as the end."""
+    """Predicts the token that follows each token; padding follows the last, marking the end."""
 
     uses_labels = False
 
@@ -153,8 +153,8 @@ class NextTokenHead(TokenHead):
         super().check(config)
         if config.model.bidirectional:
             raise ConfigError(
-                "model.bidirectional: must be False with model.target=next: read backwards, a text"
-                " gives away the token that comes next"
+                "model.bidirectional: must be False with model.target=next: the backward direction"
+                " sees the token to be predicted"
             )
 
     def num_outputs(self, num_labels: int, vocab_size: int) -> int:  # noqa: D102
@@ -167,7 +167,7 @@ class NextTokenHead(TokenHead):
         return jnp.zeros((3, num_outputs))
 
     def class_counts(self, logits: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
-        """As `class_totals`: a confusion matrix of all words would be too large."""
+        """`class_totals` [3, C]: a confusion matrix of the vocabulary would be too large."""
         predicted = self.predictions(logits)
         correct = weights * (predicted == labels)
         counts = self.empty_counts(logits.shape[-1])
@@ -185,7 +185,7 @@ HEADS: dict[str, type[Head]] = {"label": LabelHead, "tags": TagHead, "next": Nex
 
 
 def get_head(name: str) -> Head:
-    """The head with a name in `HEADS`, or the subclass of `Head` that "module:Class" names.
+    """The head of that name in `HEADS`, or the subclass of `Head` that "module:Class" names.
 
     Raises:
         ConfigError: The module cannot be imported, or has no such class.

@@ -23,28 +23,28 @@ def keras_uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float
 
 
 class Embed(nn.Embed):
-    """An embedding that leaves the lookup to the layer that reads it."""
+    """An embedding that defers the lookup to the layer that reads it."""
 
     def __call__(self, inputs: jax.Array) -> EmbeddingLookup:
-        """Ids [B, T] → rows of the table, [B, T, E], not looked up yet."""
+        """Ids [B, T] → a deferred lookup of embeddings [B, T, E]."""
         return EmbeddingLookup(self.embedding, inputs)
 
 
 class Dropout(nn.Module):
     """Drops entries in training and scales up the others (Srivastava et al., 2014).
 
-    An entry is decided by one random bit where the rate is 1/2, by two where it is a multiple of
-    1/4, and so on up to 16 bits, where the rate is rounded to a multiple of 2⁻¹⁶: drawing 32 bits
-    per entry takes as long on CPU as the recurrence.
+    Each entry uses as few random bits as the rate allows: one if it is 1/2, two if it is a multiple
+    of 1/4, and so on up to 16, for which the rate is rounded to a multiple of 2⁻¹⁶. On CPU, drawing
+    32 bits per entry would take as long as the recurrence.
 
     Attributes:
-        rate: Share of entries that are dropped.
+        rate: Fraction of entries that are dropped.
     """
 
     rate: float
 
     def __call__(self, x: jax.Array, keys: jax.Array | None) -> jax.Array:
-        """[B, T, E] and one random key per text, [B]; no keys (evaluation): nothing is dropped."""
+        """[B, T, E] and one random key per text, [B]; without keys (evaluation), returns x."""
         if keys is None:
             return x
         width = next(w for w in (1, 2, 4, 8, 16) if w == 16 or (self.rate * 2**w).is_integer())
@@ -53,8 +53,8 @@ class Dropout(nn.Module):
         words = -(-entries * width // 32)
         bits = jax.vmap(lambda key: jax.random.bits(key, (words, 1), jnp.uint32))(keys)
         shifts = jnp.arange(0, 32, width, dtype=jnp.uint32)[None, None, :]
-        drawn = (bits >> shifts) & (2**width - 1)
-        keep = drawn.reshape(len(x), -1)[:, :entries].reshape(x.shape) >= dropped
+        values = (bits >> shifts) & (2**width - 1)
+        keep = values.reshape(len(x), -1)[:, :entries].reshape(x.shape) >= dropped
         return jnp.where(keep, x / (1 - dropped / 2**width), 0)
 
 
@@ -82,7 +82,7 @@ def _conv_backward(residuals: tuple, d_out: jax.Array) -> tuple[jax.Array, jax.A
     return d_x.reshape(B, T, E), d_kernel.reshape(E, K, F).swapaxes(0, 1)
 
 
-# `conv` with a backward pass of two matrix products: on CPU, XLA's own runs some hundred times
+# `conv` with a backward pass of two matrix products: on CPU, XLA's own is about a hundred times
 # slower inside a loop.
 conv_on_cpu = jax.custom_vjp(conv)
 conv_on_cpu.defvjp(_conv_forward, _conv_backward)
@@ -101,7 +101,7 @@ class Conv1D(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """[B, T, E] and int [B] → [B, T − K + 1, F] and the lengths that remain."""
+        """[B, T, E] and int [B] → [B, T − K + 1, F] and the shortened lengths."""
         shape = (self.width, x.shape[-1], self.filters)
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.filters,))
@@ -115,16 +115,16 @@ class MaxPool1D(nn.Module):
     size: int
 
     def __call__(self, x: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """[B, T, F] and int [B] → [B, T // size, F] and the lengths that remain."""
+        """[B, T, F] and int [B] → [B, T // size, F] and the shortened lengths."""
         B, T, F = x.shape
         windows = x[:, : T // self.size * self.size].reshape(B, T // self.size, self.size, F)
         return windows.max(axis=2), lengths // self.size
 
 
 class Pool(nn.Module):
-    """One vector per text from the recurrent outputs: their last, maximum, mean or attention.
+    """Pools recurrent outputs into one vector per text: last, maximum, mean or attention.
 
-    Attention is that of Yang et al. (2016) over words: softmax of v · tanh(W h + b).
+    Attention is that of Yang et al. (2016) over words, with weights softmax(v · tanh(W h + b)).
 
     Attributes:
         kind: One of `POOLINGS`.

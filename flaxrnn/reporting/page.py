@@ -1,4 +1,4 @@
-"""report.html: a run on one page, in one file that loads nothing else."""
+"""report.html: a run on one page, in one self-contained file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from flaxrnn.reporting import plots
 from flaxrnn.training import metrics
 
 _MISTAKES = 20
-_SNIPPET = 240  # characters of a misclassified text that show before it is opened
+_SNIPPET = 240  # characters shown of a misclassified text before it is expanded
 _TIME_TITLES = {
     "startup": "start-up and data",
     "compile": "compiling",
@@ -79,7 +79,7 @@ def mistakes(
         training_data: The texts as the model reads them.
         vocabulary: Decodes them.
         predicted: Class of each text of the test split, int [N].
-        probability: Of that class, float [N].
+        probability: Probability of that class, float [N].
     """
     texts, rows = training_data.texts, training_data.rows["test"]
     wrong = np.flatnonzero(predicted != texts.labels[rows])
@@ -101,7 +101,7 @@ def render(result: dict[str, Any], history: list[dict[str, Any]], details: Detai
     Args:
         result: As in result.json.
         history: The lines of metrics.jsonl.
-        details: What those do not hold.
+        details: Everything else.
     """
     import jinja2  # only at the end of a run
 
@@ -131,7 +131,7 @@ def render(result: dict[str, Any], history: list[dict[str, Any]], details: Detai
 
 
 def _tiles(result: Mapping[str, Any], unit: str) -> list[tuple[str, str, str]]:
-    """Title, value and a note on it."""
+    """The title, value and note of each tile."""
     examples = f"{result['test_examples']:,} {unit}"
     return [
         *(
@@ -139,7 +139,7 @@ def _tiles(result: Mapping[str, Any], unit: str) -> list[tuple[str, str, str]]:
             for metric in metrics.headline_first()
         ),
         ("epochs", f"{result['epochs']}", f"the best was {result['best_epoch']}"),
-        ("time", f"{result['seconds']['total']:,.1f}", "seconds from start to end"),
+        ("time", f"{result['seconds']['total']:,.1f}", "seconds, start to finish"),
         (
             "speed",
             f"{result['train_examples_per_second']:,.0f}",
@@ -168,7 +168,7 @@ def _classes(details: Details) -> dict[str, Any]:
 
 
 def _time(seconds: Mapping[str, float]) -> list[dict[str, Any]]:
-    """The parts of the total, which do not overlap."""
+    """The parts of the total time, without overlap."""
     parts = {name: value for name, value in seconds.items() if name != "total"}
     parts["train"] -= parts["input"]
     parts["other"] = max(0.0, seconds["total"] - sum(parts.values()))
@@ -195,8 +195,8 @@ def _provenance(result: Mapping[str, Any]) -> dict[str, str]:
         "peak memory of a device": (
             "not measured" if device_peak is None else f"{device_peak:,.0f} MiB"
         ),
-        "texts on the devices": "all" if result["resident"] else "streamed",
-        "lengths padded to": ", ".join(map(str, result["buckets"])),
-        "steps skipped, not finite": f"{result['skipped_steps']:,}",
+        "texts": "resident on the devices" if result["resident"] else "streamed",
+        "bucket lengths": ", ".join(map(str, result["buckets"])),
+        "steps skipped (not finite)": f"{result['skipped_steps']:,}",
         **result["versions"],
     }

@@ -55,7 +55,7 @@ class Checkpoints:
     ) -> str | None:
         """Writes a checkpoint in the background; does nothing while an earlier write is pending.
 
-        If writing fails, a warning is printed and the previous checkpoint stays.
+        If writing fails, a warning is printed and the previous checkpoint is kept.
 
         Args:
             state: Training state, copied before this returns.
@@ -80,14 +80,14 @@ class Checkpoints:
         """Writes a checkpoint and removes old ones; returns the reason if that fails."""
         folder = self._folder / str(step)
         try:
-            if not folder.exists():  # a resumed run may reach a step for the second time
+            if not folder.exists():  # a resumed run may reach a step a second time
                 files.write_folder(folder, contents)
             for old in _steps(self._folder)[_NUM_KEPT:]:
                 shutil.rmtree(self._folder / str(old))
         except OSError as error:
             failure = f"the checkpoint of step {step} cannot be written ({error.strerror})"
             kept = _steps(self._folder)
-            remaining = f"that of step {kept[0]} remains" if kept else "there is no earlier one"
+            remaining = f"that of step {kept[0]} is kept" if kept else "there is no earlier one"
             print(f"warning: {failure}; {remaining}", file=sys.stderr, flush=True)
             return failure
         return None
@@ -102,7 +102,7 @@ class Checkpoints:
                 dtypes.
 
         Returns:
-            The same names with trees of NumPy arrays, and "progress".
+            Trees of NumPy arrays under the same names, and "progress".
 
         Raises:
             WorkdirError: Every checkpoint is corrupt, or the newest intact one does not match the
@@ -175,17 +175,17 @@ def _read(folder: Path, templates: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_tree(path: Path, template: Any) -> Any:
-    """Arrays in the structure of a template; they must have its names, shapes and dtypes."""
+    """Reads arrays that must match the names, shapes and dtypes of a template tree."""
     if not path.exists():
-        raise WorkdirError(f"{path.parent} holds weights only; training cannot resume from them")
+        raise WorkdirError(f"{path.parent} holds only weights; training cannot resume from it")
     try:
         arrays = safetensors.numpy.load_file(path)
     except SafetensorError as error:
         raise WorkdirError(f"{path}: cannot be read ({error})") from None
     expected = flatten_by_path(template)
-    if different := sorted(arrays.keys() ^ expected.keys()):
-        kind = "unknown array" if different[0] in arrays else "missing array"
-        raise WorkdirError(f"{path}: {kind} {different[0]}")
+    if mismatched := sorted(arrays.keys() ^ expected.keys()):
+        kind = "unknown array" if mismatched[0] in arrays else "missing array"
+        raise WorkdirError(f"{path}: {kind} {mismatched[0]}")
     for name, array in expected.items():
         found = arrays[name]
         if (found.shape, found.dtype) != (array.shape, array.dtype):

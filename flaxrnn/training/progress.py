@@ -1,4 +1,4 @@
-"""How far a run is: what a checkpoint holds next to the training state."""
+"""The progress of a run: what a checkpoint holds in addition to the training state."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ History = list[dict[str, Any]]  # one row of metrics per epoch, as metrics.jsonl
 
 @dataclass
 class Progress:
-    """How far a run is.
+    """The progress of a run.
 
     Attributes:
-        fingerprint: Of config and texts; a run resumes only with the same.
+        fingerprint: Fingerprint of config and texts, which must be the same to resume.
         history: The finished epochs.
-        batches_done: Batches of the epoch under way that are done.
-        sums: Of its metrics so far, see `MetricAccumulator.read`.
-        epoch_seconds: That it has taken so far.
-        diverged_at: The training step at which the run stopped because it was not finite.
-        seconds: By part of the run, over all its starts up to this checkpoint; None: of none.
+        batches_done: Batches of the current epoch that are done.
+        sums: Metric sums of the current epoch so far; see `MetricAccumulator.read`.
+        epoch_seconds: Duration of the current epoch so far.
+        diverged_at: The training step whose non-finite loss stopped the run; None: none did.
+        seconds: Duration of each phase so far, over all starts of the run; None: not yet saved.
     """
 
     fingerprint: str
@@ -47,7 +47,7 @@ class Progress:
     seconds: dict[str, float] | None = None
 
     def end_epoch(self, row: dict[str, Any]) -> None:
-        """Appends the row of the epoch under way; the next one begins."""
+        """Appends the row of the current epoch and begins the next one."""
         self.history.append(row)
         self.batches_done, self.sums, self.epoch_seconds = 0, {}, 0.0
 
@@ -59,19 +59,19 @@ class Progress:
         return len(self.history) >= config.epochs or since_best >= config.patience
 
     def to_json(self) -> dict[str, Any]:
-        """Of JSON's types."""
+        """The progress in JSON's types."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Progress:
-        """What `to_json` of this or an earlier version gave."""
+        """Reads what `to_json` of this or an earlier version returned."""
         values = {_RENAMED.get(name, name): value for name, value in content.items()}
         sums = values["sums"].items()
         return cls(**{**values, "sums": {_RENAMED_SUMS.get(k, k): v for k, v in sums}})
 
 
 def best_epoch(history: History) -> int:
-    """The epoch of the lowest validation loss, from 1; the first of several."""
+    """The epoch with the lowest validation loss, from 1; the first if there are several."""
 
     def loss(row: dict[str, Any]) -> float:
         value = row[f"val_{metrics.MONITOR}"]
@@ -81,7 +81,7 @@ def best_epoch(history: History) -> int:
 
 
 def fingerprint(config: Mapping[str, Any], texts: RaggedTexts) -> str:
-    """SHA-256 of all that decides the course of a run: its config.json, and its texts."""
+    """SHA-256 of all that determines the course of a run: its config.json and its texts."""
     arrays = (texts.ids, texts.offsets, texts.labels)
     sums = [zlib.crc32(np.ascontiguousarray(array).data) for array in arrays]
     content = json.dumps([config, sums], sort_keys=True)

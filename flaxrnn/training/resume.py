@@ -1,4 +1,4 @@
-"""Where a run starts: at its last checkpoint, or anew."""
+"""Where a run starts: from its latest checkpoint or from scratch."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from flaxrnn.training.steps import Params, TrainState
 def restore(
     checkpoints: Checkpoints | None, state: TrainState, fingerprint: str, workdir: Path
 ) -> tuple[TrainState, Params, Progress]:
-    """State, weights to keep and progress, of the last checkpoint or of a new run.
+    """The state, weights to keep and progress of the latest checkpoint or of a new run.
 
     Args:
-        checkpoints: Of the primary process, which reads them for all; None: of another process.
-        state: Of a new run.
-        fingerprint: Of config and texts, see `progress.fingerprint`.
+        checkpoints: Those of the primary process, which reads for all; None in the others.
+        state: State of a new run.
+        fingerprint: Fingerprint of config and texts; see `progress.fingerprint`.
         workdir: Named in errors.
 
     Raises:
         DivergedError: The run stopped because its loss was not finite.
-        WorkdirError: Every checkpoint is corrupt, or was trained on other texts.
+        WorkdirError: Every checkpoint is corrupt or missing, or the texts have changed.
     """
     weights = state.average
     restored = checkpoints and checkpoints.restore(state=state, weights=weights)
@@ -32,7 +32,7 @@ def restore(
     if content is None:
         if checkpoints and (workdir / "metrics.jsonl").exists():
             raise WorkdirError(
-                f"--workdir: {workdir} has the metrics of a run, but no checkpoint; name another"
+                f"--workdir: {workdir} contains metrics of a run but no checkpoint; name another"
             )
         return state, weights, Progress(fingerprint)
     progress = Progress.from_json(content)
@@ -48,7 +48,7 @@ def restore(
 
 
 def diverged(step: int, workdir: Path) -> DivergedError:
-    """The error of a run whose loss was not finite at a training step."""
+    """The error of a run that stopped at a training step whose loss was not finite."""
     return DivergedError(
         f"the loss of training step {step} is not finite; the last good weights are in"
         f" {workdir / 'checkpoints'}; start a new run with a lower train.learning_rate"

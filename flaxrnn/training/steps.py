@@ -1,8 +1,8 @@
-"""Training and evaluation steps: pure functions of a state, texts, and which of them to look at.
+"""Training and evaluation steps: pure functions of a state, the texts, and the rows to use.
 
 `train_step` is one update. `train_steps` and `evaluate` run many batches in one program, over texts
 that are resident on the devices. `in_parallel` compiles them for a mesh of devices, each of which
-computes its share of the rows of every batch: on CPU, where a core is a device, as on accelerators.
+computes its share of every batch. On CPU, each core is a device.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from flaxrnn.training import metrics
 Params = Any
 Arrays = dict[str, jax.Array]
 
-NO_STEP = 2**31 - 1
+NO_STEP = 2**31 - 1  # "first_nonfinite_step" if there was none
 
 
 class TrainState(struct.PyTreeNode):
-    """Everything that a training step reads and changes."""
+    """Everything that a training step reads and updates."""
 
     step: jax.Array  # int32, steps done
-    key: jax.Array  # uint32 [2], of the run
+    key: jax.Array  # uint32 [2], the random key of the run
     params: Params
     opt_state: optax.OptState
-    average: Params  # of the parameters over the latest steps: what is evaluated and kept
+    average: Params  # averaged parameters, which are evaluated and kept
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -61,21 +61,21 @@ def train_step(
 ) -> tuple[TrainState, metrics.Sums, jax.Array]:
     """One update on the mean loss of the batch's examples.
 
-    A step whose loss or gradient is not finite leaves parameters and optimizer as they were.
+    A step with a non-finite loss or gradient leaves the parameters and the optimizer unchanged.
 
     Args:
-        state: As the step before left it.
-        batch: See `Head.targets_and_weights`; rows of weight 0 fill up the batch.
-        bucket: Which of `buckets` the texts are cut to, int32.
-        model: The model.
-        optimizer: Of the state.
-        averaging: Whether `average` is the polynomial-decay average of the parameters (Shamir &
-            Zhang, 2013, eta = 8: about the last ninth of the steps), else the parameters.
+        state: State after the previous step.
+        batch: See `Head.targets_and_weights`; rows of weight 0 are padding.
+        bucket: Index of the length in `buckets` to cut the texts to, int32.
+        model: The model to train.
+        optimizer: The optimizer of the state.
+        averaging: Whether `state.average` is the polynomial-decay average of the parameters (Shamir
+            & Zhang, 2013, eta = 8: about the last ninth of the steps) or simply the parameters.
         buckets: Lengths, each at most T and at least as long as the texts that are cut to it.
-        axis: Mesh axis over which the rows of the batch are spread; None: they are all here.
+        axis: Mesh axis that the rows of the batch are sharded over; None: not sharded.
 
     Returns:
-        The next state; `metrics.batch_sums`, zeros where the step was not finite; and whether it
+        The next state; `metrics.batch_sums`, all zero if the step was not finite; and whether it
         was.
     """
     rows = len(batch["weights"])
@@ -96,7 +96,7 @@ def train_step(
     grads = jax.tree.map(lambda g: g / sums["count"], grads)
     finite = jnp.isfinite(sums["loss"]) & jnp.isfinite(optax.tree.norm(grads))
     update = functools.partial(_update, grads=grads, optimizer=optimizer, averaging=averaging)
-    # Unlike a choice among results, a branch does not copy the state.
+    # Unlike `jnp.where`, a branch does not copy the state.
     state = jax.lax.cond(finite, update, lambda s: s.replace(step=s.step + 1), state)
     return state, jax.tree.map(lambda s: jnp.where(finite, s, 0), sums), finite
 
@@ -107,7 +107,7 @@ def _update(
     """The next state, for gradients that are finite."""
     step = state.step + 1
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    # The barrier keeps the parameters: else the average would compute them a second time.
+    # Without the barrier, XLA would compute the parameters a second time for the average.
     params = jax.lax.optimization_barrier(optax.apply_updates(state.params, updates))
     average = params
     if averaging:
@@ -124,20 +124,20 @@ def train_steps(
     axis: str | None = None,
     **settings: Any,
 ) -> tuple[TrainState, metrics.Sums]:
-    """The training steps of a group of batches, in one program.
+    """Runs the training steps of a group of batches, in one program.
 
     Args:
-        state: As the step before left it.
-        texts: As `RaggedTexts.padded` gives them.
-        group: Which of them each step sees.
-        stop: The signal that asks each process to stop, int32 [1] per device; 0: none.
-        axis: Mesh axis.
-        **settings: Of `train_step`.
+        state: State after the previous step.
+        texts: Arrays, as returned by `RaggedTexts.padded`.
+        group: The rows of `texts` that each step sees.
+        stop: Number of the signal that asks each process to stop, int32 [1] per device; 0: none.
+        axis: See `train_step`.
+        **settings: The other arguments of `train_step`.
 
     Returns:
-        The next state, and the sums of `train_step` over the steps together with
-        "nonfinite_steps", how many were not finite, "first_nonfinite_step", the number of the first
-        of them, else `NO_STEP`, and "stop", the highest of all devices.
+        The state after the last step, and the sums of `train_step` over all steps, together with
+        "nonfinite_steps", how many steps were not finite, "first_nonfinite_step", the number of the
+        first of them or `NO_STEP`, and "stop", the maximum over all devices.
     """
 
     def body(i: jax.Array, carry: tuple[TrainState, metrics.Sums, jax.Array]) -> Any:
@@ -150,9 +150,9 @@ def train_steps(
 
     total = {**_zero_sums(), "nonfinite_steps": jnp.int32(0)}
     state, total, first = jax.lax.fori_loop(0, group.used, body, (state, total, jnp.int32(NO_STEP)))
-    highest = stop.max()
-    highest = highest if axis is None else jax.lax.pmax(highest, axis)
-    return state, {**total, "first_nonfinite_step": first, "stop": highest}
+    signal = stop.max()
+    signal = signal if axis is None else jax.lax.pmax(signal, axis)
+    return state, {**total, "first_nonfinite_step": first, "stop": signal}
 
 
 def evaluate(
@@ -164,24 +164,24 @@ def evaluate(
     buckets: tuple[int, ...],
     axis: str | None = None,
 ) -> tuple[metrics.Sums, Arrays]:
-    """Evaluates the batches of a group; the arguments are those of `train_steps`.
+    """Evaluates the batches of a group; see `train_steps` for the arguments.
 
     Returns:
-        `metrics.batch_sums` over the examples together with the "class_counts" of the head; and for
-        each of the [S, B] texts the most likely class, "predicted", int32, and its "probability",
-        float32. With one example per token, the sums alone.
+        `metrics.batch_sums` over all examples, together with the "class_counts" of the head; and
+        for each of the [S, B] texts the most likely class, "predicted", int32, and its
+        "probability", float32. If the head has one example per token, only the sums.
     """
     head = model.head
 
     def body(i: jax.Array, carry: tuple[metrics.Sums, Arrays]) -> tuple[metrics.Sums, Arrays]:
-        total, of_texts = carry
+        total, per_text = carry
         batch = gather_batch(texts, group.rows[i], group.weights[i])
 
         def logits(params: Params, length: int) -> jax.Array:
             out = models.logits(model, params, batch["tokens"][:, :length], batch["lengths"])
             if not head.per_token:
                 return out
-            return jnp.pad(out, ((0, 0), (0, buckets[-1] - length), (0, 0)))  # of one shape
+            return jnp.pad(out, ((0, 0), (0, buckets[-1] - length), (0, 0)))  # one shape
 
         branches = [functools.partial(logits, length=n) for n in buckets]
         out = jax.lax.switch(group.buckets[i], branches, params)
@@ -189,22 +189,22 @@ def evaluate(
         sums = metrics.batch_sums(head, *examples)
         total = jax.tree.map(jnp.add, total, {**sums, "class_counts": head.class_counts(*examples)})
         if head.per_token:
-            return total, of_texts
+            return total, per_text
         probability = head.probabilities(out).max(axis=-1)
         return total, {
-            "predicted": of_texts["predicted"].at[i].set(head.predictions(out)),
-            "probability": of_texts["probability"].at[i].set(probability),
+            "predicted": per_text["predicted"].at[i].set(head.predictions(out)),
+            "probability": per_text["probability"].at[i].set(probability),
         }
 
     total = {**_zero_sums(), "class_counts": head.empty_counts(model.num_outputs)}
-    of_texts: Arrays = {}
+    per_text: Arrays = {}
     if not head.per_token:
         shape = group.rows.shape
-        of_texts = {"predicted": jnp.zeros(shape, jnp.int32), "probability": jnp.zeros(shape)}
-    total, of_texts = jax.lax.fori_loop(0, group.used, body, (total, of_texts))
-    if axis is not None:  # every process gets the rows of all
-        of_texts = jax.lax.all_gather(of_texts, axis, axis=1, tiled=True)
-    return all_reduce(total, axis), of_texts
+        per_text = {"predicted": jnp.zeros(shape, jnp.int32), "probability": jnp.zeros(shape)}
+    total, per_text = jax.lax.fori_loop(0, group.used, body, (total, per_text))
+    if axis is not None:  # every process gets all rows
+        per_text = jax.lax.all_gather(per_text, axis, axis=1, tiled=True)
+    return all_reduce(total, axis), per_text
 
 
 def _zero_sums() -> metrics.Sums:
@@ -229,31 +229,31 @@ def in_parallel(
     """Compiles `train_steps` or `evaluate` for the devices of a mesh.
 
     Args:
-        function: Its arguments are parameters or a state, which every device has, texts, a group,
-            and others.
-        mesh: Its axis is "data".
+        function: Its arguments are parameters or a state, replicated on every device; texts; a
+            group; and any others.
+        mesh: A mesh with the axis "data".
         texts: How the texts are sharded.
         *others: How the arguments after the group are sharded.
-        donate: Whether the memory of the first argument is used for the result.
+        donate: Whether the result reuses the first argument's memory.
     """
     sharded = jax.shard_map(
         functools.partial(function, axis="data"),
         mesh=mesh,
         in_specs=(PartitionSpec(), texts, GROUP_SPEC, *others),
         out_specs=PartitionSpec(),
-        check_vma=False,  # gradients and sums are added up explicitly, once
+        check_vma=False,  # gradients and sums are all-reduced explicitly, once
     )
     return jax.jit(sharded, donate_argnums=(0,) if donate else ())
 
 
 def gather_batch(texts: Arrays, rows: jax.Array, weights: jax.Array) -> Arrays:
-    """The texts `rows`, int [B], as a batch with these weights, float [B]."""
+    """The texts at `rows`, int [B], as a batch with `weights`, float [B]."""
     batch = {name: array[rows] for name, array in texts.items()}
     return {**batch, "tokens": batch["tokens"].astype(jnp.int32), "weights": weights}
 
 
 def all_reduce(tree: Any, axis: str | None) -> Any:
-    """The sum over the devices of a mesh axis, in one exchange: each has its price."""
+    """Sums a tree over a mesh axis in a single all-reduce, since each one has a fixed cost."""
     if axis is None:
         return tree
     vector, unravel = ravel_pytree(tree)

@@ -1,4 +1,4 @@
-"""The texts of a run through the compiled steps: an epoch of training, an evaluation."""
+"""Runs the compiled steps over the texts of a run: a training epoch or an evaluation."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from flaxrnn.nn import models
 from flaxrnn.runtime import devices
 from flaxrnn.training import metrics, steps
 
-STEPS_PER_DISPATCH = 16  # batches that one program runs through
+STEPS_PER_DISPATCH = 16  # batches per call of the compiled program
 
 
 class MetricAccumulator:
     """Adds up the sums of an epoch's dispatches.
 
-    On accelerators it stays one dispatch behind, so that they always have the next one to work on
-    while the host reads.
+    On accelerators it reads one dispatch late, so that the next one is already running while the
+    host waits.
 
     Attributes:
-        first_nonfinite_step: The first step that was not finite; None: all were.
-        stop: The signal that asks the run to stop; 0: none.
+        first_nonfinite_step: The first step with a non-finite loss or gradient; None: none had one.
+        stop: Number of the signal that asks the run to stop; 0: none.
     """
 
     def __init__(self, total: metrics.Sums):
@@ -43,7 +43,7 @@ class MetricAccumulator:
         self._lag = 0 if jax.default_backend() == "cpu" else 1
 
     def append(self, sums: metrics.Sums) -> None:
-        """Takes the sums of the next dispatch, see `steps.train_steps`."""
+        """Adds the sums of the next dispatch; see `steps.train_steps`."""
         self._unread.append(sums)
         self._read_until(self._lag)
 
@@ -54,7 +54,7 @@ class MetricAccumulator:
 
     @property
     def loss(self) -> float:
-        """The mean loss in nats of what was read so far; NaN of nothing."""
+        """Mean loss in nats over what has been read so far; NaN if nothing has."""
         return metrics.means(self._total)["loss"] if self._total.get("count") else math.nan
 
     def _read_until(self, unread: int) -> None:
@@ -90,12 +90,12 @@ class Trainer:
         Args:
             training_data: The texts.
             model: The model to train.
-            optimizer: Of the state.
+            optimizer: The optimizer of the state.
             averaging: See `steps.train_step`.
             batch_size: Texts per training step.
             eval_batch_size: Texts per step of an evaluation.
-            device_memory: MiB of each device for texts.
-            seed: Of the order of the texts.
+            device_memory: MiB per device that the texts may use.
+            seed: Seed of the shuffling.
         """
         self._data = training_data
         self._batch_size, self._eval_batch_size, self._seed = batch_size, eval_batch_size, seed
@@ -116,18 +116,18 @@ class Trainer:
         return self._prefetcher.resident
 
     def replicate(self, tree: Any) -> Any:
-        """A state or parameters, on every device."""
+        """Copies a state or parameters to every device."""
         return devices.shard(tree, self._mesh, PartitionSpec())
 
     def compile(self, state: steps.TrainState) -> None:
-        """Compiles both programs for a state like this one.
+        """Compiles both programs for states with these shapes.
 
         Raises:
-            OutOfMemoryError: A device or the host has too little memory.
+            OutOfMemoryError: A device or the host ran out of memory.
         """
         row = self._data.rows["train"][:1]
         for name, size, tree, others in (
-            ("_train", self._batch_size, state, (self._stop(0),)),
+            ("_train", self._batch_size, state, (self._signal_per_device(0),)),
             ("_evaluate", self._eval_batch_size, state.average, ()),
         ):
             texts, group = next(self._groups([batching.Batch(0, row)], size))
@@ -152,26 +152,27 @@ class Trainer:
         """Trains an epoch, one dispatch of many steps at a time.
 
         Args:
-            state: Its memory is used for the next one; so is that of each state yielded.
-            number: Of the epoch, which decides on its order.
-            done: Batches of it that are done already.
-            stop: Gives the signal that asks this process to stop; 0: none.
+            state: Donated, as is each state yielded: the next dispatch reuses its memory.
+            number: Number of the epoch, which determines the order of its batches.
+            done: Batches of the epoch that are already done.
+            stop: Returns the number of the signal that asks this process to stop, or 0.
             watch: Wraps the iterator over the inputs of the dispatches, to time the wait for them.
 
         Yields:
-            After each dispatch, the new state and the sums of `steps.train_steps`; both may still
-            be being computed.
+            After each dispatch, the new state and the sums of `steps.train_steps`, neither of which
+            need be computed yet.
 
         Raises:
-            OutOfMemoryError: A device or the host has too little memory.
+            OutOfMemoryError: A device or the host ran out of memory.
         """
         batches = self._data.epoch_batches(self._batch_size, self._seed, number)[done:]
         for texts, group in watch(self._groups(batches, self._batch_size)):
             length = self._data.buckets[group.buckets[: group.used].max()]
             with self._raise_on_oom(True, length):
-                state, sums = self._train(state, texts, self._shard(group), self._stop(stop()))
+                signal = self._signal_per_device(stop())
+                state, sums = self._train(state, texts, self._shard(group), signal)
                 if jax.default_backend() == "cpu":
-                    # Two programs in flight can wait for each other's threads forever.
+                    # Two programs in flight can deadlock, each waiting for the other's threads.
                     jax.block_until_ready(sums)
             yield state, sums
 
@@ -181,18 +182,18 @@ class Trainer:
         """Evaluates on the N texts of "train", "val" or "test".
 
         Returns:
-            Sums over them; and for each text, in the order of the split, the class "predicted",
-            int32 [N], and its "probability", float32 [N], unless the head has one example per
-            token. See `steps.evaluate`.
+            The sums over all texts; and, unless the head has one example per token, the class
+            "predicted", int32 [N], and its "probability", float32 [N], of each text in the order of
+            the split. See `steps.evaluate`.
         """
         batches = self._data.batches(split, self._eval_batch_size)
         total: metrics.Sums = {}
         parts: dict[str, list[np.ndarray]] = {}
         with self._raise_on_oom(False, self._data.buckets[-1]):
             for texts, group in self._groups(batches, self._eval_batch_size):
-                sums, of_texts = self._evaluate(params, texts, self._shard(group))
+                sums, per_text = self._evaluate(params, texts, self._shard(group))
                 total = metrics.add(total, jax.device_get(sums))
-                for name, rows in jax.device_get(of_texts).items():
+                for name, rows in jax.device_get(per_text).items():
                     parts.setdefault(name, []).append(rows[group.weights > 0])
         order = np.argsort(np.concatenate([batch.rows for batch in batches]))
         return total, {name: np.concatenate(rows)[order] for name, rows in parts.items()}
@@ -200,14 +201,14 @@ class Trainer:
     def _groups(
         self, batches: list[batching.Batch], batch_size: int
     ) -> Iterator[tuple[Any, batching.BatchGroup]]:
-        """The inputs of each dispatch: texts, and a group of batches of them."""
+        """The inputs of each dispatch: texts and a group of batches that index them."""
         groups = batching.group_batches(batches, batch_size, STEPS_PER_DISPATCH, self._mesh.size)
         return self._prefetcher(groups)
 
     def _shard(self, group: batching.BatchGroup) -> batching.BatchGroup:
         return devices.shard(group, self._mesh, steps.GROUP_SPEC)
 
-    def _stop(self, signal: int) -> jax.Array:
+    def _signal_per_device(self, signal: int) -> jax.Array:
         return devices.shard(
             np.full(self._mesh.size, signal, np.int32), self._mesh, steps.STOP_SPEC
         )

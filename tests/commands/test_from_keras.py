@@ -141,7 +141,7 @@ def test_rows_of_words_that_the_corpus_lacks_are_dropped(tiny_corpus, tmp_path):
 def test_training_cannot_resume_from_weights(tiny_corpus, tmp_path):
     path = write(tmp_path / "a.weights.h5", variables("imdb"))
     from_keras.convert(path, settings("imdb"), tmp_path / "run")
-    with pytest.raises(WorkdirError, match="holds weights only; training cannot resume"):
+    with pytest.raises(WorkdirError, match="holds only weights; training cannot resume"):
         loop.train_and_evaluate(settings("imdb"), tmp_path / "run")
     with pytest.raises(WorkdirError, match="run already holds a run; name a new folder"):
         from_keras.convert(path, settings("imdb"), tmp_path / "run")

@@ -23,7 +23,7 @@ VARIANTS = ["", "keras", "fast", "demo"]
 def test_choices_are_those_of_the_code():
     def choices(name):
         allowed = config_lib.FIELDS[name].allowed.removeprefix("one of ")
-        return set(allowed.partition(", or module:Name")[0].split(", "))
+        return set(allowed.partition(", or a custom ")[0].split(", "))
 
     assert choices("task") == {*registry.TASKS, *registry.WITHOUT_BUILDER}
     assert choices("data.tokenizer") == set(tokenizers.TOKENIZERS)

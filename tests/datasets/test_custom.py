@@ -124,7 +124,7 @@ def test_tfds_dataset_by_name(tmp_path, capfd):
     corpus = load_custom("tiny_notes/unlabelled", tmp_path, **fields)
     assert (len(corpus.train), len(corpus.test)) == (18, 2)
     for name, wanted in (
-        ("tiny_notes", r"data\.text_field: tiny_notes has no feature 'text', it has note, kind"),
+        ("tiny_notes", r"data\.text_field: tiny_notes has no feature 'text'; it has note, kind"),
         ("tiny_notes/broken", r"broken cannot be used without TensorFlow: ModuleNotFoundE"),
         ("tiny_nots", r"data\.path: there is no file, no folder and no TFDS dataset tiny_nots"),
     ):

@@ -144,7 +144,7 @@ def test_damaged_dataset_is_prepared_again(data_dir, tmp_path, capsys):
         path.write_bytes(content)
         again = corpora.load_corpus("reuters", "synthetic", str(tmp_path))
         np.testing.assert_array_equal(first.train.ids, again.train.ids)
-        assert f"{name} is damaged; it is prepared again" in capsys.readouterr().err
+        assert f"{name} is damaged; preparing it again" in capsys.readouterr().err
 
 
 PREPARE = """

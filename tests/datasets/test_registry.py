@@ -120,7 +120,7 @@ def test_damaged_dataset_of_a_default_config_is_prepared_again(tmp_path, capsys)
     (file,) = (tmp_path / "data").glob("variants/plain/1.0.0/*train*")
     file.write_bytes(file.read_bytes()[:-1])
     np.testing.assert_array_equal(load("Variants", tmp_path).train.ids, first.train.ids)
-    assert f"{file.name} is damaged; it is prepared again" in capsys.readouterr().err
+    assert f"{file.name} is damaged; preparing it again" in capsys.readouterr().err
 
 
 def test_builder_may_read_the_manual_directory(tmp_path, monkeypatch):
@@ -134,9 +134,9 @@ def test_builder_may_read_the_manual_directory(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("Stars", "has no feature 'label' of type ClassLabel, it has text, stars"),
-        ("Number", "has no feature 'label' of type ClassLabel, it has text, label"),
-        ("TrainOnly", "has no split 'test', it has train"),
+        ("Stars", "has no feature 'label' of type ClassLabel; it has text, stars"),
+        ("Number", "has no feature 'label' of type ClassLabel; it has text, label"),
+        ("TrainOnly", "has no split 'test'; it has train"),
         ("Latin", "has a text that is not UTF-8"),
         ("Unlabelled", "has a text without a label in train"),
         ("Mistaken", "cannot be prepared: RuntimeError: Failed to .* …; KeyError: 'sideways'"),

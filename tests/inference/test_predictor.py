@@ -94,7 +94,7 @@ def test_an_attribution_is_what_the_logit_would_lose(imdb_workdir, reuters_workd
 
 
 def test_an_empty_text_is_refused_by_number(imdb_workdir):
-    with pytest.raises(DataError, match=r"text 1 is empty: there are no words in ' \.,'"):
+    with pytest.raises(DataError, match=r"text 1 contains no words: ' \.,'"):
         loaded(imdb_workdir).predict(["good", " .,"])
     labels, probabilities = loaded(imdb_workdir).predict([])
     assert (labels, probabilities.shape) == ([], (0, 2))
