@@ -63,11 +63,18 @@ class ModelConfig:
         doc="what is learned: the label of a text, the tag of each token, or the token after it",
     )  # fmt: skip
     embedding_size: int = declare.at_least(1, 100, "features")
-    dropout: float = declare.field(
-        0.0,
-        "share of embedding entries dropped in training",
-        "a number from 0 to below 1",
-        lambda v: 0 <= v < 1,
+    dropout: float = declare.share(0.0, "share of embedding entries dropped in training")
+    spatial_dropout: float = declare.share(
+        0.0, "share of embedding features dropped in training, each for a whole text"
+    )
+    word_dropout: float = declare.share(
+        0.0, "share of tokens whose embedding is dropped in training"
+    )
+    recurrent_dropout: float = declare.share(
+        0.0, "share of recurrent weights dropped in training, anew for each step"
+    )
+    output_dropout: float = declare.share(
+        0.0, "share of the output layer's inputs dropped in training"
     )
     conv_filters: int = declare.at_least(0, 0, "0: no convolution, and no max pooling after it")
     conv_width: int = declare.at_least(1, 5, "tokens per convolution output")
@@ -79,9 +86,17 @@ class ModelConfig:
     layers: int = declare.at_least(1, 1, "recurrent layers")
     bidirectional: bool = declare.flag(False, "read each text in both directions")
     pooling: str = declare.one_of(
-        "last", "max", "mean", "attention", doc="recurrent outputs → one vector, if target=label"
+        "last",
+        "max",
+        "mean",
+        "max_mean",
+        "attention",
+        doc="recurrent outputs → one vector, if target=label",
     )
     recurrence: str = declare.one_of("fused", "scan", doc="fused: fast; scan: its reference")
+    segment: int = declare.at_least(
+        0, 0, "tokens per segment that the recurrence reads side by side; 0: whole texts"
+    )
     recompute: int = declare.at_least(
         0, 0, "time steps per segment computed twice to save memory; 0: none; not with scan"
     )
@@ -93,16 +108,35 @@ class TrainConfig:
 
     batch_size: int = declare.at_least(1, 20, "texts")
     eval_batch_size: int = declare.at_least(1, 250, "texts")
-    optimizer: str = declare.one_of_or_module("adam", what="an optimizer", doc="the optimizer")
+    optimizer: str = declare.one_of_or_module(
+        "adam", "adamw", what="an optimizer", doc="the optimizer"
+    )
+    weight_decay: float = declare.nonnegative(
+        0.0, "of adamw, per step and learning rate; spares embeddings and biases"
+    )
+    clip_norm: float = declare.nonnegative(0.0, "largest global norm of the gradient; 0: any")
     learning_rate: float = declare.positive(1e-3, "its peak")
     schedule: str = declare.one_of(
         "constant",
         "warmup_linear",
-        doc="warmup_linear: up over a tenth of all steps, then down to 0",
+        "warmup_cosine",
+        doc="warmup_*: up over a tenth of all steps, then down to 0; warmup_cosine runs all epochs",
     )
     epochs: int = declare.at_least(1, 200, "epochs at most")
     patience: int = declare.at_least(
         1, 5, "epochs without a lower validation loss after which training stops"
+    )
+    loss: str = declare.one_of(
+        "cross_entropy",
+        "squared_hinge",
+        doc="squared_hinge: one class against the others, as a linear SVM; suits many rare classes",
+    )
+    label_smoothing: float = declare.share(0.0, "of cross_entropy")
+    class_weights: str = declare.field(
+        "none",
+        "of the examples of each class in the loss: none, balanced, or by name, as neg=1,pos=2.5",
+        "none, balanced, or name=weight, separated by commas",
+        lambda v: v in ("none", "balanced") or declare.parse_weights(v) is not None,
     )
     averaging: bool = declare.flag(True, "evaluate and keep the averaged weights of late steps")
     nonfinite: str = declare.one_of(

@@ -69,7 +69,7 @@ def prepare_data(
     validation: str,
     validation_fraction: float,
 ) -> TrainingData:
-    """Clips a corpus to a vocabulary and a length, and splits it; see `configs/default.py`.
+    """Clips a corpus to a vocabulary and a length, and splits it; see docs/config.md.
 
     Raises:
         DataError: `validation_fraction` leaves no text to train on, or none to validate on.

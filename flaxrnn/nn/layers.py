@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from flaxrnn.nn.fused import EmbeddingLookup
 
-POOLINGS = ("last", "max", "mean", "attention")
+POOLINGS = ("last", "max", "mean", "max_mean", "attention")
 
 
 def keras_uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
@@ -39,23 +39,31 @@ class Dropout(nn.Module):
 
     Attributes:
         rate: Share of entries that are dropped.
+        shared: Axes of x, not 0, along which entries are dropped together: 1, the features of a
+            text over all its tokens (Tompson et al., 2015); 2, the tokens of a text.
     """
 
     rate: float
+    shared: tuple[int, ...] = ()
 
     def __call__(self, x: jax.Array, keys: jax.Array | None) -> jax.Array:
-        """[B, T, E] and one random key per text, [B]; no keys (evaluation): nothing is dropped."""
+        """[B, …] and one random key per text, [B]; no keys (evaluation): nothing is dropped."""
         if keys is None:
             return x
+        keep, kept = self._keep(keys, [1 if i in self.shared else n for i, n in enumerate(x.shape)])
+        return jnp.where(keep, x / kept, 0)
+
+    def _keep(self, keys: jax.Array, shape: list[int]) -> tuple[jax.Array, float]:
+        """Which entries are kept, bool, and the share of them that is."""
         width = next(w for w in (1, 2, 4, 8, 16) if w == 16 or (self.rate * 2**w).is_integer())
         dropped = round(self.rate * 2**width)
-        entries = math.prod(x.shape[1:])
+        entries = math.prod(shape[1:])
         words = -(-entries * width // 32)
         bits = jax.vmap(lambda key: jax.random.bits(key, (words, 1), jnp.uint32))(keys)
         shifts = jnp.arange(0, 32, width, dtype=jnp.uint32)[None, None, :]
         drawn = (bits >> shifts) & (2**width - 1)
-        keep = drawn.reshape(len(x), -1)[:, :entries].reshape(x.shape) >= dropped
-        return jnp.where(keep, x / (1 - dropped / 2**width), 0)
+        keep = drawn.reshape(shape[0], -1)[:, :entries].reshape(shape) >= dropped
+        return keep, 1 - dropped / 2**width
 
 
 def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -124,6 +132,8 @@ class MaxPool1D(nn.Module):
 class Pool(nn.Module):
     """One vector per text from the recurrent outputs: their last, maximum, mean or attention.
 
+    "max_mean" is maximum and mean, concatenated, [B, 2H].
+
     Attention is that of Yang et al. (2016) over words: softmax of v · tanh(W h + b).
 
     Attributes:
@@ -135,6 +145,8 @@ class Pool(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, lengths: jax.Array, last: jax.Array) -> jax.Array:
         """Outputs [B, T, H], lengths [B] and the last output [B, H] → [B, H]."""
+        if self.kind not in POOLINGS:
+            raise ValueError(f"kind: {self.kind!r} not in {POOLINGS}")
         if self.kind == "last":
             return last
         mask = (jnp.arange(x.shape[1])[None, :] < lengths[:, None])[:, :, None]
@@ -142,6 +154,10 @@ class Pool(nn.Module):
             return jnp.where(mask, x, -jnp.inf).max(axis=1)
         if self.kind == "mean":
             return jnp.where(mask, x, 0).sum(axis=1) / lengths[:, None]
+        if self.kind == "max_mean":
+            highest = jnp.where(mask, x, -jnp.inf).max(axis=1)
+            mean = jnp.where(mask, x, 0).sum(axis=1) / lengths[:, None]
+            return jnp.concatenate([highest, mean], axis=-1)
         scores = nn.Dense(1, use_bias=False, name="score")(
             jnp.tanh(nn.Dense(x.shape[-1], name="attend")(x))
         )
