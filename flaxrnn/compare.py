@@ -111,7 +111,8 @@ def read(workdir: Path) -> Run:
         raise WorkdirError(f"{workdir} is unfinished")
     headline = metrics.METRICS[metrics.HEADLINE]
     try:
-        settings = config.flatten(json.loads((workdir / "config.json").read_text("utf-8")))
+        saved = json.loads((workdir / "config.json").read_text("utf-8"))
+        settings = config.flatten(config.with_defaults(saved))
         result = json.loads((workdir / "result.json").read_text("utf-8"))
         path = workdir / "metrics.jsonl"
         lines = path.read_text("utf-8").splitlines() if path.is_file() else []

@@ -60,7 +60,7 @@ def convert(weights: str | Path, config: ConfigDict, workdir: str | Path) -> Non
 
     Args:
         weights: A `.keras` or `.weights.h5` file.
-        config: Describes the same model and its corpus, see `configs/default.py`.
+        config: Describes the same model and its corpus, see docs/config.md.
         workdir: A new folder.
 
     Raises:

@@ -16,12 +16,12 @@ from ml_collections import ConfigDict
 from flaxrnn import run as run_lib
 from flaxrnn.config import Config, flatten, parse
 from flaxrnn.errors import DivergedError, WorkdirError
-from flaxrnn.nn import heads
+from flaxrnn.nn import cells, heads
 from flaxrnn.nn.summary import summary
 from flaxrnn.reporting import page, provenance, result
 from flaxrnn.runtime import devices, distributed, signals
 from flaxrnn.runtime.clock import Clock
-from flaxrnn.training import metrics, resume, workdir
+from flaxrnn.training import metrics, optimizers, resume, workdir
 from flaxrnn.training.progress import best_epoch
 from flaxrnn.training.trainer import STEPS_PER_DISPATCH, MetricAccumulator
 
@@ -64,7 +64,7 @@ def train(
 
     A signal that the listener received earlier stops the run after its first steps.
     """
-    heads.get_head(config.model.target).check(config)
+    _check_names(config)
     with contextlib.ExitStack() as stack:
         clock = Clock()
         with clock("startup"):
@@ -83,6 +83,17 @@ def train(
             _train_epoch(run)
             _validate(run)
         return _test(run)
+
+
+def _check_names(config: Config) -> None:
+    """Checks what the config names in modules of the user's, before anything is read.
+
+    Raises:
+        ConfigError: A head, cell or optimizer cannot be imported or is none.
+    """
+    heads.get_head(config.model.target).check(config)
+    cells.get_cell(config.model.cell)
+    optimizers.build(config.train, steps=1)
 
 
 def fresh_workdir(config: Config) -> Path:
@@ -136,17 +147,12 @@ def _train_epoch(run: run_lib.Run) -> None:
                 saved_at, steps_since = time.perf_counter(), 0
         snapshot()
     run.stop = accumulator.stop
-    _check_epoch(run, epoch)
+    if progress.diverged_at is not None:
+        run.save(wait=True)
+        raise resume.diverged(progress.diverged_at, run.workdir)
     if run.stop and progress.batches_done < num_batches:
         _save_and_stop(run)
-
-
-def _check_epoch(run: run_lib.Run, epoch: int) -> None:
-    """Raises a DivergedError if a non-finite loss stops the run, or if no loss was finite."""
-    if run.progress.diverged_at is not None:
-        run.save(wait=True)
-        raise resume.diverged(run.progress.diverged_at, run.workdir)
-    if not run.progress.sums["count"]:
+    if not progress.sums["count"]:
         raise DivergedError(f"every step of epoch {epoch} had a non-finite loss or gradient")
 
 
@@ -183,12 +189,13 @@ def _test(run: run_lib.Run) -> dict[str, Any]:
     if failure := run.save(wait=True):
         raise WorkdirError(f"--workdir: {run.workdir}: {failure}")
     class_counts = sums.pop("class_counts")
+    class_scores = metrics.class_scores(*head.class_totals(class_counts))
     outcome = result.build(
         config=run.config,
         corpus=texts.names,
         history=history,
         sums=sums,
-        class_scores=metrics.class_scores(*head.class_totals(class_counts)),
+        class_scores=class_scores,
         seconds=run.clock.read(),
         params=run.weights,
         training_data=texts.training_data,
@@ -199,6 +206,7 @@ def _test(run: run_lib.Run) -> dict[str, Any]:
         mistakes = page.mistakes(texts.training_data, texts.vocabulary, **per_text)
     details = page.Details(
         texts.label_names,
+        class_scores,
         head.confusion(class_counts),
         mistakes,
         flatten(run.config.to_dict()),

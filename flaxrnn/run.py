@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from flaxrnn.config import Config, TrainConfig
@@ -21,7 +22,7 @@ from flaxrnn.nn.summary import summary
 from flaxrnn.reporting import console, report
 from flaxrnn.runtime import devices, distributed, files, signals
 from flaxrnn.runtime.clock import Clock
-from flaxrnn.training import optimizers, resume, steps, workdir
+from flaxrnn.training import objective, optimizers, resume, steps, workdir
 from flaxrnn.training.checkpoint import Checkpoints
 from flaxrnn.training.progress import Progress, fingerprint
 from flaxrnn.training.trainer import Trainer
@@ -97,7 +98,7 @@ def start(
     clock.add(progress.seconds or {})
     if checkpoints:
         _write_inputs_and_summary(config, texts, model, folder, progress, int(state.step))
-    trainer = _build_trainer(config, texts.training_data, model, optimizer)
+    trainer = _build_trainer(config, texts, model, optimizer)
     state, weights = trainer.replicate(_copy((state, weights)))
     reporter = report.Report(folder, progress.history) if checkpoints else report.NoReport()
     stack.callback(reporter.close)
@@ -134,20 +135,23 @@ def _build_optimizer(
     config: TrainConfig, data: batching.TrainingData
 ) -> optax.GradientTransformation:
     num_steps = data.num_batches(config.batch_size) * config.epochs
-    return optimizers.build(config.optimizer, config.learning_rate, config.schedule, num_steps)
+    return optimizers.build(config, num_steps)
 
 
 def _build_trainer(
     config: Config,
-    data: batching.TrainingData,
+    texts: Texts,
     model: models.TextModel,
     optimizer: optax.GradientTransformation,
 ) -> Trainer:
+    data = texts.training_data
+    labels = np.zeros(0, int) if model.head.per_token else data.texts.labels[data.rows["train"]]
     return Trainer(
         data,
         model,
         optimizer,
         averaging=config.train.averaging,
+        objective=objective.build(config.train, texts.label_names, labels),
         batch_size=config.train.batch_size,
         eval_batch_size=config.train.eval_batch_size,
         device_memory=config.data.device_memory,

@@ -23,7 +23,7 @@ def train(
     with one that was stopped, and only evaluates again those that were complete.
 
     Args:
-        config: As `configs/default.py` describes.
+        config: As docs/config.md describes.
         seeds: How many.
         workdir: Where their folders are. None: a fresh folder under runs/.
 

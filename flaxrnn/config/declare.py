@@ -42,9 +42,19 @@ def fraction(default: float, doc: str) -> Any:
     return field(default, doc, "a number above 0 and below 1", lambda v: 0 < v < 1)
 
 
+def fraction_or_zero(default: float, doc: str) -> Any:
+    """A number from 0 to below 1."""
+    return field(default, doc, "a number from 0 to below 1", lambda v: 0 <= v < 1)
+
+
 def positive(default: float, doc: str) -> Any:
     """A finite number above 0."""
     return field(default, doc, "a number above 0", lambda v: 0 < v < math.inf)
+
+
+def nonnegative(default: float, doc: str) -> Any:
+    """A finite number of at least 0."""
+    return field(default, doc, "a number of at least 0", lambda v: 0 <= v < math.inf)
 
 
 def flag(default: bool, doc: str) -> Any:
@@ -60,3 +70,16 @@ def folder(doc: str) -> Any:
 def column(default: str, doc: str) -> Any:
     """The name of a column of a custom table."""
     return field(default, doc, "the name of a column", bool)
+
+
+def parse_weights(value: str) -> dict[str, float] | None:
+    """The weights in "name=weight,name=weight"; None: it is something else."""
+    weights: dict[str, float] = {}
+    for part in value.split(","):
+        name, _, number = part.rpartition("=")
+        try:
+            weights[name.strip()] = float(number)
+        except ValueError:
+            return None
+    valid = all(name and 0 < weight < math.inf for name, weight in weights.items())
+    return weights if valid else None

@@ -69,11 +69,20 @@ class ModelConfig:
         doc="what to predict: the label of a text, the tag of each token, or the next token",
     )  # fmt: skip
     embedding_size: int = declare.at_least(1, 100, "features per token")
-    dropout: float = declare.field(
-        0.0,
-        "fraction of embedding entries dropped in training",
-        "a number from 0 to below 1",
-        lambda v: 0 <= v < 1,
+    dropout: float = declare.fraction_or_zero(
+        0.0, "fraction of embedding entries dropped in training"
+    )
+    spatial_dropout: float = declare.fraction_or_zero(
+        0.0, "fraction of embedding features dropped in training, each for a whole text"
+    )
+    word_dropout: float = declare.fraction_or_zero(
+        0.0, "fraction of tokens whose embedding is dropped in training"
+    )
+    recurrent_dropout: float = declare.fraction_or_zero(
+        0.0, "fraction of recurrent weights dropped in training, drawn anew for each step"
+    )
+    output_dropout: float = declare.fraction_or_zero(
+        0.0, "fraction of the output layer's inputs dropped in training"
     )
     conv_filters: int = declare.at_least(0, 0, "filters; 0: no convolution or max pooling")
     conv_width: int = declare.at_least(1, 5, "tokens per convolution output")
@@ -85,9 +94,17 @@ class ModelConfig:
     layers: int = declare.at_least(1, 1, "number of recurrent layers")
     bidirectional: bool = declare.flag(False, "read each text in both directions")
     pooling: str = declare.one_of(
-        "last", "max", "mean", "attention", doc="recurrent outputs → one vector, for target=label"
+        "last",
+        "max",
+        "mean",
+        "max_mean",
+        "attention",
+        doc="recurrent outputs → one vector, for target=label",
     )
     recurrence: str = declare.one_of("fused", "scan", doc="fused: fast; scan: reference")
+    segment: int = declare.at_least(
+        0, 0, "tokens per segment, which the recurrence reads in parallel; 0: whole texts"
+    )
     recompute: int = declare.at_least(
         0, 0, "time steps per segment recomputed to save memory; 0: no recomputation; not with scan"
     )
@@ -99,16 +116,36 @@ class TrainConfig:
 
     batch_size: int = declare.at_least(1, 20, "texts per training step")
     eval_batch_size: int = declare.at_least(1, 250, "texts per evaluation step")
-    optimizer: str = declare.one_of_or_module("adam", what="optimizer", doc="the optimizer")
+    optimizer: str = declare.one_of_or_module(
+        "adam", "adamw", what="optimizer", doc="the optimizer"
+    )
+    weight_decay: float = declare.nonnegative(
+        0.0, "of adamw, times the learning rate; applied to kernels, not to embeddings or biases"
+    )
+    clip_norm: float = declare.nonnegative(0.0, "largest global gradient norm; 0: no clipping")
     learning_rate: float = declare.positive(1e-3, "peak learning rate")
     schedule: str = declare.one_of(
         "constant",
         "warmup_linear",
-        doc="warmup_linear: linear warm-up over a tenth of all steps, then linear decay to 0",
+        "warmup_cosine",
+        doc="warmup_*: linear warm-up over a tenth of all steps, then decay to 0; warmup_cosine"
+        " ignores patience",
     )
     epochs: int = declare.at_least(1, 200, "maximum number of epochs")
     patience: int = declare.at_least(
         1, 5, "stop after this many epochs without a lower validation loss"
+    )
+    loss: str = declare.one_of(
+        "cross_entropy",
+        "squared_hinge",
+        doc="squared_hinge: one class against the rest, as in a linear SVM; for many rare classes",
+    )
+    label_smoothing: float = declare.fraction_or_zero(0.0, "of cross_entropy")
+    class_weights: str = declare.field(
+        "none",
+        "weights of the classes in the loss: none, balanced, or by name, like neg=1,pos=2.5",
+        "none, balanced, or name=weight separated by commas",
+        lambda v: v in ("none", "balanced") or declare.parse_weights(v) is not None,
     )
     averaging: bool = declare.flag(True, "evaluate and keep weights averaged over the late steps")
     nonfinite: str = declare.one_of(

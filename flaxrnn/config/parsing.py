@@ -102,6 +102,12 @@ def _check_combinations(values: Mapping[str, Any]) -> None:
     task = values["task"]
     if values["model.recompute"] and values["model.recurrence"] == "scan":
         raise ConfigError("model.recompute: must be 0 with model.recurrence=scan")
+    if values["model.segment"] and values["model.pooling"] == "last":
+        raise ConfigError("model.segment: must be 0 with model.pooling=last")
+    if values["train.weight_decay"] and values["train.optimizer"] == "adam":
+        raise ConfigError("train.weight_decay: must be 0 with train.optimizer=adam; adamw has it")
+    if values["train.label_smoothing"] and values["train.loss"] != "cross_entropy":
+        raise ConfigError("train.label_smoothing: must be 0 with train.loss=squared_hinge")
     if task == "text" and values["data.path"] is None:
         raise ConfigError("data.path: missing; name a file, a folder or a TFDS dataset of texts")
     if task != "text" and values["data.path"] is not None:

@@ -129,7 +129,7 @@ class TextPredictor:
         self._check_target("next")
         encoded = [self.encode(prompt) for prompt in prompts]
         vocabulary = self._saved.vocabulary
-        program = programs.generate_program(self._saved.model, self._mesh, len(vocabulary), length)
+        program = programs.generate_program(self._saved.model, self._mesh, length)
         indices = np.arange(len(prompts))
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.PRNGKey(seed), indices)
         per_text = (np.asarray(keys), np.full(len(prompts), temperature, np.float32))

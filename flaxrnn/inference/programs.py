@@ -50,9 +50,7 @@ def explain_program(model: models.TextModel, mesh: Mesh) -> jax.stages.Wrapped:
 
 
 @functools.cache
-def generate_program(
-    model: models.TextModel, mesh: Mesh, num_known: int, length: int
-) -> jax.stages.Wrapped:
+def generate_program(model: models.TextModel, mesh: Mesh, length: int) -> jax.stages.Wrapped:
     """A program that samples how texts continue.
 
     The prompt is read once; from there on, each step feeds one token and the carry of the last.
@@ -60,7 +58,6 @@ def generate_program(
     Args:
         model: Its target is the next token.
         mesh: Devices.
-        num_known: Words in the vocabulary. Only they and the end of the text are ever chosen.
         length: Tokens to generate.
 
     Returns:
@@ -70,7 +67,7 @@ def generate_program(
         divided by it before sampling.
     """
     ids = jnp.arange(model.vocab_size)
-    allowed = (ids == PAD) | ((ids >= FIRST_WORD) & (ids < FIRST_WORD + num_known))
+    allowed = (ids == PAD) | (ids >= FIRST_WORD)  # words, and the end of the text
 
     def generate(
         params: Params,

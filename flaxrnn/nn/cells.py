@@ -148,6 +148,8 @@ def get_cell(name: str) -> type[Recurrent]:
         return CELLS[name]
     cell = plugins.load("model.cell", name, Recurrent)
     B, H = 2, 3
+    if not hasattr(cell, "num_gates"):
+        raise ConfigError(f"model.cell: {name}: num_gates is missing")
     carry = (jax.ShapeDtypeStruct((B, H), jnp.float32),) * cell.num_states
     z = jax.ShapeDtypeStruct((B, cell.num_gates * H), jnp.float32)
     try:

@@ -115,6 +115,8 @@ class TokenHead(Head):
         for name, value, needed in (
             ("data.padding", config.data.padding, "post"),
             ("model.conv_filters", config.model.conv_filters, 0),
+            ("model.segment", config.model.segment, 0),
+            ("train.class_weights", config.train.class_weights, "none"),
         ):
             if value != needed:
                 target = config.model.target

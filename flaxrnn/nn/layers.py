@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from flaxrnn.nn.fused import EmbeddingLookup
 
-POOLINGS = ("last", "max", "mean", "attention")
+POOLINGS = ("last", "max", "mean", "max_mean", "attention")
 
 
 def keras_uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
@@ -39,23 +39,31 @@ class Dropout(nn.Module):
 
     Attributes:
         rate: Fraction of entries that are dropped.
+        shared: Axes of x, other than 0, along which entries are dropped together: 1 drops features
+            of a text in all its tokens (Tompson et al., 2015), 2 drops tokens.
     """
 
     rate: float
+    shared: tuple[int, ...] = ()
 
     def __call__(self, x: jax.Array, keys: jax.Array | None) -> jax.Array:
-        """[B, T, E] and one random key per text, [B]; without keys (evaluation), returns x."""
+        """[B, …] and one random key per text, [B]; without keys (evaluation), returns x."""
         if keys is None:
             return x
+        keep, kept = self._keep(keys, [1 if i in self.shared else n for i, n in enumerate(x.shape)])
+        return jnp.where(keep, x / kept, 0)
+
+    def _keep(self, keys: jax.Array, shape: list[int]) -> tuple[jax.Array, float]:
+        """Which entries are kept, bool, and the share of them that is."""
         width = next(w for w in (1, 2, 4, 8, 16) if w == 16 or (self.rate * 2**w).is_integer())
         dropped = round(self.rate * 2**width)
-        entries = math.prod(x.shape[1:])
+        entries = math.prod(shape[1:])
         words = -(-entries * width // 32)
         bits = jax.vmap(lambda key: jax.random.bits(key, (words, 1), jnp.uint32))(keys)
         shifts = jnp.arange(0, 32, width, dtype=jnp.uint32)[None, None, :]
         values = (bits >> shifts) & (2**width - 1)
-        keep = values.reshape(len(x), -1)[:, :entries].reshape(x.shape) >= dropped
-        return jnp.where(keep, x / (1 - dropped / 2**width), 0)
+        keep = values.reshape(shape[0], -1)[:, :entries].reshape(shape) >= dropped
+        return keep, 1 - dropped / 2**width
 
 
 def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -124,7 +132,8 @@ class MaxPool1D(nn.Module):
 class Pool(nn.Module):
     """Pools recurrent outputs into one vector per text: last, maximum, mean or attention.
 
-    Attention is that of Yang et al. (2016) over words, with weights softmax(v · tanh(W h + b)).
+    Attention is that of Yang et al. (2016) over words, with weights softmax(v · tanh(W h + b));
+    "max_mean" concatenates maximum and mean, [B, 2H].
 
     Attributes:
         kind: One of `POOLINGS`.
@@ -135,6 +144,8 @@ class Pool(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, lengths: jax.Array, last: jax.Array) -> jax.Array:
         """Outputs [B, T, H], lengths [B] and the last output [B, H] → [B, H]."""
+        if self.kind not in POOLINGS:
+            raise ValueError(f"kind: {self.kind!r} not in {POOLINGS}")
         if self.kind == "last":
             return last
         mask = (jnp.arange(x.shape[1])[None, :] < lengths[:, None])[:, :, None]
@@ -142,6 +153,10 @@ class Pool(nn.Module):
             return jnp.where(mask, x, -jnp.inf).max(axis=1)
         if self.kind == "mean":
             return jnp.where(mask, x, 0).sum(axis=1) / lengths[:, None]
+        if self.kind == "max_mean":
+            highest = jnp.where(mask, x, -jnp.inf).max(axis=1)
+            mean = jnp.where(mask, x, 0).sum(axis=1) / lengths[:, None]
+            return jnp.concatenate([highest, mean], axis=-1)
         scores = nn.Dense(1, use_bias=False, name="score")(
             jnp.tanh(nn.Dense(x.shape[-1], name="attend")(x))
         )

@@ -7,7 +7,8 @@ Shapes: B batch, T time (tokens), E embedding features, F filters, H hidden feat
 
 from __future__ import annotations
 
-from typing import Any
+import zlib
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -18,6 +19,13 @@ from flaxrnn.data.vocabulary import PAD
 from flaxrnn.nn import cells, heads, layers, recurrence
 
 Carries = tuple[recurrence.Carry, ...]  # one per layer
+
+
+class DropoutKeys(NamedTuple):
+    """The random keys of a training step."""
+
+    texts: jax.Array  # one per text, [B]
+    step: jax.Array  # one for what all texts share
 
 
 class TextModel(nn.Module):
@@ -43,7 +51,7 @@ class TextModel(nn.Module):
         self,
         tokens: jax.Array,
         lengths: jax.Array,
-        dropout_keys: jax.Array | None = None,
+        dropout_keys: DropoutKeys | None = None,
         initial_carries: Carries | None = None,
     ) -> tuple[jax.Array, Carries]:
         """Computes the logits of a batch.
@@ -52,12 +60,13 @@ class TextModel(nn.Module):
             tokens: Ids, int [B, T], padded on the right.
             lengths: Tokens of each text, int [B], at least 1. With a convolution, a text too short
                 for one pooling window is read with padding up to one.
-            dropout_keys: In training, one random key per text, [B].
-            initial_carries: Of each layer; None: zeros. Not for both directions.
+            dropout_keys: In training; None: nothing is dropped.
+            initial_carries: Of each layer; None: zeros. Neither for both directions nor for
+                segments.
 
         Returns:
             Logits, float32 [B, C], or per token [B, T, C], and the carry of each layer after the
-            last token of each text.
+            last token of each text; with segments, of each segment.
         """
         config = self.config
         if config.conv_filters:
@@ -65,6 +74,30 @@ class TextModel(nn.Module):
             lengths = jnp.maximum(lengths, shortest)
             missing = max(0, shortest - tokens.shape[1])
             tokens = jnp.pad(tokens, ((0, 0), (0, missing)), constant_values=PAD)
+        x: Any = self._embed(tokens, dropout_keys)
+        if config.conv_filters:
+            conv = layers.Conv1D(config.conv_filters, config.conv_width, name="conv")
+            x, lengths = conv(x, lengths)
+            x, lengths = layers.MaxPool1D(config.conv_pool, name="max_pool")(x, lengths)
+        B, T, _ = x.shape
+        x, piece_lengths = segments(x, lengths, config.segment)
+        carries = []
+        for i in range(config.layers):
+            initial = None if initial_carries is None else initial_carries[i]
+            key = None if dropout_keys is None else jax.random.fold_in(dropout_keys.step, i)
+            x, carry = self._recurrent_layer(i)(x, piece_lengths, initial, key)
+            carries.append(carry)
+        if config.segment:
+            x = x.reshape(B, -1, x.shape[-1])[:, :T]
+        if not self.head.per_token:
+            x = layers.Pool(config.pooling, name="pool")(x, lengths, carry[-1])
+        x = self._drop("output_dropout", x, dropout_keys)
+        init = nn.initializers.glorot_uniform()
+        return nn.Dense(self.num_outputs, kernel_init=init, name="dense")(x), tuple(carries)
+
+    def _embed(self, tokens: jax.Array, keys: DropoutKeys | None) -> Any:
+        """Embedded tokens [B, T, E], looked up where a layer before the recurrence needs them."""
+        config = self.config
         embed = layers.Embed(
             self.vocab_size,
             config.embedding_size,
@@ -72,34 +105,63 @@ class TextModel(nn.Module):
             name="embed",
         )
         x: Any = embed(tokens)
-        if config.dropout or config.conv_filters:
+        if config.dropout or config.spatial_dropout or config.word_dropout or config.conv_filters:
             x = x.rows()
         if config.dropout:
-            x = layers.Dropout(config.dropout, name="dropout")(x, dropout_keys)
-        if config.conv_filters:
-            conv = layers.Conv1D(config.conv_filters, config.conv_width, name="conv")
-            x, lengths = conv(x, lengths)
-            x, lengths = layers.MaxPool1D(config.conv_pool, name="max_pool")(x, lengths)
-        carries = []
-        for i in range(config.layers):
-            initial = () if initial_carries is None else (initial_carries[i],)
-            x, carry = self._recurrent_layer(i)(x, lengths, *initial)
-            carries.append(carry)
-        if not self.head.per_token:
-            x = layers.Pool(config.pooling, name="pool")(x, lengths, carry[-1])
-        init = nn.initializers.glorot_uniform()
-        return nn.Dense(self.num_outputs, kernel_init=init, name="dense")(x), tuple(carries)
+            x = layers.Dropout(config.dropout, name="dropout")(x, keys and keys.texts)
+        x = self._drop("spatial_dropout", x, keys, shared=(1,))
+        return self._drop("word_dropout", x, keys, shared=(2,))
+
+    def _drop(
+        self, name: str, x: Any, keys: DropoutKeys | None, shared: tuple[int, ...] = ()
+    ) -> Any:
+        """The dropout of a config field; each has random bits of its own."""
+        rate = getattr(self.config, name)
+        if not rate:
+            return x
+        texts = None
+        if keys is not None:
+            salt = zlib.crc32(name.encode()) >> 1
+            texts = jax.vmap(jax.random.fold_in, (0, None))(keys.texts, salt)
+        return layers.Dropout(rate, shared, name=name)(x, texts)
 
     def _recurrent_layer(self, i: int) -> nn.Module:
         config, cell = self.config, cells.get_cell(self.config.cell)
         options: dict[str, Any] = {
             "implementation": config.recurrence,
             "recompute": config.recompute,
+            "dropout": config.recurrent_dropout,
             "name": f"{config.cell.rpartition(':')[2].lower()}_{i}",
         }
         if config.bidirectional:
             return recurrence.Bidirectional(cell, config.hidden_size, **options)
         return cell(config.hidden_size, **options)
+
+
+def segments(x: Any, lengths: jax.Array, size: int) -> tuple[Any, jax.Array]:
+    """Cuts texts into segments that the recurrence reads side by side, in shorter loops.
+
+    Args:
+        x: Inputs [B, T, D], or where to look them up.
+        lengths: Valid steps of each text, int [B].
+        size: Steps per segment, S; 0 or at least T: texts stay whole.
+
+    Returns:
+        Inputs [B·⌈T/S⌉, S, D], each text's segments one after the other, and the valid steps of
+        each segment, from 0 to S.
+    """
+    B, T, D = x.shape
+    if not size or (not jax.export.is_symbolic_dim(T) and size >= T):
+        return x, lengths
+    count = -(-T // size)
+    pad = ((0, 0), (0, count * size - T))
+    if isinstance(x, recurrence.EmbeddingLookup):
+        ids = jnp.pad(x.ids, pad, constant_values=PAD).reshape(B * count, size)
+        x = recurrence.EmbeddingLookup(x.table, ids)
+    else:
+        x = jnp.pad(x, (*pad, (0, 0))).reshape(B * count, size, D)
+    valid = lengths[:, None] - size * jnp.arange(count)[None, :]
+    return x, jnp.clip(valid, 0, size).reshape(B * count)
 
 
 def build(config: ModelConfig, vocab_size: int, num_labels: int) -> TextModel:
@@ -124,7 +186,7 @@ def logits(
     params: Any,
     tokens: jax.Array,
     lengths: jax.Array,
-    dropout_keys: jax.Array | None = None,
+    dropout_keys: DropoutKeys | None = None,
 ) -> jax.Array:
     """Applies the model, see `TextModel.__call__`."""
     out, _ = model.apply({"params": params}, tokens, lengths, dropout_keys)

@@ -35,6 +35,7 @@ from flaxrnn.nn.fused import (
     recurrent_pre_activation,
     select,
 )
+from flaxrnn.nn.layers import Dropout
 
 Weights = Mapping[str, jax.Array]  # by name
 
@@ -53,12 +54,15 @@ class Recurrent(nn.Module):
         recompute: Time steps per segment that the backward pass computes a second time, which takes
             the memory of T / recompute steps instead of T; 0: every step is stored. Has no effect
             on "scan".
+        dropout: Share of the recurrent weights that are dropped in training (DropConnect, Wan et
+            al., 2013; for recurrent weights Merity et al., 2018).
     """
 
     features: int
     reverse: bool = False
     implementation: str = "fused"
     recompute: int = 0
+    dropout: float = 0.0
 
     num_gates: ClassVar[int]  # G
     num_states: ClassVar[int] = 1  # arrays in the carry
@@ -70,6 +74,7 @@ class Recurrent(nn.Module):
         x: jax.Array | EmbeddingLookup,
         lengths: jax.Array | None = None,
         initial_carry: Carry | None = None,
+        dropout_key: jax.Array | None = None,
     ) -> tuple[jax.Array, Carry]:
         """Runs over a batch of texts.
 
@@ -77,18 +82,25 @@ class Recurrent(nn.Module):
             x: Inputs [B, T, D], or where to look them up.
             lengths: Valid steps of each text, which starts at step 0, int [B]; None: all T.
             initial_carry: Before the first step that is read; None: zeros.
+            dropout_key: In training, the random key of `dropout`.
 
         Returns:
             Outputs [B, T, H], zero past the end of a text, and the carry after its last step:
             (c, h) for LSTM, (h,) for the others, each [B, H].
         """
+        if self.implementation not in IMPLEMENTATIONS:
+            raise ValueError(f"implementation: {self.implementation!r} not in {IMPLEMENTATIONS}")
         B, T, D = x.shape
         weights = self.weights(D)
+        if self.dropout and dropout_key is not None:
+            kernel = weights["recurrent_kernel"][None]
+            dropped = Dropout(self.dropout, name="dropout")(kernel, dropout_key[None])[0]
+            weights = {**weights, "recurrent_kernel": dropped}
         carry = initial_carry or (jnp.zeros((B, self.features)),) * self.num_states
         mask = None if lengths is None else jnp.arange(T)[:, None] < lengths[None, :]
         inputs, project = _input_projection(x.swapaxes(0, 1), weights)
         if self.implementation == "scan":
-            outputs, carry = self._scan(carry, project(inputs), mask)
+            outputs, carry = self._scan(carry, project(inputs), mask, weights)
         else:
             outputs, carry = self._fused(carry, inputs, project, mask, weights)
         if mask is not None:
@@ -96,15 +108,25 @@ class Recurrent(nn.Module):
         return outputs.swapaxes(0, 1), carry
 
     def _scan(
-        self, carry: Carry, z: jax.Array | EmbeddingLookup, mask: jax.Array | None
+        self,
+        carry: Carry,
+        z: jax.Array | EmbeddingLookup,
+        mask: jax.Array | None,
+        weights: Weights,
     ) -> tuple[jax.Array, Carry]:
         z = z.rows() if isinstance(z, EmbeddingLookup) else z
-        scan = nn.scan(
-            _reference_step,
-            variable_broadcast="params",
-            split_rngs={"params": False},
-            reverse=self.reverse,
-        )
+        kernel, bias = weights["recurrent_kernel"], self.recurrent_bias(weights)
+
+        def step(
+            layer: Recurrent, carry: Carry, now: tuple[jax.Array, jax.Array | None]
+        ) -> tuple[Carry, jax.Array]:
+            z, mask = now
+            u = recurrent_pre_activation(carry, kernel, bias)
+            # Texts that have ended keep their carry.
+            carry = select(mask, layer.pointwise(carry, z, u), carry)
+            return carry, carry[-1]
+
+        scan = nn.scan(step, variable_broadcast="params", reverse=self.reverse)
         carry, outputs = scan(self, carry, (z, mask))
         return outputs, carry
 
@@ -181,16 +203,22 @@ class Bidirectional(nn.Module):
         features: Hidden size H of each direction.
         implementation: Of both, see `Recurrent`.
         recompute: Of both, see `Recurrent`.
+        dropout: Of both, see `Recurrent`.
     """
 
     cell: type[Recurrent]
     features: int
     implementation: str = "fused"
     recompute: int = 0
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(
-        self, x: jax.Array | EmbeddingLookup, lengths: jax.Array | None = None
+        self,
+        x: jax.Array | EmbeddingLookup,
+        lengths: jax.Array | None = None,
+        initial_carry: None = None,
+        dropout_key: jax.Array | None = None,
     ) -> tuple[jax.Array, Carry]:
         """As `Recurrent.__call__`, with outputs [B, T, 2H] and carries [B, 2H]."""
         layer = functools.partial(
@@ -198,9 +226,11 @@ class Bidirectional(nn.Module):
             self.features,
             implementation=self.implementation,
             recompute=self.recompute,
+            dropout=self.dropout,
         )
-        forward, forward_carry = layer(name="forward")(x, lengths)
-        backward, backward_carry = layer(reverse=True, name="backward")(x, lengths)
+        keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
+        forward, forward_carry = layer(name="forward")(x, lengths, None, keys[0])
+        backward, backward_carry = layer(reverse=True, name="backward")(x, lengths, None, keys[1])
         carry = tuple(
             jnp.concatenate(pair, axis=-1)
             for pair in zip(forward_carry, backward_carry, strict=True)
@@ -243,14 +273,3 @@ def _project(x: jax.Array, weights: Weights) -> jax.Array:
     """Inputs [..., D] → input pre-activations [..., G·H]."""
     rows = x.reshape(-1, x.shape[-1])  # XLA copies inputs of other shapes in the backward pass
     return (rows @ weights["kernel"] + weights["bias"][None]).reshape(*x.shape[:-1], -1)
-
-
-def _reference_step(
-    layer: Recurrent, carry: Carry, inputs: tuple[jax.Array, jax.Array | None]
-) -> tuple[Carry, jax.Array]:
-    """One step of "scan"; texts that have ended keep their carry."""
-    z, mask = inputs
-    weights = layer.variables["params"]
-    u = recurrent_pre_activation(carry, weights["recurrent_kernel"], layer.recurrent_bias(weights))
-    carry = select(mask, layer.pointwise(carry, z, u), carry)
-    return carry, carry[-1]

@@ -51,6 +51,7 @@ class Details:
 
     Attributes:
         label_names: One per class.
+        class_scores: Of the test split.
         confusion: Test examples by true and predicted class, [C, C]; None if the classes are the
             words of the vocabulary.
         mistakes: The most confident ones first; None if outputs are per token.
@@ -60,6 +61,7 @@ class Details:
     """
 
     label_names: list[str]
+    class_scores: metrics.ClassScores
     confusion: np.ndarray | None
     mistakes: list[Mistake] | None
     config: dict[str, Any]
@@ -155,7 +157,7 @@ def _classes(details: Details) -> dict[str, Any]:
     confusion = details.confusion
     if confusion is None:
         return {"classes": None, "confusion": None}
-    scores = metrics.class_scores(np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0))
+    scores = details.class_scores
     order = np.argsort(-scores["support"], kind="stable")
     names = [details.label_names[i] for i in order]
     return {

@@ -1,1 +1,1 @@
-"""Training state and steps, metrics, optimizer, checkpoints."""
+"""Training: steps, objective, optimizers, metrics; checkpoints, progress and workdir."""

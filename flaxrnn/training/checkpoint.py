@@ -13,7 +13,7 @@ import shutil
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -22,9 +22,11 @@ from safetensors import SafetensorError
 
 from flaxrnn.errors import WorkdirError
 from flaxrnn.runtime import files
-from flaxrnn.training.steps import Params, TrainState
 
 _NUM_KEPT = 2
+
+if TYPE_CHECKING:
+    from flaxrnn.training.steps import Params, TrainState
 
 
 class Checkpoints:

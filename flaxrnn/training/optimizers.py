@@ -5,17 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import optax
 
+from flaxrnn.config import TrainConfig
 from flaxrnn.errors import ConfigError
 from flaxrnn.runtime import plugins
 
 Rate = Any  # float | optax.Schedule, which is not typed
 
 
-def adam(learning_rate: Rate) -> optax.GradientTransformation:
-    """Adam (Kingma & Ba, 2015) with Keras's epsilon."""
+def adam(learning_rate: Rate, weight_decay: float = 0.0) -> optax.GradientTransformation:
+    """Adam (Kingma & Ba, 2015) with Keras's epsilon; without weight decay."""
+    del weight_decay
     return optax.adam(learning_rate, eps=1e-7)
+
+
+def adamw(learning_rate: Rate, weight_decay: float = 0.0) -> optax.GradientTransformation:
+    """Adam with decoupled weight decay (Loshchilov & Hutter, 2019), of kernels alone."""
+    return optax.adamw(learning_rate, eps=1e-7, weight_decay=weight_decay, mask=_is_kernel)
+
+
+def _is_kernel(params: Any) -> Any:
+    """Which parameters decay: matrices of products, neither biases nor embeddings."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: str(path[-1].key).endswith("kernel"), params
+    )
 
 
 def constant(peak: float, steps: int) -> Rate:
@@ -33,30 +48,45 @@ def warmup_linear(peak: float, steps: int) -> Rate:
     )
 
 
-OPTIMIZERS: dict[str, Callable[[Rate], optax.GradientTransformation]] = {"adam": adam}
-SCHEDULES = {"constant": constant, "warmup_linear": warmup_linear}
+def warmup_cosine(peak: float, steps: int) -> Rate:
+    """Linearly up over the first tenth of the steps, then down to zero along a cosine."""
+    up = max(1, steps // 10)
+    return optax.warmup_cosine_decay_schedule(peak / up, peak, up, max(steps, up + 1))
 
 
-def build(
-    optimizer: str, learning_rate: float, schedule: str, steps: int
-) -> optax.GradientTransformation:
-    """The optimizer of a config.
+OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {"adam": adam, "adamw": adamw}
+SCHEDULES = {
+    "constant": constant,
+    "warmup_linear": warmup_linear,
+    "warmup_cosine": warmup_cosine,
+}
+
+
+def build(config: TrainConfig, steps: int) -> optax.GradientTransformation:
+    """The optimizer of a config's train group.
 
     Args:
-        optimizer: A name in `OPTIMIZERS`, or "module:function": a function from a learning rate,
-            a float or a schedule, to an Optax gradient transformation.
-        learning_rate: Its peak.
-        schedule: A name in `SCHEDULES`.
+        config: Its `optimizer` is a name in `OPTIMIZERS`, or "module:function": a function from a
+            learning rate, a float or a schedule, to an Optax gradient transformation.
         steps: Of the whole training.
 
     Raises:
-        ConfigError: The module cannot be imported, or its function gives no optimizer.
+        ConfigError: The module cannot be imported, or its function returns no optimizer.
     """
-    rate = SCHEDULES[schedule](learning_rate, steps)
-    make = OPTIMIZERS.get(optimizer) or plugins.load("train.optimizer", optimizer)
-    built = make(rate)
+    rate = SCHEDULES[config.schedule](config.learning_rate, steps)
+    if config.optimizer in OPTIMIZERS:
+        built = OPTIMIZERS[config.optimizer](rate, config.weight_decay)
+    else:
+        make = plugins.load("train.optimizer", config.optimizer)
+        try:
+            built = make(rate)
+        except Exception as error:  # whatever the function's code raises
+            reason = plugins.reason(error)
+            raise ConfigError(f"train.optimizer: {config.optimizer} fails: {reason}") from None
     if not isinstance(built, optax.GradientTransformation):
         raise ConfigError(
-            f"train.optimizer: {optimizer} must return an optax.GradientTransformation"
+            f"train.optimizer: {config.optimizer} must return an optax.GradientTransformation"
         )
-    return built
+    if not config.clip_norm:
+        return built
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), built)

@@ -56,7 +56,9 @@ class Progress:
         if not self.history:
             return False
         since_best = len(self.history) - best_epoch(self.history)
-        return len(self.history) >= config.epochs or since_best >= config.patience
+        # A cosine is run to its end: the weights of its last steps are the best ones.
+        patience = config.epochs if config.schedule == "warmup_cosine" else config.patience
+        return len(self.history) >= config.epochs or since_best >= patience
 
     def to_json(self) -> dict[str, Any]:
         """The progress in JSON's types."""

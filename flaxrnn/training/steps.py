@@ -1,7 +1,7 @@
 """Training and evaluation steps: pure functions of a state, the texts, and the rows to use.
 
 `train_step` is one update. `train_steps` and `evaluate` run many batches in one program, over texts
-that are resident on the devices. `in_parallel` compiles them for a mesh of devices, each of which
+that are already on the devices. `in_parallel` compiles them for a mesh of devices, each of which
 computes its share of every batch. On CPU, each core is a device.
 """
 
@@ -21,11 +21,13 @@ from jax.sharding import Mesh, PartitionSpec
 from flaxrnn.data import batching
 from flaxrnn.nn import models
 from flaxrnn.training import metrics
+from flaxrnn.training.objective import Objective
 
 Params = Any
 Arrays = dict[str, jax.Array]
 
 NO_STEP = 2**31 - 1  # "first_nonfinite_step" if there was none
+_HEADS_LOSS = Objective()
 
 
 class TrainState(struct.PyTreeNode):
@@ -57,9 +59,10 @@ def train_step(
     optimizer: optax.GradientTransformation,
     averaging: bool,
     buckets: tuple[int, ...],
+    objective: Objective = _HEADS_LOSS,
     axis: str | None = None,
 ) -> tuple[TrainState, metrics.Sums, jax.Array]:
-    """One update on the mean loss of the batch's examples.
+    """One update on the objective of the batch's examples.
 
     A step with a non-finite loss or gradient leaves the parameters and the optimizer unchanged.
 
@@ -72,6 +75,7 @@ def train_step(
         averaging: Whether `state.average` is the polynomial-decay average of the parameters (Shamir
             & Zhang, 2013, eta = 8: about the last ninth of the steps) or simply the parameters.
         buckets: Lengths, each at most T and at least as long as the texts that are cut to it.
+        objective: What is minimized, divided by the number of examples.
         axis: Mesh axis that the rows of the batch are sharded over; None: not sharded.
 
     Returns:
@@ -81,14 +85,18 @@ def train_step(
     rows = len(batch["weights"])
     first_row = 0 if axis is None else rows * jax.lax.axis_index(axis)
     key = jax.random.fold_in(state.key, state.step)
-    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(first_row + jnp.arange(rows))
+    keys = models.DropoutKeys(
+        texts=jax.vmap(functools.partial(jax.random.fold_in, key))(first_row + jnp.arange(rows)),
+        step=jax.random.fold_in(key, NO_STEP),  # no row has this number
+    )
 
     def loss(params: Params, length: int) -> tuple[jax.Array, metrics.Sums]:
         tokens = batch["tokens"][:, :length]
         logits = models.logits(model, params, tokens, batch["lengths"], keys)
         examples = model.head.targets_and_weights(logits, batch)
         sums = metrics.batch_sums(model.head, *examples)
-        return sums["loss"], sums
+        minimized = objective(model.head, *examples)
+        return sums["loss"] if objective == _HEADS_LOSS else minimized, sums
 
     gradient = jax.grad(loss, has_aux=True)
     branches = [lambda params, n=n: gradient(params, n) for n in buckets]

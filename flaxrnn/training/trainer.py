@@ -19,6 +19,7 @@ from flaxrnn.data.prefetch import DevicePrefetcher
 from flaxrnn.nn import models
 from flaxrnn.runtime import devices
 from flaxrnn.training import metrics, steps
+from flaxrnn.training.objective import Objective
 
 STEPS_PER_DISPATCH = 16  # batches per call of the compiled program
 
@@ -68,9 +69,9 @@ class MetricAccumulator:
 
 
 class Trainer:
-    """Trains and evaluates a model on the texts of a run, on all devices.
+    """Trains and evaluates a model on the texts of a run, on as many devices as its batches fill.
 
-    Call `compile` first.
+    `compile` comes first, so that its time is known and nothing compiles later.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Trainer:
         optimizer: optax.GradientTransformation,
         *,
         averaging: bool,
+        objective: Objective = Objective(),  # noqa: B008 (frozen)
         batch_size: int,
         eval_batch_size: int,
         device_memory: float,
@@ -92,6 +94,7 @@ class Trainer:
             model: The model to train.
             optimizer: The optimizer of the state.
             averaging: See `steps.train_step`.
+            objective: See `steps.train_step`.
             batch_size: Texts per training step.
             eval_batch_size: Texts per step of an evaluation.
             device_memory: MiB per device that the texts may use.
@@ -103,7 +106,11 @@ class Trainer:
         self._prefetcher = DevicePrefetcher(training_data, self._mesh, device_memory)
         settings: dict[str, Any] = {"model": model, "buckets": training_data.buckets}
         train = functools.partial(
-            steps.train_steps, optimizer=optimizer, averaging=averaging, **settings
+            steps.train_steps,
+            optimizer=optimizer,
+            averaging=averaging,
+            objective=objective,
+            **settings,
         )
         evaluate = functools.partial(steps.evaluate, **settings)
         texts = self._prefetcher.spec
@@ -125,17 +132,18 @@ class Trainer:
         Raises:
             OutOfMemoryError: A device or the host ran out of memory.
         """
-        row = self._data.rows["train"][:1]
-        for name, size, tree, others in (
-            ("_train", self._batch_size, state, (self._signal_per_device(0),)),
-            ("_evaluate", self._eval_batch_size, state.average, ()),
-        ):
-            texts, group = next(self._groups([batching.Batch(0, row)], size))
-            with self._raise_on_oom(name == "_train", self._data.buckets[-1]):
-                program = devices.compiled(
-                    getattr(self, name), tree, texts, self._shard(group), *others
-                )
-            setattr(self, name, program)
+        batches = [batching.Batch(0, self._data.rows["train"][:1])]
+        longest = self._data.buckets[-1]
+        texts, group = next(self._groups(batches, self._batch_size))
+        with self._raise_on_oom(True, longest):
+            self._train = devices.compiled(
+                self._train, state, texts, self._shard(group), self._signal_per_device(0)
+            )
+        texts, group = next(self._groups(batches, self._eval_batch_size))
+        with self._raise_on_oom(False, longest):
+            self._evaluate = devices.compiled(
+                self._evaluate, state.average, texts, self._shard(group)
+            )
 
     def num_batches(self) -> int:
         """Batches per epoch."""

@@ -28,7 +28,7 @@ def test_generation_equals_reading_the_whole_text_for_each_token(cell, layers):
     tokens = np.where(np.arange(5) < lengths[:, None], rng.integers(4, 15, (4, 5)), 0)
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("data",))
     keys, cold = np.arange(8, dtype=np.uint32).reshape(4, 2), np.zeros(4, np.float32)
-    generate = programs.generate_program(model, mesh, 11, 9)
+    generate = programs.generate_program(model, mesh, 9)
     generated = np.asarray(generate(params, tokens, lengths, keys, cold))
     logits = jax.jit(functools.partial(models.logits, model, params))
     for row, length in enumerate(lengths):
@@ -48,19 +48,19 @@ def test_a_text_that_has_ended_stays_ended():
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("data",))
     keys = np.arange(8, dtype=np.uint32).reshape(4, 2)
     hot = np.full(4, 1e4, np.float32)  # nearly uniform
-    generate = programs.generate_program(model, mesh, 11, 9)
+    generate = programs.generate_program(model, mesh, 9)
     prompts, lengths = np.full((4, 1), FIRST_WORD), np.ones(4, int)
     ended = np.asarray(generate(params, prompts, lengths, keys, hot)) == PAD
     assert 0 < ended.mean() < 1
     assert (ended[:, 1:] >= ended[:, :-1]).all()
 
 
-def test_only_known_words_are_generated():
-    model, params = sharp_model(15, hidden_size=8)
+def test_only_words_and_the_end_are_generated():
+    model, params = sharp_model(7, hidden_size=8)
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",))
     keys = np.arange(40, dtype=np.uint32).reshape(20, 2)
     hot = np.full(20, 1e4, np.float32)
-    generate = programs.generate_program(model, mesh, 3, 9)
+    generate = programs.generate_program(model, mesh, 9)
     prompts, lengths = np.full((20, 1), FIRST_WORD), np.ones(20, int)
     generated = np.asarray(generate(params, prompts, lengths, keys, hot))
     assert set(generated.ravel()) == {PAD, *range(FIRST_WORD, FIRST_WORD + 3)}

@@ -56,3 +56,31 @@ def test_convolution_for_cpu_equals_that_of_xla():
             gradient(layers.conv_on_cpu, x, kernel),
             gradient(layers.conv, x, kernel),
         )
+
+
+@pytest.mark.parametrize("shared", [1, 2])
+def test_shared_dropout_drops_features_or_tokens_of_a_text_together(shared):
+    keys = jax.random.split(jax.random.key(0), 60)
+    x = jnp.ones((60, 30, 20))
+    out = np.asarray(layers.Dropout(0.25, (shared,)).apply({}, x, keys))
+    np.testing.assert_array_equal(
+        out, np.broadcast_to(out.max(axis=shared, keepdims=True), x.shape)
+    )
+    np.testing.assert_allclose((out == 0).mean(), 0.25, atol=0.03)
+    np.testing.assert_allclose(out[out != 0], 1 / 0.75, rtol=1e-6)
+    assert len(np.unique((out == 0).reshape(60, -1), axis=0)) > 50  # texts differ
+    np.testing.assert_array_equal(layers.Dropout(0.25, (shared,)).apply({}, x, None), x)
+
+
+def test_max_mean_pooling_is_both_without_padding():
+    x = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32)
+    lengths = jnp.array([5, 2])
+    out = layers.Pool("max_mean").apply({}, x, lengths, x[:, -1])
+    for row, n in enumerate((5, 2)):
+        want = np.concatenate([x[row, :n].max(axis=0), x[row, :n].mean(axis=0)])
+        np.testing.assert_allclose(out[row], want, rtol=1e-6)
+
+
+def test_a_pooling_that_there_is_not_is_refused():
+    with pytest.raises(ValueError, match="kind: 'first' not in"):
+        layers.Pool("first").apply({}, jnp.ones((1, 2, 3)), jnp.array([2]), jnp.ones((1, 3)))

@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -75,6 +76,7 @@ VARIANTS = [  # every cell, pooling and shape, in few combinations
     ("lstm", "attention", True, 1, 0),
     ("gru", "last", True, 2, 0),
     ("gru", "max", False, 2, 5),
+    ("lstm", "max_mean", True, 2, 0),
 ]
 
 
@@ -108,7 +110,58 @@ def test_dropout_acts_in_training_only():
     tokens, lengths = np.full((2, 20), 7), np.array([20, 20])
     run = lambda keys=None: models.logits(model, params, tokens, lengths, keys)  # noqa: E731
     np.testing.assert_array_equal(run(), run())
-    keys = jax.random.split(jax.random.key(1), 4)
-    first, second = run(keys[:2]), run(keys[2:])
+    keys = jax.random.split(jax.random.key(1), 5)
+    first = run(models.DropoutKeys(keys[:2], keys[4]))
+    second = run(models.DropoutKeys(keys[2:4], keys[4]))
     assert (first != second).all()
     assert (first != run()).all()
+
+
+DROPOUTS = ["dropout", "spatial_dropout", "word_dropout", "recurrent_dropout", "output_dropout"]
+
+
+@pytest.mark.parametrize("name", DROPOUTS)
+def test_each_dropout_acts_in_training_only(name):
+    plain = build(reuters.get_config(), **SMALL)
+    model = build(reuters.get_config(), **{**SMALL, name: 0.5})
+    params = models.init_params(model, jax.random.key(0))
+    assert jax.tree.structure(params) == jax.tree.structure(
+        models.init_params(plain, jax.random.key(0))
+    )
+    tokens, lengths = np.arange(40).reshape(2, 20), np.array([20, 12])
+    keys = models.DropoutKeys(jax.random.split(jax.random.key(1), 2), jax.random.key(2))
+    evaluated = models.logits(model, params, tokens, lengths)
+    np.testing.assert_array_equal(evaluated, models.logits(plain, params, tokens, lengths))
+    assert (models.logits(model, params, tokens, lengths, keys) != evaluated).any()
+
+
+@pytest.mark.parametrize("conv_filters", [0, 4])
+def test_segments_are_read_as_texts_of_their_own_and_pooled_together(conv_filters):
+    changes = {**SMALL, "pooling": "max", "bidirectional": True, "conv_filters": conv_filters}
+    whole = build(reuters.get_config(), **changes)
+    model = build(reuters.get_config(), **changes, segment=5)
+    params = models.init_params(model, jax.random.key(0))
+    rng = np.random.default_rng(0)
+    tokens, lengths = rng.integers(1, 1000, (3, 28)), np.array([28, 3, 20])
+    got = models.logits(model, params, tokens, lengths)
+    np.testing.assert_array_equal(  # one segment is the whole text
+        models.logits(build(reuters.get_config(), **changes, segment=99), params, tokens, lengths),
+        models.logits(whole, params, tokens, lengths),
+    )
+    if conv_filters:  # what the recurrence reads is not the tokens
+        assert (got != models.logits(whole, params, tokens, lengths)).any()
+        return
+    dense = params["dense"]
+    for row, n in enumerate(lengths):
+        pooled = []
+        for begin in range(0, n, 5):
+            piece = tokens[row : row + 1, begin : min(begin + 5, n)]
+            logits = models.logits(
+                whole,
+                {**params, "dense": {"kernel": jnp.eye(6), "bias": jnp.zeros(6)}},
+                piece,
+                np.array([piece.shape[1]]),
+            )
+            pooled.append(logits[0])
+        want = np.max(pooled, axis=0) @ dense["kernel"] + dense["bias"]
+        np.testing.assert_allclose(got[row], want, rtol=1e-5, atol=1e-6)

@@ -8,7 +8,7 @@ import pytest
 
 from flaxrnn import nn
 from flaxrnn.errors import ConfigError
-from flaxrnn.nn import cells, recurrence
+from flaxrnn.nn import cells, layers, recurrence
 
 B, T, D, H = 4, 7, 5, 3
 LAYERS = list(cells.CELLS)
@@ -322,6 +322,28 @@ def test_hand_written_backward_equals_the_gradient_of_pointwise(cell):
     )
     if cell.shared_gradient:
         np.testing.assert_array_equal(want_z, want_u)
+
+
+@pytest.mark.parametrize("implementation", recurrence.IMPLEMENTATIONS)
+def test_dropout_of_recurrent_weights_is_one_mask_for_all_texts_and_steps(implementation):
+    x = jnp.array(np.random.default_rng(0).normal(size=(B, T, D)), jnp.float32)
+    layer = nn.GRU(8, implementation=implementation, dropout=0.5)
+    variables = layer.init(jax.random.key(0), x)
+    key = jax.random.key(1)
+    kernel = variables["params"]["recurrent_kernel"]
+    dropped = layers.Dropout(0.5).apply({}, kernel[None], key[None])[0]
+    assert 0.3 < float((dropped == 0).mean()) < 0.7
+    replaced = {"params": {**variables["params"], "recurrent_kernel": dropped}}
+    np.testing.assert_allclose(
+        layer.apply(variables, x, None, None, key)[0], layer.apply(replaced, x)[0], rtol=1e-6
+    )
+    plain = nn.GRU(8, implementation=implementation)
+    np.testing.assert_array_equal(layer.apply(variables, x)[0], plain.apply(variables, x)[0])
+
+
+def test_an_implementation_that_there_is_not_is_refused():
+    with pytest.raises(ValueError, match="implementation: 'scna' not in"):
+        nn.LSTM(H, implementation="scna").init(jax.random.key(0), jnp.ones((B, T, D)))
 
 
 def test_initial_values_are_those_of_keras():

@@ -1,0 +1,106 @@
+"""What training minimizes: the loss of each example, as a config changes it.
+
+Reported losses are those of the head, whatever the objective: they stay comparable between runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flaxrnn.config import TrainConfig
+from flaxrnn.config.declare import parse_weights
+from flaxrnn.errors import ConfigError
+from flaxrnn.nn.heads import Head
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A sum of losses over examples.
+
+    Attributes:
+        loss: "cross_entropy": that of the head. "squared_hinge": one class against the others, the
+            loss of a linear SVM (Cortes & Vapnik, 1995; Tang, 2013).
+        label_smoothing: Share of each target that is spread over all classes (Szegedy et
+            al., 2016).
+        class_weights: Of the examples of each class; None: all 1.
+    """
+
+    loss: str = "cross_entropy"
+    label_smoothing: float = 0.0
+    class_weights: tuple[float, ...] | None = None
+
+    def __call__(
+        self, head: Head, logits: jax.Array, labels: jax.Array, weights: jax.Array
+    ) -> jax.Array:
+        """Sums over N examples.
+
+        Args:
+            head: Whose logits they are.
+            logits: [N, C], or [N, 1] of two classes.
+            labels: int [N].
+            weights: Of the examples, [N].
+        """
+        if self.class_weights is not None:
+            weights = weights * jnp.array(self.class_weights)[labels]
+        if self.loss == "squared_hinge":
+            return weights @ squared_hinge(logits, labels)
+        losses = head.losses(logits, labels)
+        if self.label_smoothing:
+            spread = smoothed_losses(head, logits)
+            losses = (1 - self.label_smoothing) * losses + self.label_smoothing * spread
+        return weights @ losses
+
+
+def squared_hinge(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Σ over classes of max(0, 1 − s·logit)², s = 1 for the label and −1 for the others, [N]."""
+    if logits.shape[-1] == 1:
+        signs = 2.0 * labels[:, None] - 1
+    else:
+        signs = 2 * jax.nn.one_hot(labels, logits.shape[-1]) - 1
+    return (jax.nn.relu(1 - signs * logits) ** 2).sum(axis=-1)
+
+
+def smoothed_losses(head: Head, logits: jax.Array) -> jax.Array:
+    """The mean of an example's loss over all labels it could have, [N]."""
+    classes = max(2, logits.shape[-1])
+    labels = jnp.arange(classes, dtype=jnp.int32)
+    of_each = jax.vmap(lambda label: head.losses(logits, jnp.full(len(logits), label)))(labels)
+    return of_each.mean(axis=0)
+
+
+def build(config: TrainConfig, label_names: list[str], labels: np.ndarray) -> Objective:
+    """The objective of a config's train group.
+
+    Args:
+        config: The group.
+        label_names: Of the C classes.
+        labels: Of the training texts, int [N].
+
+    Raises:
+        ConfigError: `class_weights` names a class that there is not.
+    """
+    weights = _class_weights(config.class_weights, label_names, labels)
+    return Objective(config.loss, config.label_smoothing, weights)
+
+
+def _class_weights(
+    value: str, label_names: list[str], labels: np.ndarray
+) -> tuple[float, ...] | None:
+    if value == "none":
+        return None
+    if value == "balanced":  # scikit-learn's: every class weighs as much as any other
+        counts = np.bincount(labels, minlength=len(label_names))
+        balanced = len(labels) / (len(label_names) * np.maximum(counts, 1))
+        return tuple(map(float, balanced))
+    named: dict[str, Any] = parse_weights(value) or {}
+    if unknown := named.keys() - set(label_names):
+        raise ConfigError(
+            f"train.class_weights: there is no class {min(unknown)!r}; there are"
+            f" {', '.join(label_names[:20])}"
+        )
+    return tuple(float(named.get(name, 1.0)) for name in label_names)
