@@ -39,6 +39,7 @@ RESULT = {
 def shrink(config, epochs=2, **model):
     config.data.maxlen = 20
     config.data.num_words = 16
+    config.data.max_padding = 0.5  # few lengths to compile
     config.data.validation_fraction = 0.2
     config.model.update({"embedding_size": 6, "hidden_size": 5, **model})
     config.model.conv_filters = min(config.model.conv_filters, 4)
