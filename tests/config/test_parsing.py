@@ -100,7 +100,7 @@ def test_shipped_configs_are_valid(module, variant):
         ("data.source", "web", "data.source: 'web' must be one of auto, real, synthetic"),
         ("model.dropout", 1.5, "model.dropout: 1.5 must be a number from 0 to below 1"),
         ("model.dropout", float("nan"), "model.dropout: nan must be"),
-        ("model.pooling", "first", "model.pooling: 'first' must be one of last, max, mean, att"),
+        ("model.pooling", "first", "model.pooling: 'first' must be one of last, max, mean, max"),
         ("model.bidirectional", 1, "model.bidirectional: 1 must be True or False"),
         ("train.learning_rate", 0.0, "train.learning_rate: 0.0 must be a number above 0"),
         ("train.epochs", 2.5, "train.epochs: 2.5 must be a whole number"),
@@ -119,7 +119,7 @@ def test_impossible_values_name_field_and_what_is_allowed(field, value, message)
     ("changes", "message"),
     [
         ({}, "data.path: missing; name a file, a folder or a TFDS dataset"),
-        ({"data.path": ""}, "data.path: '' must be the path of a file or folder, or a TFDS name"),
+        ({"data.path": ""}, "data.path: '' must be the path of a file or folder, or the name of"),
         ({"data.path": "a.csv", "task": "imdb"}, "data.path: must be unset with task=imdb"),
         ({"data.path": "a.csv", "data.source": "synthetic"}, "data.source: must be auto or real"),
         ({"data.path": "a.csv", "data.label_field": "text"}, "data.text_field: must differ from"),
