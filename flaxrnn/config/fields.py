@@ -73,13 +73,13 @@ class ModelConfig:
         0.0, "fraction of embedding entries dropped in training"
     )
     spatial_dropout: float = declare.fraction_or_zero(
-        0.0, "fraction of embedding features dropped in training, each for a whole text"
+        0.0, "fraction of embedding features dropped in training, throughout a text"
     )
     word_dropout: float = declare.fraction_or_zero(
         0.0, "fraction of tokens whose embedding is dropped in training"
     )
     recurrent_dropout: float = declare.fraction_or_zero(
-        0.0, "fraction of recurrent weights dropped in training, drawn anew for each step"
+        0.0, "fraction of recurrent weights dropped in training, drawn afresh at each step"
     )
     output_dropout: float = declare.fraction_or_zero(
         0.0, "fraction of the output layer's inputs dropped in training"
@@ -103,7 +103,7 @@ class ModelConfig:
     )
     recurrence: str = declare.one_of("fused", "scan", doc="fused: fast; scan: reference")
     segment: int = declare.at_least(
-        0, 0, "tokens per segment, which the recurrence reads in parallel; 0: whole texts"
+        0, 0, "tokens per segment; a text's segments are read in parallel; 0: whole texts"
     )
     recompute: int = declare.at_least(
         0, 0, "time steps per segment recomputed to save memory; 0: no recomputation; not with scan"
@@ -120,9 +120,9 @@ class TrainConfig:
         "adam", "adamw", what="optimizer", doc="the optimizer"
     )
     weight_decay: float = declare.nonnegative(
-        0.0, "of adamw, times the learning rate; applied to kernels, not to embeddings or biases"
+        0.0, "for adamw, times the learning rate; of kernels, not of embeddings or biases"
     )
-    clip_norm: float = declare.nonnegative(0.0, "largest global gradient norm; 0: no clipping")
+    clip_norm: float = declare.nonnegative(0.0, "maximum global gradient norm; 0: no clipping")
     learning_rate: float = declare.positive(1e-3, "peak learning rate")
     schedule: str = declare.one_of(
         "constant",
@@ -138,12 +138,12 @@ class TrainConfig:
     loss: str = declare.one_of(
         "cross_entropy",
         "squared_hinge",
-        doc="squared_hinge: one class against the rest, as in a linear SVM; for many rare classes",
+        doc="squared_hinge: one-vs-rest, as in a linear SVM; for many rare classes",
     )
-    label_smoothing: float = declare.fraction_or_zero(0.0, "of cross_entropy")
+    label_smoothing: float = declare.fraction_or_zero(0.0, "for cross_entropy")
     class_weights: str = declare.field(
         "none",
-        "weights of the classes in the loss: none, balanced, or by name, like neg=1,pos=2.5",
+        "class weights in the loss: none, balanced, or by name, such as neg=1,pos=2.5",
         "none, balanced, or name=weight separated by commas",
         lambda v: v in ("none", "balanced") or declare.parse_weights(v) is not None,
     )

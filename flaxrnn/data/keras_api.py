@@ -28,9 +28,9 @@ def load_data(
         num_words: Ids from this one on become 2, "unknown"; None keeps all.
         maxlen: None: lists of int32 arrays. A number: int32 `[N, maxlen]`, padded and truncated on
             the left, as `keras.utils.pad_sequences` does.
-        source: "auto", "real" or "synthetic", see `load_corpus`.
-        data_dir: Where prepared datasets are kept; default: TFDS' own.
-        manual_dir: Where archives are; default: `FLAXRNN_MANUAL_DIR`, else TFDS' own.
+        source: "auto", "real" or "synthetic"; see `load_corpus`.
+        data_dir: Where prepared datasets are kept; default: TFDS's own.
+        manual_dir: Where archives are; default: `FLAXRNN_MANUAL_DIR`, else TFDS's own.
 
     Returns:
         `(x_train, y_train), (x_test, y_test)`, the labels as int32 `[N]`.

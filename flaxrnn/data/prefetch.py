@@ -48,7 +48,7 @@ class DevicePrefetcher:
             self._resident = devices.shard(self._texts.padded(*self._shape), mesh, self.spec)
 
     def __call__(self, groups: Iterable[BatchGroup]) -> Iterator[tuple[Any, BatchGroup]]:
-        """Each group with the arrays of its texts, see `ragged.RaggedTexts.padded`."""
+        """Each group with the arrays of its texts; see `ragged.RaggedTexts.padded`."""
         if self.resident:
             return ((self._resident, group) for group in groups)
         return _ahead(self._send, groups)

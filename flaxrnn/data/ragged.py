@@ -49,7 +49,7 @@ class RaggedTexts:
             maxlen: T, which no text exceeds.
             padding: "post": on the right, and `lengths` says where each text ends. "pre": on the
                 left, and every length is T, so that padding is read as if it were text.
-            dtype: Of the tokens.
+            dtype: Dtype of the tokens.
 
         Returns:
             tokens [N, T]; lengths int32 [N]; labels int32, of each text [N] or each token [N, T].

@@ -88,7 +88,7 @@ class Vocabulary:
         try:
             content = json.loads(Path(path).read_text("utf-8"))
             words, tokenizer = content["words"], KERAS
-            if "tokenizer" in content:  # older runs had only Keras' tokenizer
+            if "tokenizer" in content:  # older runs had only Keras's tokenizer
                 kind, model = content["tokenizer"]["kind"], content["tokenizer"]["model"]
                 if kind not in ("keras", *TOKENIZERS):
                     raise ValueError(f"unknown tokenizer {kind!r}")

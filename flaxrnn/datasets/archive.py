@@ -21,7 +21,7 @@ class Archive(NamedTuple):
 
     name: str  # of the file
     url: str
-    sha256: str | None = None  # of what `url` serves; a copy from elsewhere may be packed anew
+    sha256: str | None = None  # of what `url` serves; a copy from elsewhere may be repacked
 
 
 class _HostileError(Exception):

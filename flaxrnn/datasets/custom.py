@@ -40,7 +40,7 @@ def find_source(path: str, fields: Fields, data_dir: str | None = None) -> Sourc
             Where no classes are wanted, also a .txt file with one text per line, or a folder of
             .txt files.
         fields: The columns, keys or features to read.
-        data_dir: Where TFDS datasets are prepared; default: TFDS' own.
+        data_dir: Where TFDS datasets are prepared; default: TFDS's own.
 
     Raises:
         DataError: There is no such source. `read` raises it, too, and names file and line.
@@ -160,7 +160,7 @@ def _labelled(builder: Any, split: str, name: str, fields: Fields) -> list[tuple
             raise DataError(f"data.text_field: {fields.text} of {name} is not a text")
         if names is None:
             shown = label.decode() if isinstance(label, bytes) else str(label)
-        elif label < 0:  # TFDS' convention for "no label"
+        elif label < 0:  # TFDS's convention for "no label"
             continue
         else:
             shown = names[label]

@@ -26,7 +26,7 @@ class Task:
     archive: Archive | None = None  # None: the builder needs none, or finds its own
     synthetic: type[tfds.core.GeneratorBasedBuilder] | None = None  # what "auto" falls back to
     vocabulary_splits: tuple[str, ...] = ("train",)  # whose words are counted
-    word_tokenizer: str = "words"  # what data.tokenizer=words is: words, or keras for Keras' own
+    word_tokenizer: str = "words"  # what data.tokenizer=words is: words, or keras for Keras's own
 
     def is_synthetic(self, builder: tfds.core.DatasetBuilder) -> bool:
         """Whether a builder is the synthetic counterpart."""

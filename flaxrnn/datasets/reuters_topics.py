@@ -25,7 +25,7 @@ LABELS = (
 
 _FILES = 22
 _MIN_STORIES = 15  # topics with fewer are left out
-_SHUFFLE_SEED = 113  # of Keras' split
+_SHUFFLE_SEED = 113  # of Keras's split
 _TEST_FRACTION = 0.2
 
 
@@ -39,7 +39,7 @@ class Story(NamedTuple):
 def scan(sgml: str, own_body: bool) -> list[Story]:
     """Finds the stories of one SGML file that have a topic; the first topic is the label.
 
-    A story without a body takes the following story's, as in Keras' corpus, which was scanned that
+    A story without a body takes the following story's, as in Keras's corpus, which was scanned that
     way in 2015; with `own_body` it is left out.
     """
     stories = []
@@ -71,7 +71,7 @@ def _without_duplicates(stories: list[Story]) -> list[Story]:
 
 
 class ReutersTopics(tfds.core.GeneratorBasedBuilder):
-    """Reuters-21578 as a 46-topic classification corpus, in the order of Keras' split.
+    """Reuters-21578 as a 46-topic classification corpus, in the order of Keras's split.
 
     Features: `text`, `label`, and `position`, the story's place in the archive.
     """

@@ -22,9 +22,9 @@ def train_test_split(
 
     Args:
         examples: None of them empty.
-        name: Of their source, for errors.
+        name: Name of their source, for errors.
         test_fraction: Share of the texts.
-        seed: Of the order of the texts.
+        seed: Seed of the shuffling.
 
     Returns:
         The classes, sorted (without classes there is one, ""), and the rows of train and of test,

@@ -1,6 +1,6 @@
-"""The cells: SimpleRNN, LSTM and GRU. Each says what one time step does, see `Recurrent`.
+"""The cells: SimpleRNN, LSTM and GRU. Each defines one time step; see `Recurrent`.
 
-Their backward passes are written by hand; tests hold them equal to JAX's gradients of `pointwise`.
+Their backward passes are hand-written; tests compare them with JAX's gradients of `pointwise`.
 """
 
 from __future__ import annotations

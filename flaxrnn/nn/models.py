@@ -60,9 +60,9 @@ class TextModel(nn.Module):
             tokens: Ids, int [B, T], padded on the right.
             lengths: Tokens of each text, int [B], at least 1. With a convolution, a text too short
                 for one pooling window is read with padding up to one.
-            dropout_keys: In training; None: nothing is dropped.
-            initial_carries: Of each layer; None: zeros. Neither for both directions nor for
-                segments.
+            dropout_keys: Keys for training; None: nothing is dropped.
+            initial_carries: One per layer; None: zeros. Not available with `bidirectional` or
+                `segment`.
 
         Returns:
             Logits, float32 [B, C], or per token [B, T, C], and the carry of each layer after the
@@ -115,7 +115,7 @@ class TextModel(nn.Module):
     def _drop(
         self, name: str, x: Any, keys: DropoutKeys | None, shared: tuple[int, ...] = ()
     ) -> Any:
-        """The dropout of a config field; each has random bits of its own."""
+        """Applies the dropout of a config field, each with its own random bits."""
         rate = getattr(self.config, name)
         if not rate:
             return x
@@ -139,7 +139,7 @@ class TextModel(nn.Module):
 
 
 def segments(x: Any, lengths: jax.Array, size: int) -> tuple[Any, jax.Array]:
-    """Cuts texts into segments that the recurrence reads side by side, in shorter loops.
+    """Cuts texts into segments that the recurrence reads in parallel, in shorter loops.
 
     Args:
         x: Inputs [B, T, D], or where to look them up.
@@ -188,7 +188,7 @@ def logits(
     lengths: jax.Array,
     dropout_keys: DropoutKeys | None = None,
 ) -> jax.Array:
-    """Applies the model, see `TextModel.__call__`."""
+    """Applies the model; see `TextModel.__call__`."""
     out, _ = model.apply({"params": params}, tokens, lengths, dropout_keys)
     assert isinstance(out, jax.Array)  # no collection is mutable
     return out

@@ -1,10 +1,10 @@
 """Recurrent layers: how a cell runs over time, in one direction or in both.
 
-A subclass of `Recurrent` (see `cells.py`) says what one time step does. Two implementations run it
+A subclass of `Recurrent` (see `cells.py`) defines one time step. Two implementations run it
 over a batch; they share their weights and agree in outputs and gradients:
 
 * "scan": `nn.scan` over the time step, differentiated by JAX. The reference.
-* "fused": `jax.lax.scan` with a hand-written backward pass, see `fused.py`. The default.
+* "fused": `jax.lax.scan` with a hand-written backward pass; see `fused.py`. The default.
 
 In both, the part that does not depend on the carry, the projection of the inputs, is one matrix
 product over all steps. Where the inputs are rows of an embedding table that has fewer rows than the
@@ -51,10 +51,9 @@ class Recurrent(nn.Module):
         features: Hidden size H.
         reverse: Read each text from its last token to its first; outputs stay in text order.
         implementation: One of `IMPLEMENTATIONS`.
-        recompute: Time steps per segment that the backward pass computes a second time, which takes
-            the memory of T / recompute steps instead of T; 0: every step is stored. Has no effect
-            on "scan".
-        dropout: Share of the recurrent weights that are dropped in training (DropConnect, Wan et
+        recompute: Time steps per segment, which the backward pass recomputes; it needs the memory
+            of T / recompute steps instead of T. 0: every step is stored. Has no effect on "scan".
+        dropout: Fraction of the recurrent weights that is dropped in training (DropConnect, Wan et
             al., 2013; for recurrent weights Merity et al., 2018).
     """
 
@@ -81,7 +80,7 @@ class Recurrent(nn.Module):
         Args:
             x: Inputs [B, T, D], or where to look them up.
             lengths: Valid steps of each text, which starts at step 0, int [B]; None: all T.
-            initial_carry: Before the first step that is read; None: zeros.
+            initial_carry: The carry before the first step that is read; None: zeros.
             dropout_key: In training, the random key of `dropout`.
 
         Returns:
@@ -174,7 +173,7 @@ class Recurrent(nn.Module):
         """The element-wise part of a step.
 
         Args:
-            carry: Of the step before.
+            carry: Carry of the previous step.
             z: Input pre-activation, x·kernel + bias, [B, G·H].
             u: Recurrent pre-activation, h·recurrent_kernel, [B, G·H].
 
@@ -201,9 +200,9 @@ class Bidirectional(nn.Module):
     Attributes:
         cell: The class of both layers.
         features: Hidden size H of each direction.
-        implementation: Of both, see `Recurrent`.
-        recompute: Of both, see `Recurrent`.
-        dropout: Of both, see `Recurrent`.
+        implementation: See `Recurrent`.
+        recompute: See `Recurrent`.
+        dropout: See `Recurrent`.
     """
 
     cell: type[Recurrent]
@@ -245,7 +244,7 @@ def _input_projection(
 
     Args:
         x: Inputs [T, B, D], or where to look them up.
-        weights: Of the layer.
+        weights: The layer's weights.
 
     Returns:
         An array [T, B, …], and a function from any segment of it in time to the input

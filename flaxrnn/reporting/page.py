@@ -51,7 +51,7 @@ class Details:
 
     Attributes:
         label_names: One per class.
-        class_scores: Of the test split.
+        class_scores: Class scores of the test split.
         confusion: Test examples by true and predicted class, [C, C]; None if the classes are the
             words of the vocabulary.
         mistakes: The most confident ones first; None if outputs are per token.

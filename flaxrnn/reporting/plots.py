@@ -63,7 +63,7 @@ def save_curves(history: list[dict[str, Any]], result: dict[str, Any], path: Pat
     Args:
         history: The lines of metrics.jsonl.
         result: As in result.json; for the title.
-        path: Of the PNG file.
+        path: Path of the PNG file.
 
     Raises:
         OSError: `path` cannot be written.

@@ -30,11 +30,11 @@ def build(
     """The content of result.json.
 
     Args:
-        config: Of the run.
+        config: The run's config.
         corpus: Its "dataset" and "data_source".
         history: Its epochs.
         sums: Over the test split.
-        class_scores: Of the test split.
+        class_scores: Class scores of the test split.
         seconds: By part of the run.
         params: The weights that were kept.
         training_data: Its texts.

@@ -15,7 +15,7 @@ def load(field: str, name: str, base: type | None = None) -> Any:
     """Imports what "module:Name" names.
 
     Args:
-        field: Of the config; errors begin with it.
+        field: The config field, with which errors begin.
         name: "module:Name".
         base: The class it must be a subclass of; None: anything that can be called.
 

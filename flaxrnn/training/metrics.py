@@ -61,7 +61,7 @@ class Metric:
         return float(record.get(f"{split}_{self.name}", math.nan))
 
     def show(self, record: Mapping[str, Any], split: str) -> str:
-        """Its value as text, see `value`."""
+        """Its value as text; see `value`."""
         return format(self.value(record, split), self.format)
 
 

@@ -1,6 +1,6 @@
-"""What training minimizes: the loss of each example, as a config changes it.
+"""What training minimizes: the loss of each example, as modified by the config.
 
-Reported losses are those of the head, whatever the objective: they stay comparable between runs.
+Reported losses are those of the head, whatever the objective, so runs stay comparable.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class Objective:
     """A sum of losses over examples.
 
     Attributes:
-        loss: "cross_entropy": that of the head. "squared_hinge": one class against the others, the
-            loss of a linear SVM (Cortes & Vapnik, 1995; Tang, 2013).
-        label_smoothing: Share of each target that is spread over all classes (Szegedy et
+        loss: "cross_entropy": that of the head. "squared_hinge": one-vs-rest, the loss of a
+            linear SVM (Cortes & Vapnik, 1995; Tang, 2013).
+        label_smoothing: Fraction of each target that is spread over all classes (Szegedy et
             al., 2016).
-        class_weights: Of the examples of each class; None: all 1.
+        class_weights: Weight of the examples of each class; None: all 1.
     """
 
     loss: str = "cross_entropy"
@@ -40,10 +40,10 @@ class Objective:
         """Sums over N examples.
 
         Args:
-            head: Whose logits they are.
-            logits: [N, C], or [N, 1] of two classes.
+            head: The head that the logits are for.
+            logits: [N, C], or [N, 1] for two classes.
             labels: int [N].
-            weights: Of the examples, [N].
+            weights: Weights of the examples, [N].
         """
         if self.class_weights is not None:
             weights = weights * jnp.array(self.class_weights)[labels]
@@ -69,8 +69,8 @@ def smoothed_losses(head: Head, logits: jax.Array) -> jax.Array:
     """The mean of an example's loss over all labels it could have, [N]."""
     classes = max(2, logits.shape[-1])
     labels = jnp.arange(classes, dtype=jnp.int32)
-    of_each = jax.vmap(lambda label: head.losses(logits, jnp.full(len(logits), label)))(labels)
-    return of_each.mean(axis=0)
+    per_label = jax.vmap(lambda label: head.losses(logits, jnp.full(len(logits), label)))(labels)
+    return per_label.mean(axis=0)
 
 
 def build(config: TrainConfig, label_names: list[str], labels: np.ndarray) -> Objective:
@@ -78,11 +78,11 @@ def build(config: TrainConfig, label_names: list[str], labels: np.ndarray) -> Ob
 
     Args:
         config: The group.
-        label_names: Of the C classes.
-        labels: Of the training texts, int [N].
+        label_names: Names of the C classes.
+        labels: Labels of the training texts, int [N].
 
     Raises:
-        ConfigError: `class_weights` names a class that there is not.
+        ConfigError: `class_weights` names a class that does not exist.
     """
     weights = _class_weights(config.class_weights, label_names, labels)
     return Objective(config.loss, config.label_smoothing, weights)

@@ -22,12 +22,12 @@ def adam(learning_rate: Rate, weight_decay: float = 0.0) -> optax.GradientTransf
 
 
 def adamw(learning_rate: Rate, weight_decay: float = 0.0) -> optax.GradientTransformation:
-    """Adam with decoupled weight decay (Loshchilov & Hutter, 2019), of kernels alone."""
+    """Adam with decoupled weight decay (Loshchilov & Hutter, 2019) of the kernels."""
     return optax.adamw(learning_rate, eps=1e-7, weight_decay=weight_decay, mask=_is_kernel)
 
 
 def _is_kernel(params: Any) -> Any:
-    """Which parameters decay: matrices of products, neither biases nor embeddings."""
+    """Which parameters decay: kernels, but neither biases nor embeddings."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: str(path[-1].key).endswith("kernel"), params
     )
@@ -40,7 +40,7 @@ def constant(peak: float, steps: int) -> Rate:
 
 
 def warmup_linear(peak: float, steps: int) -> Rate:
-    """Linearly up over the first tenth of the steps, then down to zero (Smith & Topin, 2019)."""
+    """Linear warm-up over a tenth of the steps, then linear decay to 0 (Smith & Topin, 2019)."""
     up = max(1, steps // 10)
     return optax.join_schedules(
         [optax.linear_schedule(peak / up, peak, up), optax.linear_schedule(peak, 0.0, steps - up)],
@@ -49,7 +49,7 @@ def warmup_linear(peak: float, steps: int) -> Rate:
 
 
 def warmup_cosine(peak: float, steps: int) -> Rate:
-    """Linearly up over the first tenth of the steps, then down to zero along a cosine."""
+    """Linear warm-up over a tenth of the steps, then cosine decay to 0."""
     up = max(1, steps // 10)
     return optax.warmup_cosine_decay_schedule(peak / up, peak, up, max(steps, up + 1))
 
@@ -68,7 +68,7 @@ def build(config: TrainConfig, steps: int) -> optax.GradientTransformation:
     Args:
         config: Its `optimizer` is a name in `OPTIMIZERS`, or "module:function": a function from a
             learning rate, a float or a schedule, to an Optax gradient transformation.
-        steps: Of the whole training.
+        steps: Number of training steps.
 
     Raises:
         ConfigError: The module cannot be imported, or its function returns no optimizer.

@@ -119,7 +119,7 @@ def test_impossible_values_name_field_and_what_is_allowed(field, value, message)
     ("changes", "message"),
     [
         ({}, "data.path: missing; name a file, a folder or a TFDS dataset"),
-        ({"data.path": ""}, "data.path: '' must be the path of a file or folder, or the name"),
+        ({"data.path": ""}, "data.path: '' must be the path of a file or folder, or the name of"),
         ({"data.path": "a.csv", "task": "imdb"}, "data.path: must be unset with task=imdb"),
         ({"data.path": "a.csv", "data.source": "synthetic"}, "data.source: must be auto or real"),
         ({"data.path": "a.csv", "data.label_field": "text"}, "data.text_field: must differ from"),
