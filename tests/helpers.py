@@ -23,7 +23,7 @@ from flaxrnn.data.vocabulary import Vocabulary
 from flaxrnn.inference import predictor
 from flaxrnn.nn import models
 from flaxrnn.reporting import page
-from flaxrnn.training import checkpoint
+from flaxrnn.training import checkpoint, metrics
 
 ROOT = Path(__file__).parents[1]
 WORDS = ["the", "a", "of", "and", "good", "bad", "not", "very", "film", "plot", "oil", "grain"]
@@ -133,6 +133,9 @@ def finished_run(classes=2, epochs=7, **changes):
     }
     details = page.Details(
         label_names=[*(f"class-{i:02d}" for i in range(classes - 2)), ATTACK, "unseen"],
+        class_scores=metrics.class_scores(
+            np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+        ),
         confusion=confusion,
         mistakes=[
             page.Mistake(f"{ATTACK} and so on " + "word " * 90, classes - 2, classes - 1, 0.98765),

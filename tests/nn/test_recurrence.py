@@ -167,8 +167,7 @@ class Minimal(recurrence.Recurrent):
         return (keep * h + (1 - keep) * jnp.tanh(new),)
 
 
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(("seed", "reverse"), [(0, False), (1, True), (2, False)])
 @pytest.mark.parametrize("cls", [*cells.CELLS.values(), Minimal])
 def test_fused_equals_scan(cls, reverse, seed):
     """Outputs, carries and all gradients; over arrays and tables, with and without recomputing."""
