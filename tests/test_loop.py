@@ -9,8 +9,8 @@ from helpers import RESULT, shrink, weights
 
 import flaxrnn
 from configs import imdb, reuters
-from flaxrnn import loop
 from flaxrnn.errors import DataError, DivergedError
+from flaxrnn.reporting import report
 
 
 @pytest.mark.parametrize("variant", ["", "keras", "fast", "demo"])
@@ -60,7 +60,7 @@ def test_shipped_config_trains(module, variant, tiny_corpus, tmp_path, capsys):
 def test_two_epochs_and_two_more_equal_four(tiny_corpus, tmp_path, monkeypatch):
     straight = flaxrnn.train(shrink(imdb.get_config(), epochs=4), tmp_path / "straight")
 
-    reported = loop.report.Report.epoch
+    reported = report.Report.epoch
 
     def killed(self, history, *arguments):
         reported(self, history, *arguments)
@@ -68,7 +68,7 @@ def test_two_epochs_and_two_more_equal_four(tiny_corpus, tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.report.Report, "epoch", killed)
+        patch.setattr(report.Report, "epoch", killed)
         with pytest.raises(KeyboardInterrupt):
             flaxrnn.train(shrink(imdb.get_config(), epochs=4), tmp_path / "resumed")
     resumed = flaxrnn.train(shrink(imdb.get_config(), epochs=4), tmp_path / "resumed")
@@ -123,13 +123,13 @@ def test_nothing_compiles_after_the_first_epoch(device_memory, tiny_corpus, tmp_
         if event == "/jax/core/compile/backend_compile_duration":
             compiled.append(details)
 
-    reported = loop.report.Report.epoch
+    reported = report.Report.epoch
 
     def report_and_count(self, *arguments):
         reported(self, *arguments)
         after_epoch.append(len(compiled))
 
-    monkeypatch.setattr(loop.report.Report, "epoch", report_and_count)
+    monkeypatch.setattr(report.Report, "epoch", report_and_count)
     config = shrink(reuters.get_config(), epochs=4)
     config.data.max_padding = 0.05
     config.data.device_memory = device_memory

@@ -20,7 +20,7 @@ NO_NETWORK = ["unshare", "--user", "--map-root-user", "--net"]
         (["--config", "flaxrnn/errors.py"], "--config: flaxrnn/errors.py gives no config"),
         (["--config", "configs/imdb.py:huge"], "variant 'huge' is not one of keras, fast, demo"),
         (["--config", "configs/imdb.py", "--worksdir=x"], "worksdir"),
-        (["--config", "configs/imdb.py", "x"], "x: not understood"),
+        (["--config", "configs/imdb.py", "x"], "x: unexpected argument"),
         (
             ["--config", "configs/imdb.py", "--config.train.batchsize=8"],
             "train.batchsize: there is no such field; did you mean train.batch_size?",
