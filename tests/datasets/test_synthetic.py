@@ -9,10 +9,11 @@ import pytest
 import scipy.sparse
 from sklearn.linear_model import LogisticRegression
 
+from flaxrnn.config import ModelConfig
 from flaxrnn.data import batching, corpora, tokenizers
 from flaxrnn.datasets import synthetic
 from flaxrnn.nn import models
-from flaxrnn.training import optimizers, steps
+from flaxrnn.training import metrics, optimizers, steps
 from flaxrnn.training.trainer import Trainer
 
 WORDS, LENGTH, TRAIN, TEST = 500, 100, 8_000, 2_000
@@ -27,14 +28,9 @@ def bag_of_words(split):
 
 
 def lstm_accuracy(training_data, epochs):
-    settings = {
-        "target": "label", "embedding_size": 32, "dropout": 0.0, "conv_filters": 0,
-        "conv_width": 5, "conv_pool": 4,
-        "cell": "lstm", "hidden_size": 32, "layers": 1, "bidirectional": False, "pooling": "mean",
-        "recurrence": "auto", "recompute": 0,
-    }  # fmt: skip
-    model = models.build(settings, WORDS, classes=2)
-    optimizer = optimizers.adam(5e-3, "constant", 1)
+    config = ModelConfig(embedding_size=32, hidden_size=32, pooling="mean")
+    model = models.build(config, WORDS, num_labels=2)
+    optimizer = optimizers.adam(5e-3)
     trainer = Trainer(
         training_data,
         model,
@@ -45,14 +41,14 @@ def lstm_accuracy(training_data, epochs):
         device_memory=100,
         seed=0,
     )
-    state = trainer.place(steps.init_state(model, optimizer, 0))
+    state = trainer.replicate(steps.init_state(model, optimizer, 0))
     state = jax.tree.map(jnp.copy, state)
     trainer.compile(state)
     for epoch in range(epochs):
         for state, _ in trainer.epoch(state, epoch):  # noqa: B007, B020
             pass
     sums, _ = trainer.evaluate(state.params, "test")
-    return sums["hits"] / sums["weight"]
+    return metrics.means(sums)["accuracy"]
 
 
 @pytest.mark.parametrize("task", ["reuters", "imdb"])
