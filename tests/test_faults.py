@@ -140,7 +140,7 @@ def test_a_write_that_fails_stops_cleanly_or_not_at_all(
     config.train.checkpoint_steps = 2
     monkeypatch.setattr("flaxrnn.training.trainer.STEPS_PER_DISPATCH", 2)
     monkeypatch.setattr(loop, "STEPS_PER_DISPATCH", 2)
-    number, lasting, writes = [1, 3, 6, 9, 12, 15][seed], seed % 2, 0
+    number, lasting, writes = [1, 3, 5, 7, 9, 11][seed], seed % 2, 0
 
     def failing(function):
         def write(*arguments, **kwargs):
@@ -237,8 +237,10 @@ def test_too_little_memory_names_the_batch_and_what_to_lower(tiny_corpus, tmp_pa
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
 
     monkeypatch.setattr("flaxrnn.runtime.devices.compiled", lambda *_: exhausted)
+    config = shrink(reuters.get_config())
+    config.data.max_padding = 1.0
     with pytest.raises(OutOfMemoryError) as caught:
-        flaxrnn.train(shrink(reuters.get_config()), tmp_path / "batch")
+        flaxrnn.train(config, tmp_path / "batch")
     assert str(caught.value) == (
         "out of memory with a batch of 8 texts of 20 tokens on 1 devices; lower train.batch_size,"
         " data.maxlen or model.hidden_size, or set model.recompute"
