@@ -95,8 +95,9 @@ def train_step(
         logits = models.logits(model, params, tokens, batch["lengths"], keys)
         examples = model.head.targets_and_weights(logits, batch)
         sums = metrics.batch_sums(model.head, *examples)
-        minimized = objective(model.head, *examples)
-        return sums["loss"] if objective == _HEADS_LOSS else minimized, sums
+        if objective == _HEADS_LOSS:
+            return sums["loss"], sums
+        return objective(model.head, *examples), sums
 
     gradient = jax.grad(loss, has_aux=True)
     branches = [lambda params, n=n: gradient(params, n) for n in buckets]
