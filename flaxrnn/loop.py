@@ -147,6 +147,12 @@ def _train_epoch(run: run_lib.Run) -> None:
                 saved_at, steps_since = time.perf_counter(), 0
         snapshot()
     run.stop = accumulator.stop
+    _stop_or_continue(run, epoch, num_batches)
+
+
+def _stop_or_continue(run: run_lib.Run, epoch: int, num_batches: int) -> None:
+    """Ends the run after the steps of an epoch, if they diverged or a signal asks to stop."""
+    progress = run.progress
     if progress.diverged_at is not None:
         run.save(wait=True)
         raise resume.diverged(progress.diverged_at, run.workdir)

@@ -82,7 +82,7 @@ def start(
     Args:
         config: The run's config.
         root: The value of --workdir.
-        folder: The workdir.
+        folder: The workdir: the root, or of several seeds a folder in it.
         clock: Is advanced by the seconds of earlier starts.
         listener: Listener for signals.
         stack: Closes what must be closed at the end of the run.
@@ -100,8 +100,7 @@ def start(
         _write_inputs_and_summary(config, texts, model, folder, progress, int(state.step))
     trainer = _build_trainer(config, texts, model, optimizer)
     state, weights = trainer.replicate(_copy((state, weights)))
-    reporter = report.Report(folder, progress.history) if checkpoints else report.NoReport()
-    stack.callback(reporter.close)
+    reporter = _open_report(folder, progress, stack)
     run = Run(
         config=config,
         root=root,
@@ -129,6 +128,16 @@ def _open_checkpoints(folder: Path, stack: contextlib.ExitStack) -> Checkpoints 
     checkpoints = Checkpoints(folder / "checkpoints")
     stack.callback(checkpoints.close)
     return checkpoints
+
+
+def _open_report(
+    folder: Path, progress: Progress, stack: contextlib.ExitStack
+) -> report.Report | report.NoReport:
+    """The primary process's report; the others report nothing."""
+    primary = distributed.is_primary()
+    reporter = report.Report(folder, progress.history) if primary else report.NoReport()
+    stack.callback(reporter.close)
+    return reporter
 
 
 def _build_optimizer(
