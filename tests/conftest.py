@@ -38,8 +38,10 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
-    """Prepared datasets, made once a session and never in the user's folder."""
-    return str(tmp_path_factory.mktemp("tensorflow_datasets"))
+    """Prepared datasets, made once for all processes of the tests, never in the user's folder."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    return str(shared / "tensorflow_datasets")
 
 
 @pytest.fixture

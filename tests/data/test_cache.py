@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,13 @@ def test_second_load_reads_no_text(data_dir, monkeypatch):
     assert first.vocabulary.words == again.vocabulary.words
 
 
-def test_damaged_cache_is_rebuilt(data_dir):
+def test_damaged_cache_is_rebuilt(data_dir, tmp_path):
+    corpora.load_corpus("reuters", "synthetic", data_dir)
+    dataset = "synthetic_reuters_topics"
+    shutil.copytree(Path(data_dir) / dataset, tmp_path / dataset)
+    data_dir = str(tmp_path)
     first = corpora.load_corpus("reuters", "synthetic", data_dir)
-    (cache,) = Path(data_dir).glob("encoded/synthetic_reuters*")
-    file = cache / "arrays.safetensors"
+    (file,) = tmp_path.glob("encoded/*/arrays.safetensors")
     content = file.read_bytes()
     flipped = bytearray(content)
     flipped[len(flipped) // 2] ^= 1

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -133,7 +134,8 @@ def test_hostile_archive_is_refused_and_nothing_written(tmp_path, no_web, name, 
 
 def test_damaged_dataset_is_prepared_again(data_dir, tmp_path, capsys):
     first = corpora.load_corpus("reuters", "synthetic", data_dir)
-    shutil.copytree(data_dir, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(Path(data_dir) / REUTERS.synthetic.name, tmp_path / REUTERS.synthetic.name)
+    (tmp_path / "encoded").mkdir()
     rng = np.random.default_rng(0)
     dataset = tmp_path / "synthetic_reuters_topics" / "1.0.0"
     for name in sorted(path.name for path in dataset.iterdir()):
