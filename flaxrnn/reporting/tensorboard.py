@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Mapping
@@ -23,7 +24,12 @@ class EventLog:
     def __init__(self, folder: Path, first_epoch: int):
         """Opens a file in `folder`; TensorBoard drops `first_epoch` and later from older files."""
         self._writer = EventsWriter(str(folder / "events"), filename_suffix=f".{os.getpid()}")
-        self._write(first_epoch, session_log=SessionLog(status=SessionLog.START))
+        try:
+            self._write(first_epoch, session_log=SessionLog(status=SessionLog.START))
+        except OSError:
+            with contextlib.suppress(OSError):
+                self.close()
+            raise
 
     def epoch(self, row: Mapping[str, float]) -> None:
         """Writes a row of metrics.jsonl: `train_loss` has the tag train/loss."""
@@ -32,8 +38,12 @@ class EventLog:
                 self._write(int(row["epoch"]), summary=scalar(name.replace("_", "/", 1), value))
 
     def close(self) -> None:
-        """Closes the file."""
-        self._writer.close()
+        """Closes the file, also where it cannot be flushed."""
+        try:
+            self._writer.close()
+        except OSError:
+            self._writer._py_recordio_writer.close()
+            raise
 
     def _write(self, epoch: int, **content: Any) -> None:
         self._writer.write_event(Event(wall_time=time.time(), step=epoch, **content))
