@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flaxrnn.config import Config, DataConfig, ModelConfig, parse
+from flaxrnn.config import Config, ModelConfig, parse
 
 
 class Case(NamedTuple):
@@ -63,18 +63,3 @@ def config_for(case: Case) -> Config:
     config = {"reuters": reuters, "imdb": imdb}[case.model].get_config()
     config.model.hidden_size = case.hidden
     return parse(config)
-
-
-def training_data(corpus: Any, data: DataConfig) -> Any:
-    """The `TrainingData` of a corpus, as the data group of a config prepares it."""
-    from flaxrnn.data import batching
-
-    return batching.prepare_data(
-        corpus,
-        num_words=data.num_words,
-        maxlen=data.maxlen,
-        padding=data.padding,
-        max_padding=data.max_padding,
-        validation=data.validation,
-        validation_fraction=data.validation_fraction,
-    )

@@ -19,8 +19,9 @@ from typing import Any
 
 import jax
 
-from benchmarks import baselines, cases, throughput
+from benchmarks import baselines, throughput
 from benchmarks.cases import Case
+from flaxrnn import run as run_lib
 from flaxrnn.config import parse
 from flaxrnn.data import corpora
 from flaxrnn.nn import models
@@ -50,7 +51,7 @@ class Epochs:
         config.data.update(changes)
         self.config = parse(config)
         data, train = self.config.data, self.config.train
-        self.training_data = cases.training_data(corpus, data)
+        self.training_data = run_lib.prepare_data(corpus, data)
         model = models.build(self.config.model, data.num_words, len(corpus.label_names))
         optimizer = optimizers.adam(train.learning_rate)
         self._trainer = Trainer(

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import baselines, cases, throughput
+from flaxrnn import run as run_lib
 from flaxrnn.config import parse
 from flaxrnn.data import corpora
 
@@ -94,7 +95,7 @@ def shares_of_peak(task: str, runs: dict[str, list], peak: float) -> dict[str, f
     shares = {}
     for name, variant in (("keras", "keras"), ("flaxrnn", "fast")):
         config = parse(module.get_config(variant))
-        data = cases.training_data(corpora.load_corpus(task, "real"), config.data)
+        data = run_lib.prepare_data(corpora.load_corpus(task, "real"), config.data)
         tokens = data.lengths[data.rows["train"]].sum()
         work = 3 * tokens * cases.flops_per_token(config.model)
         seconds = statistics.mean(

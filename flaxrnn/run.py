@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from flaxrnn.config import Config, TrainConfig
+from flaxrnn.config import Config, DataConfig, TrainConfig
 from flaxrnn.data import batching, corpora
 from flaxrnn.data.vocabulary import Vocabulary
 from flaxrnn.errors import ConfigError, WorkdirError
@@ -24,7 +24,7 @@ from flaxrnn.runtime import devices, distributed, files, signals
 from flaxrnn.runtime.clock import Clock
 from flaxrnn.training import objective, optimizers, resume, steps, workdir
 from flaxrnn.training.checkpoint import Checkpoints
-from flaxrnn.training.progress import Progress, fingerprint
+from flaxrnn.training.progress import Progress, fingerprint, text_checksums
 from flaxrnn.training.trainer import Trainer
 
 
@@ -170,12 +170,13 @@ def _build_trainer(
 
 def _agreed_fingerprint(config: Config, data: batching.TrainingData, folder: Path) -> str:
     """The run's fingerprint; checks that all processes have the same config and texts."""
-    local = fingerprint(config.to_dict(), data.texts)
+    checksums = text_checksums(data.texts)
+    local = fingerprint(config.to_dict(), checksums)
     if distributed.broadcast(local) != local:
         raise ConfigError("--config: the processes of the run have different configs or corpora")
     # Uses the recorded config, so that fields added since the run began do not change it.
     recorded = distributed.is_primary() and workdir.read_config(folder)
-    return fingerprint(distributed.broadcast(recorded), data.texts)
+    return fingerprint(distributed.broadcast(recorded), checksums)
 
 
 def _write_inputs_and_summary(
@@ -217,7 +218,15 @@ def _load_texts(config: Config) -> Texts:
         num_words=data.num_words,
         custom=custom,
     )
-    training_data = batching.prepare_data(
+    source = "synthetic" if corpus.synthetic else "real"
+    names = {"dataset": corpus.name, "data_source": source}
+    vocabulary = corpus.vocabulary.limit(data.num_words)
+    return Texts(names, prepare_data(corpus, data), vocabulary, corpus.label_names)
+
+
+def prepare_data(corpus: corpora.Corpus, data: DataConfig) -> batching.TrainingData:
+    """Prepares a corpus as the data group of a config says; see `batching.prepare_data`."""
+    return batching.prepare_data(
         corpus,
         num_words=data.num_words,
         maxlen=data.maxlen,
@@ -226,9 +235,6 @@ def _load_texts(config: Config) -> Texts:
         validation=data.validation,
         validation_fraction=data.validation_fraction,
     )
-    source = "synthetic" if corpus.synthetic else "real"
-    names = {"dataset": corpus.name, "data_source": source}
-    return Texts(names, training_data, corpus.vocabulary.limit(data.num_words), corpus.label_names)
 
 
 def _copy(tree: Any) -> Any:

@@ -84,7 +84,9 @@ class TextModel(nn.Module):
         carries = []
         for i in range(config.layers):
             initial = None if initial_carries is None else initial_carries[i]
-            key = None if dropout_keys is None else jax.random.fold_in(dropout_keys.step, i)
+            key = None
+            if dropout_keys is not None and config.recurrent_dropout:
+                key = jax.random.fold_in(dropout_keys.step, i)
             x, carry = self._recurrent_layer(i)(x, piece_lengths, initial, key)
             carries.append(carry)
         if config.segment:

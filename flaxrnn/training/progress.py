@@ -82,9 +82,18 @@ def best_epoch(history: History) -> int:
     return min(history, key=loss)["epoch"]
 
 
-def fingerprint(config: Mapping[str, Any], texts: RaggedTexts) -> str:
-    """SHA-256 of all that determines the course of a run: its config.json and its texts."""
+def text_checksums(texts: RaggedTexts) -> list[int]:
+    """CRC-32 of the ids, offsets and labels of texts."""
     arrays = (texts.ids, texts.offsets, texts.labels)
-    sums = [zlib.crc32(np.ascontiguousarray(array).data) for array in arrays]
-    content = json.dumps([config, sums], sort_keys=True)
+    return [zlib.crc32(np.ascontiguousarray(array).data) for array in arrays]
+
+
+def fingerprint(config: Mapping[str, Any], checksums: list[int]) -> str:
+    """SHA-256 of all that determines the course of a run: its config.json and its texts.
+
+    Args:
+        config: As config.json holds it.
+        checksums: `text_checksums` of the texts.
+    """
+    content = json.dumps([config, checksums], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
