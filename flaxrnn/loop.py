@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from flaxrnn import run as run_lib
@@ -21,7 +22,7 @@ from flaxrnn.nn.summary import summary
 from flaxrnn.reporting import page, provenance, result
 from flaxrnn.runtime import devices, distributed, signals
 from flaxrnn.runtime.clock import Clock
-from flaxrnn.training import metrics, optimizers, resume, workdir
+from flaxrnn.training import metrics, optimizers, resume, steps, workdir
 from flaxrnn.training.progress import best_epoch
 from flaxrnn.training.trainer import STEPS_PER_DISPATCH, MetricAccumulator
 
@@ -166,8 +167,12 @@ def _validate(run: run_lib.Run) -> None:
     """Ends an epoch: validates, chooses the weights to keep, saves and reports."""
     settings, progress = run.config.train, run.progress
     start = time.perf_counter()
+    weights = run.state.average
     with run.clock("eval"):
-        sums, _ = run.trainer.evaluate(run.state.average, "val")
+        sums, per_text = run.trainer.evaluate(weights, "val")
+        if run.model.has_scores:
+            weights = _blend(run, per_text["logits"])
+            sums, _ = run.trainer.evaluate(weights, "val")
     seconds = progress.epoch_seconds
     progress.end_epoch(
         {
@@ -180,11 +185,24 @@ def _validate(run: run_lib.Run) -> None:
         }
     )
     if not settings.restore_best or best_epoch(progress.history) == len(progress.history):
-        run.keep()
+        run.keep(weights)
     run.save()
     run.reporter.epoch(progress.history, settings.epochs, settings.patience)
     if run.stop:
         _save_and_stop(run)
+
+
+def _blend(run: run_lib.Run, logits: np.ndarray) -> steps.Params:
+    """The averaged weights, with weights of network and n-grams that fit the validation texts."""
+    from flaxrnn.training import ngrams  # SciPy takes long to import
+
+    data = run.texts.training_data
+    rows = data.rows["val"]
+    assert data.texts.scores is not None
+    chosen = ngrams.calibrate(np.stack([logits, data.texts.scores[rows]]), data.texts.labels[rows])
+    values = np.array(distributed.broadcast(chosen.tolist()), np.float32)
+    weights = {**run.state.average, "blend": {"weights": values}}
+    return run.trainer.replicate(weights)
 
 
 def _test(run: run_lib.Run) -> dict[str, Any]:
@@ -192,6 +210,7 @@ def _test(run: run_lib.Run) -> dict[str, Any]:
     texts, head, history = run.texts, run.model.head, run.progress.history
     with run.clock("test"):
         sums, per_text = run.trainer.evaluate(run.weights, "test")
+        per_text.pop("logits", None)
     if failure := run.save(wait=True):
         raise WorkdirError(f"--workdir: {run.workdir}: {failure}")
     class_counts = sums.pop("class_counts")

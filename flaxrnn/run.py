@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,9 +65,9 @@ class Run:
         self.progress.seconds = self.clock.read()
         return self.checkpoints.save(self.state, self.weights, self.progress.to_json(), wait)
 
-    def keep(self) -> None:
-        """Marks the current averaged weights as those to keep."""
-        self.weights = _copy(self.state.average)
+    def keep(self, weights: steps.Params) -> None:
+        """Marks weights as those to keep."""
+        self.weights = _copy(weights)
 
 
 def start(
@@ -87,7 +88,7 @@ def start(
         listener: Listener for signals.
         stack: Closes what must be closed at the end of the run.
     """
-    texts = _load_texts(config)
+    texts = _load_texts(config, folder)
     run_fingerprint = _agreed_fingerprint(config, texts.training_data, folder)
     model = models.build(config.model, texts.vocabulary.num_words, len(texts.label_names))
     optimizer = _build_optimizer(config.train, texts.training_data)
@@ -197,7 +198,20 @@ def _write_inputs_and_summary(
         print(f"Resuming {folder} after epoch {len(progress.history)}, step {step:,}")
 
 
-def _load_texts(config: Config) -> Texts:
+def _load_texts(config: Config, folder: Path) -> Texts:
+    data = config.data
+    corpus = _load_corpus(config, data.tokenizer)
+    training_data = prepare_data(corpus, data)
+    if config.model.word_ngrams or config.model.character_ngrams:
+        training_data = _add_scores(training_data, config, corpus, folder)
+    source = "synthetic" if corpus.synthetic else "real"
+    names = {"dataset": corpus.name, "data_source": source}
+    vocabulary = corpus.vocabulary.limit(data.num_words)
+    return Texts(names, training_data, vocabulary, corpus.label_names)
+
+
+def _load_corpus(config: Config, tokenizer: str) -> corpora.Corpus:
+    """The corpus as tokens of a tokenizer, which need not be that of the recurrent model."""
     data = config.data
     custom = None
     if data.path is not None:
@@ -208,20 +222,36 @@ def _load_texts(config: Config) -> Texts:
             data.label_field if uses_labels else None,
             data.test_fraction,
             config.seed,
+            None if tokenizer == data.tokenizer else data.tokenizer,
         )
-    corpus = corpora.load_corpus(
+    return corpora.load_corpus(
         config.task,
         data.source,
         data.data_dir,
         data.manual_dir,
-        tokenizer=data.tokenizer,
+        tokenizer=tokenizer,
         num_words=data.num_words,
         custom=custom,
     )
-    source = "synthetic" if corpus.synthetic else "real"
-    names = {"dataset": corpus.name, "data_source": source}
-    vocabulary = corpus.vocabulary.limit(data.num_words)
-    return Texts(names, prepare_data(corpus, data), vocabulary, corpus.label_names)
+
+
+def _add_scores(
+    data: batching.TrainingData, config: Config, corpus: corpora.Corpus, folder: Path
+) -> batching.TrainingData:
+    """The texts with the scores of the n-gram classifier, which is fitted if it is not saved."""
+    model = config.model
+    key = fingerprint(
+        {"words": model.word_ngrams, "characters": model.character_ngrams},
+        text_checksums(corpus.train + corpus.test),
+    )
+
+    from flaxrnn.training import ngrams  # SciPy takes long to import
+
+    def load(tokenizer: str) -> corpora.Corpus:
+        return corpus if tokenizer == config.data.tokenizer else _load_corpus(config, tokenizer)
+
+    scores = ngrams.scores(model, load, folder, key)
+    return dataclasses.replace(data, texts=dataclasses.replace(data.texts, scores=scores))
 
 
 def prepare_data(corpus: corpora.Corpus, data: DataConfig) -> batching.TrainingData:

@@ -105,6 +105,14 @@ class ModelConfig:
     segment: int = declare.at_least(
         0, 0, "tokens per segment; a text's segments are read in parallel; 0: whole texts"
     )
+    word_ngrams: int = declare.at_least(
+        0,
+        0,
+        "words of the longest n-grams of a linear classifier, blended with the network; 0: none",
+    )
+    character_ngrams: int = declare.at_least(
+        0, 0, "characters of the longest n-grams of that classifier; 0: none"
+    )
     recompute: int = declare.at_least(
         0, 0, "time steps per segment recomputed to save memory; 0: no recomputation; not with scan"
     )

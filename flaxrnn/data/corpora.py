@@ -52,6 +52,7 @@ class CustomTexts:
     label_field: str | None = "label"  # None: the texts need no labels
     test_fraction: float = 0.1  # if the source has no test split
     seed: int = 0  # of that split and of the order of the training texts
+    kept_by: str | None = None  # tokenizer that must find a token in a text; None: the corpus's
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,8 @@ def _load_custom(request: _Request) -> Corpus:
         report += f", {len(label_names):,} classes: {parsing.abbreviated(label_names)}"
     if empty := int(arrays["empty"][0]):
         report += f"; left out {empty:,} without a word"
-    print(report, file=sys.stderr)
+    if texts.kept_by is None:  # else the same texts have been reported, as other tokens
+        print(report, file=sys.stderr)
     return corpus
 
 
@@ -204,20 +206,17 @@ def _encode_custom(
     from flaxrnn.datasets import splits
 
     examples = source.read()
-    plain = Tokenizer("characters" if kind == "subword" else kind)
-    kept = [(example, tokens) for example in examples if (tokens := plain(example.text))]
-    names, *parts = splits.train_test_split(
-        [example for example, _ in kept], source.name, texts.test_fraction, texts.seed
-    )
+    keeper = texts.kept_by or kind
+    has_token = Tokenizer("characters" if keeper == "subword" else keeper)
+    kept = [example for example in examples if has_token(example.text)]
+    names, *parts = splits.train_test_split(kept, source.name, texts.test_fraction, texts.seed)
     rows = dict(zip(_SPLITS, parts, strict=True))
+    tokenizer = Tokenizer(kind)
     if kind == "subword":
-        tokenizer = Tokenizer.learn((kept[row][0].text for row in rows["train"]), num_words)
-        tokenized = {split: [tokenizer(kept[row][0].text) for row in rows[split]] for split in rows}
-    else:
-        tokenizer = plain
-        tokenized = {split: [kept[row][1] for row in rows[split]] for split in rows}
+        tokenizer = Tokenizer.learn((kept[row].text for row in rows["train"]), num_words)
+    tokenized = {split: [tokenizer(kept[row].text) for row in rows[split]] for split in rows}
     ids = {name: i for i, name in enumerate(names)}
-    labels = {split: [ids[kept[row][0].label] for row in rows[split]] for split in rows}
+    labels = {split: [ids[kept[row].label] for row in rows[split]] for split in rows}
     return {
         **_to_arrays(Vocabulary.build(tokenized["train"], tokenizer), tokenized, labels),
         "label_names": np.frombuffer(json.dumps(names).encode(), np.uint8),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ class RaggedTexts:
     offsets: np.ndarray  # int64 [N + 1]
     labels: np.ndarray  # int32: of each text [N], or of each token [tokens]
     per_token: bool = False
+    scores: np.ndarray | None = None  # float32 [N, C]: logits of an n-gram classifier
 
     def __len__(self) -> int:
         """Number of texts."""
@@ -40,7 +42,8 @@ class RaggedTexts:
             kept = _ranges(self.offsets[1:] - lengths, lengths)
             ids, labels = ids[kept], labels[kept] if self.per_token else labels
         ids = np.where(ids < num_words, ids, np.int32(UNKNOWN))
-        return RaggedTexts(ids, np.append(0, np.cumsum(lengths)), labels, self.per_token)
+        offsets = np.append(0, np.cumsum(lengths))
+        return dataclasses.replace(self, ids=ids, offsets=offsets, labels=labels)
 
     def padded(self, maxlen: int, padding: str, dtype: Any = np.int32) -> dict[str, np.ndarray]:
         """The texts as arrays of one length T = `maxlen`.
@@ -52,7 +55,8 @@ class RaggedTexts:
             dtype: Dtype of the tokens.
 
         Returns:
-            tokens [N, T]; lengths int32 [N]; labels int32, of each text [N] or each token [N, T].
+            tokens [N, T]; lengths int32 [N]; labels int32, of each text [N] or each token [N, T];
+            and scores float32 [N, C], if the texts have any.
         """
         tokens = np.full((len(self), maxlen), PAD, dtype)
         lengths = self.lengths.astype(np.int32)
@@ -66,17 +70,23 @@ class RaggedTexts:
         if self.per_token:
             labels = np.zeros(mask.shape, np.int32)
             labels[mask] = self.labels
-        return {"tokens": tokens, "lengths": lengths, "labels": labels}
+        arrays = {"tokens": tokens, "lengths": lengths, "labels": labels}
+        return arrays if self.scores is None else {**arrays, "scores": self.scores}
 
     def take(self, rows: np.ndarray) -> RaggedTexts:
         """The texts `rows`, int [n], in that order."""
         lengths = self.lengths[rows]
         kept = _ranges(self.offsets[rows], lengths)
-        labels = self.labels[kept if self.per_token else rows]
-        return RaggedTexts(self.ids[kept], np.append(0, np.cumsum(lengths)), labels, self.per_token)
+        return dataclasses.replace(
+            self,
+            ids=self.ids[kept],
+            offsets=np.append(0, np.cumsum(lengths)),
+            labels=self.labels[kept if self.per_token else rows],
+            scores=None if self.scores is None else self.scores[rows],
+        )
 
     def __add__(self, other: RaggedTexts) -> RaggedTexts:
-        """These texts, then those of `other`."""
+        """These texts, then those of `other`; neither has scores."""
         return RaggedTexts(
             np.concatenate([self.ids, other.ids]),
             np.concatenate([self.offsets, self.offsets[-1] + other.offsets[1:]]),

@@ -14,12 +14,15 @@ from jax.sharding import PartitionSpec
 
 from flaxrnn import config as config_lib
 from flaxrnn.data import batching, ragged
+from flaxrnn.data.ngrams import FILES, NgramClassifier
+from flaxrnn.data.tokenizers import Tokenizer
 from flaxrnn.data.vocabulary import UNKNOWN, Vocabulary
 from flaxrnn.errors import ConfigError, DataError, WorkdirError
 from flaxrnn.inference import programs
 from flaxrnn.nn import models
-from flaxrnn.runtime import devices
+from flaxrnn.runtime import devices, files
 from flaxrnn.training import checkpoint
+from flaxrnn.training.workdir import NGRAMS
 
 
 class EncodedText(NamedTuple):
@@ -29,6 +32,7 @@ class EncodedText(NamedTuple):
     spans: list[tuple[int, int]]  # begin and end in `text` of each token that is read
     ids: np.ndarray  # int32 [n]: the start id, unless the text fills `maxlen`, then the tokens
     total_words: int  # tokens of the whole text
+    scores: np.ndarray | None  # of the n-gram classifier for the whole text, float32 [C]
 
     @property
     def unknown_fraction(self) -> float:
@@ -46,6 +50,7 @@ class SavedModel:
     vocabulary: Vocabulary
     label_names: list[str]
     config: config_lib.Config
+    ngrams: NgramClassifier | None  # if the model starts from its scores
 
 
 class TextPredictor:
@@ -146,7 +151,17 @@ class TextPredictor:
         normalized, spans = vocabulary.tokenizer.locate(text)
         start = spans[-maxlen][0] if len(spans) > maxlen else 0
         read = [(begin - start, end - start) for begin, end in spans[-maxlen:]]
-        return EncodedText(normalized[start:], read, np.array(ids, np.int32), len(spans))
+        return EncodedText(
+            normalized[start:], read, np.array(ids, np.int32), len(spans), self._scores(text)
+        )
+
+    def _scores(self, text: str) -> np.ndarray | None:
+        """The scores of the n-gram classifier, float32 [C], if the model has one."""
+        classifier = self._saved.ngrams
+        if classifier is None:
+            return None
+        views = [[Tokenizer(view.kind)(text)] for view in classifier.views]
+        return classifier.score_tokens(views)[0]
 
     def probabilities(self, encoded: list[EncodedText]) -> np.ndarray:
         """Probabilities of all labels for N texts that have words, float32 [N, C].
@@ -207,12 +222,17 @@ class TextPredictor:
             batch_size: Rows per batch, rounded up to a multiple of the number of devices.
             *per_text: Arrays with one row per text.
 
+        The scores of the n-gram classifier, if the model has one, come before `per_text`.
+
         Yields:
             The indices of the texts in a batch, int [n], and the program's output for at least n
             rows; those after the first n repeat texts to fill the batch.
         """
         if not encoded:
             return
+        if self._saved.ngrams is not None:
+            scores = [text.scores for text in encoded if text.scores is not None]
+            per_text = (np.stack(scores), *per_text)
         ids = [text.ids for text in encoded]
         labels = np.zeros(len(ids), np.int32)
         texts = ragged.RaggedTexts(np.concatenate(ids), np.cumsum([0, *map(len, ids)]), labels)
@@ -260,4 +280,11 @@ def load_saved_model(workdir: str | Path) -> SavedModel:
     restored = checkpoint.latest(workdir / "checkpoints", weights=template)
     if restored is None:
         raise WorkdirError(f"--workdir: no intact checkpoint in {workdir}; has it been trained?")
-    return SavedModel(model, restored["weights"], vocabulary, label_names, config)
+    classifier = _load_ngrams(workdir / NGRAMS) if model.has_scores else None
+    return SavedModel(model, restored["weights"], vocabulary, label_names, config, classifier)
+
+
+def _load_ngrams(folder: Path) -> NgramClassifier:
+    if problem := files.find_corruption(folder):
+        raise WorkdirError(f"--workdir: {folder}: {problem}; train the model again")
+    return NgramClassifier.from_files({name: (folder / name).read_bytes() for name in FILES})

@@ -25,13 +25,17 @@ def predict_program(model: models.TextModel, mesh: Mesh) -> jax.stages.Wrapped:
 
     Returns:
         (params, tokens int32 [B, T], lengths int32 [B]) → probabilities of the classes, float32
-        [B, C], or [B, T, C] of a model with outputs per token.
+        [B, C], or [B, T, C] of a model with outputs per token. A model with scores takes them,
+        float32 [B, C], after the lengths.
     """
 
-    def predict(params: Params, tokens: jax.Array, lengths: jax.Array) -> jax.Array:
-        return model.head.probabilities(models.logits(model, params, tokens, lengths))
+    def predict(
+        params: Params, tokens: jax.Array, lengths: jax.Array, scores: jax.Array | None = None
+    ) -> jax.Array:
+        logits = models.logits(model, params, tokens, lengths, scores=scores)
+        return model.head.probabilities(logits)
 
-    return _jit_over_rows(predict, mesh, num_arrays=2)
+    return _jit_over_rows(predict, mesh, num_arrays=2 + model.has_scores)
 
 
 def explain_program(model: models.TextModel, mesh: Mesh) -> jax.stages.Wrapped:
@@ -39,14 +43,17 @@ def explain_program(model: models.TextModel, mesh: Mesh) -> jax.stages.Wrapped:
 
     Returns:
         (params, tokens int32 [B, T], lengths int32 [B]) → probabilities float32 [B, C] and
-        attributions float32 [B, T], see `models.attributions`.
+        attributions float32 [B, T], see `models.attributions`. A model with scores takes them,
+        float32 [B, C], after the lengths.
     """
 
-    def explain(params: Params, tokens: jax.Array, lengths: jax.Array) -> Any:
-        logits, attributions = models.attributions(model, params, tokens, lengths)
+    def explain(
+        params: Params, tokens: jax.Array, lengths: jax.Array, scores: jax.Array | None = None
+    ) -> Any:
+        logits, attributions = models.attributions(model, params, tokens, lengths, scores)
         return model.head.probabilities(logits), attributions
 
-    return _jit_over_rows(explain, mesh, num_arrays=2)
+    return _jit_over_rows(explain, mesh, num_arrays=2 + model.has_scores)
 
 
 @functools.cache

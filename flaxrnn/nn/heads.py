@@ -116,6 +116,8 @@ class TokenHead(Head):
             ("data.padding", config.data.padding, "post"),
             ("model.conv_filters", config.model.conv_filters, 0),
             ("model.segment", config.model.segment, 0),
+            ("model.word_ngrams", config.model.word_ngrams, 0),
+            ("model.character_ngrams", config.model.character_ngrams, 0),
             ("train.class_weights", config.train.class_weights, "none"),
         ):
             if value != needed:

@@ -117,6 +117,20 @@ class Conv1D(nn.Module):
         return nn.relu(convolve(x, kernel) + bias[None, None]), lengths - self.width + 1
 
 
+class Blend(nn.Module):
+    """A weighted sum of the network's logits and those of another classifier.
+
+    The weights are not trained, since the network knows the training texts better than any others:
+    validation chooses them. They are 1 and 0 at first.
+    """
+
+    @nn.compact
+    def __call__(self, logits: jax.Array, scores: jax.Array | None) -> jax.Array:
+        """[B, C] and [B, C] → [B, C]; without scores (training), returns the logits."""
+        weights = self.param("weights", lambda _: jnp.array([1.0, 0.0]))
+        return logits if scores is None else weights[0] * logits + weights[1] * scores
+
+
 class MaxPool1D(nn.Module):
     """Maximum over adjacent windows of `size` steps; an incomplete last window is dropped."""
 

@@ -46,6 +46,11 @@ class TextModel(nn.Module):
         """What the logits mean."""
         return heads.get_head(self.config.target)
 
+    @property
+    def has_scores(self) -> bool:
+        """Whether the logits are blended with the scores of an n-gram classifier."""
+        return bool(self.config.word_ngrams or self.config.character_ngrams)
+
     @nn.compact
     def __call__(
         self,
@@ -53,6 +58,7 @@ class TextModel(nn.Module):
         lengths: jax.Array,
         dropout_keys: DropoutKeys | None = None,
         initial_carries: Carries | None = None,
+        scores: jax.Array | None = None,
     ) -> tuple[jax.Array, Carries]:
         """Computes the logits of a batch.
 
@@ -63,6 +69,8 @@ class TextModel(nn.Module):
             dropout_keys: Keys for training; None: nothing is dropped.
             initial_carries: One per layer; None: zeros. Not available with `bidirectional` or
                 `segment`.
+            scores: Logits of an n-gram classifier, float32 [B, C], if `has_scores`; None (in
+                training): the network's alone are returned.
 
         Returns:
             Logits, float32 [B, C], or per token [B, T, C], and the carry of each layer after the
@@ -95,7 +103,10 @@ class TextModel(nn.Module):
             x = layers.Pool(config.pooling, name="pool")(x, lengths, carry[-1])
         x = self._drop("output_dropout", x, dropout_keys)
         init = nn.initializers.glorot_uniform()
-        return nn.Dense(self.num_outputs, kernel_init=init, name="dense")(x), tuple(carries)
+        logits = nn.Dense(self.num_outputs, kernel_init=init, name="dense")(x)
+        if self.has_scores:
+            logits = layers.Blend(name="blend")(logits, scores)
+        return logits, tuple(carries)
 
     def _embed(self, tokens: jax.Array, keys: DropoutKeys | None) -> Any:
         """Embedded tokens [B, T, E], looked up where a layer before the recurrence needs them."""
@@ -189,9 +200,10 @@ def logits(
     tokens: jax.Array,
     lengths: jax.Array,
     dropout_keys: DropoutKeys | None = None,
+    scores: jax.Array | None = None,
 ) -> jax.Array:
     """Applies the model; see `TextModel.__call__`."""
-    out, _ = model.apply({"params": params}, tokens, lengths, dropout_keys)
+    out, _ = model.apply({"params": params}, tokens, lengths, dropout_keys, scores=scores)
     assert isinstance(out, jax.Array)  # no collection is mutable
     return out
 
@@ -209,7 +221,11 @@ def apply_with_carry(
 
 
 def attributions(
-    model: TextModel, params: Any, tokens: jax.Array, lengths: jax.Array
+    model: TextModel,
+    params: Any,
+    tokens: jax.Array,
+    lengths: jax.Array,
+    scores: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """How much each token speaks for the most likely class: gradient × input.
 
@@ -226,7 +242,8 @@ def attributions(
     unshared = model.clone(vocab_size=len(rows))
 
     def most_likely(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
-        out = logits(unshared, {**params, "embed": {"embedding": rows}}, ids, lengths)
+        embedded = {**params, "embed": {"embedding": rows}}
+        out = logits(unshared, embedded, ids, lengths, scores=scores)
         # A single logit speaks for the second class where it is positive, else for the first.
         return (jnp.abs(out) if model.num_outputs == 1 else out.max(axis=-1)).sum(), out
 

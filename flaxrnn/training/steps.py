@@ -178,7 +178,8 @@ def evaluate(
     Returns:
         `metrics.batch_sums` over all examples, together with the "class_counts" of the head; and
         for each of the [S, B] texts the most likely class, "predicted", int32, and its
-        "probability", float32. If the head has one example per token, only the sums.
+        "probability", float32, and if the model has scores, its "logits", float32 [S, B, C]. If the
+        head has one example per token, only the sums.
     """
     head = model.head
 
@@ -187,7 +188,9 @@ def evaluate(
         batch = gather_batch(texts, group.rows[i], group.weights[i])
 
         def logits(params: Params, length: int) -> jax.Array:
-            out = models.logits(model, params, batch["tokens"][:, :length], batch["lengths"])
+            tokens = batch["tokens"][:, :length]
+            scores = batch.get("scores")
+            out = models.logits(model, params, tokens, batch["lengths"], scores=scores)
             if not head.per_token:
                 return out
             return jnp.pad(out, ((0, 0), (0, buckets[-1] - length), (0, 0)))  # one shape
@@ -200,16 +203,16 @@ def evaluate(
         if head.per_token:
             return total, per_text
         probability = head.probabilities(out).max(axis=-1)
-        return total, {
-            "predicted": per_text["predicted"].at[i].set(head.predictions(out)),
-            "probability": per_text["probability"].at[i].set(probability),
-        }
+        of_batch = {"predicted": head.predictions(out), "probability": probability, "logits": out}
+        return total, {name: of_all.at[i].set(of_batch[name]) for name, of_all in per_text.items()}
 
     total = {**_zero_sums(), "class_counts": head.empty_counts(model.num_outputs)}
     per_text: Arrays = {}
     if not head.per_token:
         shape = group.rows.shape
         per_text = {"predicted": jnp.zeros(shape, jnp.int32), "probability": jnp.zeros(shape)}
+        if model.has_scores:
+            per_text["logits"] = jnp.zeros((*shape, model.num_outputs))
     total, per_text = jax.lax.fori_loop(0, group.used, body, (total, per_text))
     if axis is not None:  # every process gets all rows
         per_text = jax.lax.all_gather(per_text, axis, axis=1, tiled=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from flaxrnn.errors import WorkdirError
 from flaxrnn.runtime import files
 
 _CONFIG, _LOCK, _CHECKPOINTS = "config.json", ".lock", "checkpoints"
+NGRAMS = "ngrams"  # folder of the n-gram classifier
 
 
 @contextlib.contextmanager
@@ -110,6 +112,7 @@ def _check_same_config(path: Path, recorded: dict[str, Any], config: dict[str, A
 
 def _remove(path: Path, created: list[Path]) -> None:
     """Removes the folders of a run that never began, as far as nobody else has used them."""
+    shutil.rmtree(path / NGRAMS, ignore_errors=True)
     with contextlib.suppress(OSError):
         (path / _CONFIG).unlink(missing_ok=True)
         (path / _LOCK).unlink(missing_ok=True)

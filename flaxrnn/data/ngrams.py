@@ -1,0 +1,179 @@
+"""N-grams of words and of characters, and the linear classifier that scores texts by them.
+
+An n-gram is known by 40 bits of a hash of its tokens: no string is kept, and all texts are counted
+by one sort. Among five million n-grams, about a dozen pairs share their hash.
+
+Needs only NumPy and safetensors: a copy of this module is part of an export.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import safetensors.numpy
+
+_TEXT_BITS = np.uint64(24)  # of a sort key; the other 40 are the n-gram's
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, so that multiplication loses nothing
+
+FILES = ARRAYS, VIEWS = ("ngrams.safetensors", "ngrams.json")  # of a saved classifier
+
+
+class Counts(NamedTuple):
+    """How often each text contains each n-gram, where it does: M pairs, sorted by n-gram."""
+
+    codes: np.ndarray  # uint64 [M], the n-grams
+    rows: np.ndarray  # int64 [M], the texts, ascending for each n-gram
+    counts: np.ndarray  # int64 [M]
+
+
+class View(NamedTuple):
+    """What the n-grams of a text are made of."""
+
+    kind: str  # name of a tokenizer: keras, words or characters
+    longest: int  # tokens of the longest n-grams; the shortest are single tokens
+
+
+@functools.lru_cache(maxsize=1 << 20)
+def _digest(token: str) -> bytes:
+    return hashlib.blake2b(token.encode("utf-8", "replace"), digest_size=8).digest()
+
+
+def hash_tokens(tokens: Iterable[str]) -> np.ndarray:
+    """64 bits of BLAKE2 of each token, uint64 [n]."""
+    return np.frombuffer(b"".join(map(_digest, tokens)), "<u8")
+
+
+def count(hashes: np.ndarray, lengths: np.ndarray, view: View) -> Counts:
+    """Counts the n-grams of N texts.
+
+    Args:
+        hashes: `hash_tokens` of all tokens of the texts, concatenated, uint64 [tokens].
+        lengths: Tokens of each text, int [N]; N is at most 2²⁴.
+        view: Which n-grams to count.
+    """
+    rows = np.repeat(np.arange(len(lengths), dtype=np.uint64), lengths)
+    # Words and characters must not be mistaken for each other.
+    code = np.full(len(hashes), hash_tokens([str(view.kind == "characters")])[0])
+    keys: Any = []
+    for n in range(1, view.longest + 1):
+        starts = max(0, len(hashes) - n + 1)
+        code = (code[:starts] + hashes[n - 1 :]) * _MULTIPLIER
+        code ^= code >> np.uint64(32)
+        whole = rows[:starts] == rows[n - 1 :]  # not across the end of a text
+        keys.append(code[whole] >> _TEXT_BITS << _TEXT_BITS | rows[:starts][whole])
+    keys, counts = _runs(np.sort(np.concatenate(keys)))
+    texts = keys & ((np.uint64(1) << _TEXT_BITS) - np.uint64(1))
+    return Counts(keys >> _TEXT_BITS, texts.astype(np.int64), counts)
+
+
+def _runs(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct values of a sorted array, and how often each occurs."""
+    starts = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]])[: len(values)])
+    return values[starts], np.diff(np.append(starts, len(values)))
+
+
+def document_frequencies(counts: Counts) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct n-grams, uint64 [G], ascending, and how many texts contain each, int [G]."""
+    return _runs(counts.codes)
+
+
+@dataclass(frozen=True)
+class NgramClassifier:
+    """A linear classifier of texts by the TF-IDF of their n-grams.
+
+    A text's score for a class is the bias, plus for each view the sum over its n-grams of weight ·
+    idf · (1 + log count), divided by the Euclidean norm of idf · (1 + log count) over the view's
+    n-grams in the text that are known. Scores are logits: one column for two classes.
+
+    Attributes:
+        views: What the n-grams are made of.
+        codes: For each view, the known n-grams, uint64 [G], ascending.
+        idf: For each view, the inverse document frequencies, float32 [G].
+        weights: For each view, float32 [G, C].
+        bias: float32 [C].
+    """
+
+    views: tuple[View, ...]
+    codes: tuple[np.ndarray, ...]
+    idf: tuple[np.ndarray, ...]
+    weights: tuple[np.ndarray, ...]
+    bias: np.ndarray
+
+    def scores(self, counts: Sequence[Counts], num_texts: int) -> np.ndarray:
+        """The scores of N texts.
+
+        Args:
+            counts: `count` of each view.
+            num_texts: N.
+
+        Returns:
+            float32 [N, C]; that of a text does not depend on the others.
+        """
+        total = np.tile(self.bias.astype(np.float64), (num_texts, 1))
+        tables = zip(self.codes, self.idf, self.weights, counts, strict=True)
+        for codes, idf, weights, view_counts in tables:
+            rows, ids, values = tf_idf(codes, idf, view_counts, num_texts)
+            for c in range(total.shape[1]):
+                total[:, c] += np.bincount(rows, values * weights[ids, c], minlength=num_texts)
+        return total.astype(np.float32)
+
+    def score_tokens(self, views: Sequence[Sequence[list[str]]]) -> np.ndarray:
+        """The scores of N texts, float32 [N, C].
+
+        Args:
+            views: For each view, the tokens of each text.
+        """
+        counts = []
+        for view, texts in zip(self.views, views, strict=True):
+            hashes = np.concatenate([hash_tokens(tokens) for tokens in texts])
+            counts.append(count(hashes, np.array([len(tokens) for tokens in texts]), view))
+        return self.scores(counts, len(views[0]))
+
+    def to_files(self) -> dict[str, bytes]:
+        """File name → content, as `from_files` reads them."""
+        arrays = {"bias": self.bias}
+        for i in range(len(self.views)):
+            arrays[f"{i}/codes"] = self.codes[i]
+            arrays[f"{i}/idf"] = self.idf[i]
+            arrays[f"{i}/weights"] = self.weights[i]
+        views = [view._asdict() for view in self.views]
+        return {ARRAYS: safetensors.numpy.save(arrays), VIEWS: json.dumps(views).encode()}
+
+    @classmethod
+    def from_files(cls, contents: Mapping[str, bytes]) -> NgramClassifier:
+        """Reads what `to_files` returned."""
+        views = tuple(View(**view) for view in json.loads(contents[VIEWS]))
+        arrays = safetensors.numpy.load(contents[ARRAYS])
+
+        def tables(name: str) -> tuple[np.ndarray, ...]:
+            return tuple(arrays[f"{i}/{name}"] for i in range(len(views)))
+
+        return cls(views, tables("codes"), tables("idf"), tables("weights"), arrays["bias"])
+
+
+def tf_idf(
+    codes: np.ndarray, idf: np.ndarray, counts: Counts, num_texts: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sublinear TF-IDF of known n-grams, of norm 1 for each text.
+
+    Args:
+        codes: The known n-grams, uint64 [G], ascending.
+        idf: Their inverse document frequencies, [G].
+        counts: Counts of N texts.
+        num_texts: N.
+
+    Returns:
+        The entries of a sparse matrix [N, G]: rows, columns and values.
+    """
+    ids = np.minimum(np.searchsorted(codes, counts.codes), len(codes) - 1)
+    known = codes[ids] == counts.codes
+    rows, ids = counts.rows[known], ids[known]
+    values = (1 + np.log(counts.counts[known])) * idf[ids]
+    norms = np.sqrt(np.bincount(rows, values**2, minlength=num_texts))
+    return rows, ids, values / norms[rows]
