@@ -10,8 +10,10 @@ The folder contains:
   probabilities, float32 [B, C]. B and T may be any number from 1 on.
 * `parameters.safetensors`. They are an argument of the program rather than part of it, so that they
   are stored once, can be inspected and replaced, and cost XLA no time for constant folding.
-* `vocabulary.json` and `labels.json`, as in the workdir.
-* `load.py`, which puts these together: a copy of `flaxrnn/inference/loader.py`.
+* `vocabulary.json` and `labels.json`, as in the workdir; `ngrams.safetensors` and `ngrams.json` of
+  a model with n-grams, whose program also takes the scores of that classifier.
+* `load.py`, which puts these together: a copy of `flaxrnn/inference/loader.py`. It reads
+  `splitting.py` and `ngrams.py`, copies of modules in `flaxrnn/data/`.
 * `checksums.json`: the SHA-256 of each file.
 """
 
@@ -75,8 +77,13 @@ def export(workdir: str | Path, folder: Path) -> dict[str, bytes]:
         "parameters.safetensors": safetensors.numpy.save(params),
         "vocabulary.json": saved.vocabulary.to_json().encode(),
         "labels.json": json.dumps(saved.label_names, ensure_ascii=False).encode(),
-        "load.py": (Path(__file__).parent / "inference" / "loader.py").read_bytes(),
     }
+    modules = {"load": "inference/loader", "splitting": "data/splitting"}
+    if saved.ngrams is not None:
+        contents |= saved.ngrams.to_files()
+        modules["ngrams"] = "data/ngrams"
+    for name, module in modules.items():
+        contents[f"{name}.py"] = (Path(__file__).parent / f"{module}.py").read_bytes()
     try:
         files.write_folder(folder, contents)
     except OSError as error:

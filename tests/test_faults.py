@@ -26,7 +26,7 @@ from configs import default, imdb, reuters
 from flaxrnn import config as config_lib
 from flaxrnn import loop
 from flaxrnn import run as run_lib
-from flaxrnn.data import batching, ragged, tokenizers
+from flaxrnn.data import batching, ragged, splitting
 from flaxrnn.data.vocabulary import FIRST_WORD, Vocabulary
 from flaxrnn.errors import ConfigError, DivergedError, OutOfMemoryError, WorkdirError
 from flaxrnn.runtime import files, signals
@@ -312,7 +312,7 @@ def test_any_possible_config_trains_or_diverges(tiny_corpus, tmp_path):
 
 @given(st.lists(st.text(max_size=10_000), min_size=1, max_size=4), st.integers(1, 600))
 def test_any_text_is_encoded_and_padded(texts, maxlen):
-    words = [tokenizers.tokenize(raw) for raw in texts]
+    words = [splitting.tokenize(raw) for raw in texts]
     vocabulary = Vocabulary(sorted({word for found in words for word in found}))
     rows = [np.array(vocabulary.encode(found), np.int32) for found in words]
     offsets = np.cumsum([0, *map(len, rows)])

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -58,18 +58,24 @@ def count(hashes: np.ndarray, lengths: np.ndarray, view: View) -> Counts:
         view: Which n-grams to count.
     """
     rows = np.repeat(np.arange(len(lengths), dtype=np.uint64), lengths)
-    # Words and characters must not be mistaken for each other.
-    code = np.full(len(hashes), hash_tokens([str(view.kind == "characters")])[0])
     keys: Any = []
-    for n in range(1, view.longest + 1):
-        starts = max(0, len(hashes) - n + 1)
-        code = (code[:starts] + hashes[n - 1 :]) * _MULTIPLIER
-        code ^= code >> np.uint64(32)
-        whole = rows[:starts] == rows[n - 1 :]  # not across the end of a text
-        keys.append(code[whole] >> _TEXT_BITS << _TEXT_BITS | rows[:starts][whole])
+    for codes in _codes(hashes, view.longest):
+        first, last = rows[: len(codes)], rows[len(rows) - len(codes) :]
+        whole = first == last  # not across the end of a text
+        keys.append(codes[whole] << _TEXT_BITS | first[whole])
     keys, counts = _runs(np.sort(np.concatenate(keys)))
     texts = keys & ((np.uint64(1) << _TEXT_BITS) - np.uint64(1))
     return Counts(keys >> _TEXT_BITS, texts.astype(np.int64), counts)
+
+
+def _codes(hashes: np.ndarray, longest: int) -> Iterator[np.ndarray]:
+    """The n-grams that begin at each token, of one token, of two, …, uint64 [tokens − n + 1]."""
+    code = np.zeros(len(hashes), np.uint64)
+    for n in range(1, longest + 1):
+        starts = max(0, len(hashes) - n + 1)
+        code = (code[:starts] + hashes[n - 1 :]) * _MULTIPLIER
+        code ^= code >> np.uint64(32)
+        yield code >> _TEXT_BITS
 
 
 def _runs(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -134,6 +140,36 @@ class NgramClassifier:
             hashes = np.concatenate([hash_tokens(tokens) for tokens in texts])
             counts.append(count(hashes, np.array([len(tokens) for tokens in texts]), view))
         return self.scores(counts, len(views[0]))
+
+    def contributions(self, views: Sequence[list[str]], column: int) -> list[np.ndarray]:
+        """What the tokens of a text contribute to one of its scores.
+
+        Args:
+            views: For each view, the tokens.
+            column: Of the score.
+
+        Returns:
+            For each view, float64 [n]: of each n-gram's contribution, each of its tokens has an
+            equal share. All together they are the score without its bias.
+        """
+        return [self._shares(i, hash_tokens(tokens), column) for i, tokens in enumerate(views)]
+
+    def _shares(self, i: int, hashes: np.ndarray, column: int) -> np.ndarray:
+        """`contributions` of the tokens of view `i`, float64 [n]."""
+        counts = count(hashes, np.array([len(hashes)]), self.views[i])
+        _, ids, values = tf_idf(self.codes[i], self.idf[i], counts, 1)
+        shares = np.zeros(len(hashes))
+        if not len(ids):
+            return shares
+        known = self.codes[i][ids]
+        occurrences = counts.counts[np.isin(counts.codes, known)]
+        of_each = values * self.weights[i][ids, column] / occurrences
+        for n, codes in enumerate(_codes(hashes, self.views[i].longest), 1):
+            found = np.searchsorted(known, codes).clip(max=len(known) - 1)
+            share = np.where(known[found] == codes, of_each[found] / n, 0)
+            for offset in range(n):
+                shares[offset : offset + len(codes)] += share
+        return shares
 
     def to_files(self) -> dict[str, bytes]:
         """File name → content, as `from_files` reads them."""

@@ -1,4 +1,4 @@
-"""Text → tokens, by default as in Keras."""
+"""Text → tokens, by rules or by subwords learned from texts."""
 
 from __future__ import annotations
 
@@ -10,81 +10,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from flaxrnn.data.splitting import SPLITTERS, TO_SPACE, normalize, word_spans
 from flaxrnn.errors import ConfigError, DataError
 
 TOKENIZERS = ("words", "characters", "subword")
 _SPECIAL_IDS = 4  # before the first word, as in Keras
 _SPACE = "▁"  # SentencePiece's mark of a space
-
-_TO_SPACE = str.maketrans(dict.fromkeys('!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n', " "))
-
-
-def tokenize(text: str) -> list[str]:
-    """Lower-cases, replaces punctuation other than the apostrophe by spaces, splits on spaces.
-
-    Equivalent to `keras.preprocessing.text.text_to_word_sequence` with its default arguments. Only
-    space, tab and newline separate words, so other Unicode white space stays inside them.
-    """
-    return [word for word in text.lower().translate(_TO_SPACE).split(" ") if word]
-
-
-class _Spacing(dict[int, str]):
-    """Code point → its replacement before text of any script is split; filled on demand."""
-
-    def __missing__(self, code: int) -> str:
-        character = chr(code)
-        category = unicodedata.category(character)
-        if character in "'\u2019":
-            spaced = "'"
-        elif category == "So":  # an emoji is a word, with or without spaces around it
-            spaced = f" {character} "
-        elif category == "Cf" or 0xFE00 <= code <= 0xFE0F:
-            spaced = ""  # joiners and variation selectors only affect how text is drawn
-        else:
-            spaced = " " if category[0] in "PSZC" else character
-        self[code] = spaced
-        return spaced
-
-
-_SPACING = _Spacing()
-
-
-def words(text: str) -> list[str]:
-    """The words of a text, in any script that separates words: NFC, lower case.
-
-    White space, punctuation other than the apostrophe, and mathematical and currency signs separate
-    words; any other symbol is a word by itself.
-    """
-    return unicodedata.normalize("NFC", text).lower().translate(_SPACING).split()
-
-
-def _word_spans(text: str) -> list[tuple[int, int]]:
-    """Where the words that `words` finds begin and end in a text in NFC."""
-    found: list[tuple[int, int]] = []
-    begin = None
-    for i, character in enumerate(f"{text} "):
-        spaced = _SPACING[ord(character)]
-        if not spaced.startswith(" "):
-            begin = i if begin is None and spaced else begin
-            continue
-        if begin is not None:
-            found.append((begin, i))
-            begin = None
-        if spaced.strip():  # a symbol that is a word by itself
-            found.append((i, i + 1))
-    return found
-
-
-def _normalize(text: str) -> str:
-    """NFC, lower case, single spaces."""
-    return " ".join(unicodedata.normalize("NFC", text).lower().split())
-
-
-_SPLITTERS = {
-    "keras": tokenize,
-    "words": words,
-    "characters": lambda text: list(_normalize(text)),
-}
 
 
 @dataclass(frozen=True)
@@ -97,8 +28,8 @@ class Tokenizer:
     def __call__(self, text: str) -> list[str]:
         """The tokens of a text."""
         if self.kind == "subword":
-            return self._pieces.encode(_normalize(text), out_type=str)
-        return _SPLITTERS[self.kind](text)
+            return self._pieces.encode(normalize(text), out_type=str)
+        return SPLITTERS[self.kind](text)
 
     def locate(self, text: str) -> tuple[str, list[tuple[int, int]]]:
         """The text as this tokenizer sees it, and where its tokens begin and end there.
@@ -106,12 +37,12 @@ class Tokenizer:
         Words keep their spelling, characters and subwords are in lower case.
         """
         if self.kind == "keras":
-            spaced = text.translate(_TO_SPACE)
+            spaced = text.translate(TO_SPACE)
             return text, [word.span() for word in re.finditer("[^ ]+", spaced)]
         if self.kind == "words":
             text = unicodedata.normalize("NFC", text)
-            return text, _word_spans(text)
-        text = _normalize(text)
+            return text, word_spans(text)
+        text = normalize(text)
         if self.kind == "characters":
             return text, [(i, i + 1) for i in range(len(text))]
         return text, self._pieces.encode(text, return_type="offset_mapping")["offsets"]
@@ -141,7 +72,7 @@ class Tokenizer:
         model = io.BytesIO()
         try:
             _sentencepiece().SentencePieceTrainer.train(
-                sentence_iterator=map(_normalize, texts),
+                sentence_iterator=map(normalize, texts),
                 model_writer=model,
                 vocab_size=num_words - _SPECIAL_IDS + 1,  # with its own unknown piece
                 hard_vocab_limit=False,  # few texts have fewer subwords

@@ -4,21 +4,24 @@
 
     labels, probabilities = load(".")(["What a joy!", "A film to fall asleep in."])
 
-Needs jax, flatbuffers, numpy and safetensors.
+Needs jax, flatbuffers, numpy and safetensors; for subwords also sentencepiece.
 """
 
 from __future__ import annotations
 
+import base64
+import importlib.util
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from jax import export
 from safetensors.numpy import load_file
 
-TO_SPACE = str.maketrans(dict.fromkeys('!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n', " "))
 BATCH_SIZE = 64
 
 
@@ -27,8 +30,8 @@ def load(folder: str | Path) -> Callable[[list], tuple[list[str], np.ndarray]]:
 
     Returns:
         A function of N texts that returns the likeliest label of each and the probabilities of all
-        labels, float32 [N, C]. A text is a string or a list of its tokens; it must be a list unless
-        the tokenizer is that of Keras, the only one implemented here.
+        labels, float32 [N, C]. A text is a string or, unless the classifier has n-grams, a list of
+        its tokens.
     """
     folder = Path(folder)
     vocabulary = json.loads((folder / "vocabulary.json").read_text("utf-8"))
@@ -36,15 +39,19 @@ def load(folder: str | Path) -> Callable[[list], tuple[list[str], np.ndarray]]:
     parameters = jax.device_put(load_file(folder / "parameters.safetensors"))
     program = jax.jit(export.deserialize(bytearray((folder / "program.jax").read_bytes())).call)
     ids = {word: i for i, word in enumerate(vocabulary["words"], 4)}
+    splitters = _module(folder, "splitting").SPLITTERS
+    tokenize = _tokenizer(vocabulary["tokenizer"], splitters)
+    ngrams = None
+    if (folder / "ngrams.json").exists():
+        names = ("ngrams.json", "ngrams.safetensors")
+        contents = {name: (folder / name).read_bytes() for name in names}
+        ngrams = _module(folder, "ngrams").NgramClassifier.from_files(contents)
 
     def encode(text: str | list[str]) -> list[int]:
-        if isinstance(text, str):
-            if (kind := vocabulary["tokenizer"]["kind"]) != "keras":
-                raise ValueError(f"the tokenizer is {kind!r}: pass each text as a list of tokens")
-            text = [word for word in text.lower().translate(TO_SPACE).split(" ") if word]
-        if not text:
+        tokens = tokenize(text) if isinstance(text, str) else text
+        if not tokens:
             raise ValueError("a text is empty: it has no words")
-        return [1, *(ids.get(word, 2) for word in text)]  # 1 starts a text, 2 is an unknown word
+        return [1, *(ids.get(word, 2) for word in tokens)]  # 1 starts a text, 2 is an unknown word
 
     def classify(texts: list) -> tuple[list[str], np.ndarray]:
         encoded = [encode(text) for text in texts]
@@ -56,8 +63,37 @@ def load(folder: str | Path) -> Callable[[list], tuple[list[str], np.ndarray]]:
             tokens, lengths = np.zeros(shape, np.int32), np.ones(shape[0], np.int32)  # 0 pads
             for i, row in enumerate(batch):
                 tokens[i, : len(row)], lengths[i] = row, len(row)
-            output = program(parameters, tokens, lengths)
+            inputs = [tokens, lengths]
+            if ngrams is not None:
+                raw = texts[begin : begin + len(batch)]
+                views = [[splitters[view.kind](text) for text in raw] for view in ngrams.views]
+                scores = ngrams.score_tokens(views)
+                inputs.append(np.resize(scores, (shape[0], scores.shape[1])))
+            output = program(parameters, *inputs)
             probabilities[begin : begin + len(batch)] = output[: len(batch)]
         return [label_names[i] for i in probabilities.argmax(axis=1)], probabilities
 
     return classify
+
+
+def _tokenizer(description: dict[str, str], splitters: dict[str, Any]) -> Callable[[str], list]:
+    if description["kind"] != "subword":
+        return splitters[description["kind"]]
+    import sentencepiece
+
+    pieces = sentencepiece.SentencePieceProcessor(
+        model_proto=base64.b64decode(description["model"])
+    )
+    # Characters are normalized as subwords are: joined again, they are the normalized text.
+    return lambda text: pieces.encode("".join(splitters["characters"](text)), out_type=str)
+
+
+def _module(folder: Path, name: str) -> Any:
+    """The module `name`, which lies next to this one in the folder."""
+    spec = importlib.util.spec_from_file_location(f"exported_{name}", folder / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where its dataclasses look up their annotations
+    spec.loader.exec_module(module)
+    return module

@@ -18,7 +18,7 @@ from flaxrnn.data.ngrams import FILES, NgramClassifier
 from flaxrnn.data.tokenizers import Tokenizer
 from flaxrnn.data.vocabulary import UNKNOWN, Vocabulary
 from flaxrnn.errors import ConfigError, DataError, WorkdirError
-from flaxrnn.inference import programs
+from flaxrnn.inference import attribution, programs
 from flaxrnn.nn import models
 from flaxrnn.runtime import devices, files
 from flaxrnn.training import checkpoint
@@ -32,6 +32,7 @@ class EncodedText(NamedTuple):
     spans: list[tuple[int, int]]  # begin and end in `text` of each token that is read
     ids: np.ndarray  # int32 [n]: the start id, unless the text fills `maxlen`, then the tokens
     total_words: int  # tokens of the whole text
+    raw: str  # the whole text, as given
     scores: np.ndarray | None  # of the n-gram classifier for the whole text, float32 [C]
 
     @property
@@ -152,7 +153,7 @@ class TextPredictor:
         start = spans[-maxlen][0] if len(spans) > maxlen else 0
         read = [(begin - start, end - start) for begin, end in spans[-maxlen:]]
         return EncodedText(
-            normalized[start:], read, np.array(ids, np.int32), len(spans), self._scores(text)
+            normalized[start:], read, np.array(ids, np.int32), len(spans), text, self._scores(text)
         )
 
     def _scores(self, text: str) -> np.ndarray | None:
@@ -195,7 +196,22 @@ class TextPredictor:
             for row, padded in zip(rows, np.asarray(of_tokens), strict=False):
                 end = len(encoded[row].ids) if self._padding == "post" else len(padded)
                 attributions[row] = padded[end - len(encoded[row].spans) : end]
+                if self._saved.ngrams is not None:
+                    of_ngrams = self._attributions_of_ngrams(encoded[row], out[row])
+                    attributions[row] = attributions[row] + of_ngrams
         return out, attributions
+
+    def _attributions_of_ngrams(self, text: EncodedText, probabilities: np.ndarray) -> np.ndarray:
+        """What the n-grams of each token read speak for the likeliest label, float32 [n]."""
+        saved, likeliest = self._saved, int(probabilities.argmax())
+        binary = saved.model.num_outputs == 1  # a score that speaks for the second class
+        sign = -1 if binary and likeliest == 0 else 1
+        weight = sign * float(saved.params["blend"]["weights"][1])
+        column = 0 if binary else likeliest
+        assert saved.ngrams is not None
+        return weight * attribution.of_ngrams(
+            saved.ngrams, text.raw, column, saved.vocabulary.tokenizer, len(text.spans)
+        )
 
     def _check_target(self, required: str) -> None:
         target = self._saved.config.model.target

@@ -28,7 +28,8 @@ def lower(
 
     Returns:
         (params, tokens int32 [B, T], lengths int32 [B]) → probabilities, float32 [B, C]. Tokens are
-        padded on the right whatever `padding` is; B, T and the lengths are at least 1.
+        padded on the right whatever `padding` is; B, T and the lengths are at least 1. A model with
+        scores takes them, float32 [B, outputs], after the lengths.
     """
     # Recomputing only concerns the backward pass.
     model = model.clone(config=dataclasses.replace(model.config, recompute=0))
@@ -38,7 +39,9 @@ def lower(
     )
     width = maxlen if padding == "pre" else width  # of the tokens that the model is given
 
-    def probabilities(params: Any, tokens: jax.Array, lengths: jax.Array) -> jax.Array:
+    def probabilities(
+        params: Any, tokens: jax.Array, lengths: jax.Array, *scores: jax.Array
+    ) -> jax.Array:
         kept = jnp.minimum(lengths, maxlen)
         position = jnp.arange(width)[None, :]  # in the text that is kept
         if padding == "pre":
@@ -47,10 +50,13 @@ def lower(
         source = jnp.where(mask, position + (lengths - kept)[:, None], 0)
         tokens = jnp.where(mask, jnp.take_along_axis(tokens, source, axis=1), PAD)
         kept = jnp.full_like(kept, maxlen) if padding == "pre" else kept
-        logits = models.logits(model, unflatten_dict(params, sep="/"), tokens, kept)
+        nested = unflatten_dict(params, sep="/")
+        logits = models.logits(model, nested, tokens, kept, None, *scores)
         return model.head.probabilities(logits)
 
     shapes = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in params.items()}
     tokens = jax.ShapeDtypeStruct((B, T), jnp.int32)
-    lengths = jax.ShapeDtypeStruct((B,), jnp.int32)
-    return jax.export.export(jax.jit(probabilities), platforms=PLATFORMS)(shapes, tokens, lengths)
+    inputs = [tokens, jax.ShapeDtypeStruct((B,), jnp.int32)]
+    if model.has_scores:
+        inputs.append(jax.ShapeDtypeStruct((B, model.num_outputs), jnp.float32))
+    return jax.export.export(jax.jit(probabilities), platforms=PLATFORMS)(shapes, *inputs)

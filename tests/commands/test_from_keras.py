@@ -16,7 +16,7 @@ from helpers import ROOT, WORDS
 import flaxrnn
 from configs import imdb, reuters
 from flaxrnn import from_keras, loop
-from flaxrnn.data import tokenizers
+from flaxrnn.data import splitting
 from flaxrnn.data.vocabulary import Vocabulary
 from flaxrnn.datasets import preparation, registry
 from flaxrnn.errors import ConfigError, DataError, WorkdirError
@@ -119,7 +119,7 @@ def test_a_file_predicts_what_keras_would(task, suffix, tiny_corpus, tmp_path, c
     vocabulary = Vocabulary(WORDS)
     rows = np.zeros((len(TEXTS), MAXLEN), np.int32)
     for row, t in zip(rows, TEXTS, strict=True):
-        ids = vocabulary.encode(tokenizers.tokenize(t))[-MAXLEN:]
+        ids = vocabulary.encode(splitting.tokenize(t))[-MAXLEN:]
         row[MAXLEN - len(ids) :] = ids
     expected = np.array([keras(arrays, row) for row in rows])
     np.testing.assert_allclose(probabilities, expected, rtol=0, atol=1e-6)

@@ -16,7 +16,7 @@ import pytest
 from helpers import ROOT, loaded
 
 from flaxrnn import predict
-from flaxrnn.data import tokenizers
+from flaxrnn.data import splitting
 from flaxrnn.inference import formats
 from flaxrnn.runtime import terminal
 
@@ -130,7 +130,7 @@ def test_a_terminal_gets_a_table_in_colour(imdb_workdir):
     coloured = re.findall("\x1b\\[30;48;5;(\\d+)m(\\w+)\x1b\\[0m", shown)
     model = loaded(imdb_workdir)
     (weights,) = model.explain([model.encode(text)])[1]
-    supports = {w: weight > 0 for w, weight in zip(tokenizers.tokenize(text), weights, strict=True)}
+    supports = {w: weight > 0 for w, weight in zip(splitting.tokenize(text), weights, strict=True)}
     assert {int(shade) in formats.GREENS for shade, _ in coloured} == {True, False}
     assert all((int(shade) in formats.GREENS) == supports[word] for shade, word in coloured)
     assert "\x1b" not in in_a_terminal(arguments, TERM="xterm", NO_COLOR="1")

@@ -6,7 +6,7 @@ from helpers import korean
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flaxrnn.data import tokenizers
+from flaxrnn.data import splitting, tokenizers
 from flaxrnn.data.vocabulary import FIRST_WORD, UNKNOWN, Vocabulary
 from flaxrnn.errors import ConfigError, DataError
 
@@ -17,23 +17,23 @@ SUBWORDS = tokenizers.Tokenizer.learn(
 
 def test_tokenize_follows_keras():
     assert (
-        tokenizers.tokenize("It's GOOD,\tnot  bad!\n(4.5-star)")
+        splitting.tokenize("It's GOOD,\tnot  bad!\n(4.5-star)")
         == "it's good not bad 4 5 star".split()
     )
-    assert tokenizers.tokenize(" .,;\n") == []
+    assert splitting.tokenize(" .,;\n") == []
     # Only the space, the tab and the newline separate words.
-    assert tokenizers.tokenize("a\u00a0b c\rd") == ["a\u00a0b", "c\rd"]
+    assert splitting.tokenize("a\u00a0b c\rd") == ["a\u00a0b", "c\rd"]
 
 
 def test_words_of_any_script():
-    assert tokenizers.words("It\u2019s GOOD,\u3000“정말”　좋다。\u200b¡Sí! 5€") == [
+    assert splitting.words("It\u2019s GOOD,\u3000“정말”　좋다。\u200b¡Sí! 5€") == [
         "it's", "good", "정말", "좋다", "sí", "5",
     ]  # fmt: skip
-    assert tokenizers.words("좋아요😍❤️굿") == ["좋아요", "😍", "❤", "굿"]
-    assert tokenizers.words("हिन्दी\u00a0में") == ["हिन्दी", "में"]
-    assert tokenizers.words(unicodedata.normalize("NFD", "한국")) == ["한국"]
+    assert splitting.words("좋아요😍❤️굿") == ["좋아요", "😍", "❤", "굿"]
+    assert splitting.words("हिन्दी\u00a0में") == ["हिन्दी", "में"]
+    assert splitting.words(unicodedata.normalize("NFD", "한국")) == ["한국"]
     assert tokenizers.Tokenizer("characters")(" 가  A\n!") == ["가", " ", "a", " ", "!"]
-    assert tokenizers.words("\n …") == tokenizers.Tokenizer("characters")("\n ") == []
+    assert splitting.words("\n …") == tokenizers.Tokenizer("characters")("\n ") == []
 
 
 def test_subwords_share_pieces_and_stay_within_the_vocabulary():

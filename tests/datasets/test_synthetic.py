@@ -10,7 +10,7 @@ import scipy.sparse
 from sklearn.linear_model import LogisticRegression
 
 from flaxrnn.config import ModelConfig
-from flaxrnn.data import batching, corpora, tokenizers
+from flaxrnn.data import batching, corpora, splitting
 from flaxrnn.datasets import synthetic
 from flaxrnn.nn import models
 from flaxrnn.training import metrics, optimizers, steps
@@ -81,7 +81,7 @@ def test_counterpart_is_deterministic():
     assert generate() == generate()
     words = synthetic._words(90_000)
     assert len(set(words)) == 90_000
-    assert all(tokenizers.tokenize(w) == [w] for w in words[:1000])
+    assert all(splitting.tokenize(w) == [w] for w in words[:1000])
 
 
 def test_a_linear_bag_of_words_stays_15_points_behind_the_lstm(data_dir):

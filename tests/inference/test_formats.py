@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flaxrnn.data import tokenizers
+from flaxrnn.data import splitting, tokenizers
 from flaxrnn.inference import formats
 from flaxrnn.inference.predictions import Prediction
 from flaxrnn.inference.predictor import EncodedText
@@ -19,7 +19,7 @@ def prediction(text, attributions=None, top=TOP, note=None):
     _, spans = tokenizers.KERAS.locate(text)
     ids = np.array([1, *[4] * (len(spans) - 1), 2][: len(spans) + 1], np.int32)
     weights = None if attributions is None else np.array(attributions, np.float32)
-    encoded = EncodedText(text, spans, ids, len(spans))
+    encoded = EncodedText(text, spans, ids, len(spans), text, None)
     return Prediction(3, encoded, note, top if spans else [], weights)
 
 
@@ -101,7 +101,7 @@ def test_words_that_mattered_are_highlighted(colour):
 
 @given(st.text(max_size=200), st.data())
 def test_any_text_is_shown_without_control_characters(text, data):
-    count = len(tokenizers.tokenize(text))
+    count = len(splitting.tokenize(text))
     weights = data.draw(st.lists(st.floats(-1, 1), min_size=count, max_size=count))
     table = formats.Table(["neg", "pos"], explain=True, columns=80, colour=True)
     shown = table.row(prediction(text, weights))

@@ -7,7 +7,7 @@ from helpers import loaded, saved_workdir, shrink
 from configs import reuters
 from configs import text as text_config
 from flaxrnn import export
-from flaxrnn.data import tokenizers
+from flaxrnn.data import splitting
 from flaxrnn.inference import loader
 
 TEXTS = [
@@ -35,20 +35,17 @@ def assert_same(found, expected):
     np.testing.assert_allclose(found[1], expected[1], rtol=0, atol=1e-6)
 
 
-def test_other_tokenizers_need_lists_of_tokens(tmp_path):
+@pytest.mark.parametrize("tokenizer", ["words", "characters"])
+def test_other_tokenizers_are_included(tokenizer, tmp_path):
     config = shrink(text_config.get_config(), cell="simple")
     config.data.path = "reviews.csv"
-    workdir, classify = exported(tmp_path, config, ["평", "a"], "words")
-    with pytest.raises(ValueError, match="the tokenizer is 'words': pass each text as a list of"):
-        classify(["good film"])
-    assert_same(
-        classify([tokenizers.words(text) for text in TEXTS]), loaded(workdir).predict(TEXTS)
-    )
+    workdir, classify = exported(tmp_path, config, ["평", "a"], tokenizer)
+    assert_same(classify(TEXTS), loaded(workdir).predict(TEXTS))
 
 
 def test_text_may_be_a_string_or_its_tokens(topics):
     workdir, classify = topics
-    tokens = [tokenizers.tokenize(text) for text in TEXTS]
+    tokens = [splitting.tokenize(text) for text in TEXTS]
     assert_same(classify([*TEXTS[:2], *tokens[2:]]), loaded(workdir).predict(TEXTS))
 
 

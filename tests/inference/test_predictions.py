@@ -2,7 +2,7 @@ from helpers import loaded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flaxrnn.data import tokenizers
+from flaxrnn.data import splitting
 from flaxrnn.inference import predictions
 from flaxrnn.inference.sources import Record
 
@@ -20,7 +20,7 @@ def test_every_text_has_a_prediction_or_a_reason(imdb_workdir, texts):
     found = list(classify(imdb_workdir, map(Record, texts), explain=True))
     assert [prediction.index for prediction in found] == list(range(len(texts)))
     for text, prediction in zip(texts, found, strict=True):
-        count, encoded = len(tokenizers.tokenize(text)), prediction.encoded
+        count, encoded = len(splitting.tokenize(text)), prediction.encoded
         assert encoded.total_words == count
         assert bool(prediction.top) == bool(count)
         assert (prediction.note is None) == (0 < count <= MAXLEN)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import flaxrnn
 from configs import imdb
-from flaxrnn.data import tokenizers
+from flaxrnn.data import splitting
 from flaxrnn.errors import ConfigError, DataError, WorkdirError
 from flaxrnn.inference import predictor
 from flaxrnn.nn import models
@@ -32,7 +32,7 @@ any_text = st.text(max_size=60) | st.builds(
 @settings(max_examples=60)
 @given(texts=st.lists(any_text, max_size=40))
 def test_the_batch_does_not_change_a_prediction(imdb_workdir, reuters_workdir, texts):
-    texts = [text for text in texts if tokenizers.tokenize(text)]
+    texts = [text for text in texts if splitting.tokenize(text)]
     for workdir in (imdb_workdir, reuters_workdir):
         model = loaded(workdir)
         labels, probabilities = model.predict(texts)
@@ -46,7 +46,7 @@ def test_the_batch_does_not_change_a_prediction(imdb_workdir, reuters_workdir, t
 
 @given(text=any_text)
 def test_spans_are_the_words_as_spelled(imdb_workdir, text):
-    encoded, expected = loaded(imdb_workdir).encode(text), tokenizers.tokenize(text)
+    encoded, expected = loaded(imdb_workdir).encode(text), splitting.tokenize(text)
     words = [encoded.text[begin:end] for begin, end in encoded.spans]
     assert len(words) == min(len(expected), MAXLEN)
     assert encoded.total_words == len(expected)
