@@ -97,7 +97,7 @@ def test_files_and_program(folder):
     out = folder / "out" / "imdb"
     assert sorted(path.name for path in out.iterdir()) == [
         "checksums.json", "labels.json", "load.py", "parameters.safetensors",
-        "program.jax", "vocabulary.json",
+        "program.jax", "splitting.py", "vocabulary.json",
     ]  # fmt: skip
     program = jax.export.deserialize(bytearray((out / "program.jax").read_bytes()))
     assert program.platforms == ("cpu", "cuda", "tpu")
