@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from flaxrnn import run as run_lib
 from flaxrnn.config import Config, flatten, parse
-from flaxrnn.errors import DivergedError, WorkdirError
+from flaxrnn.errors import ConfigError, DivergedError, WorkdirError
 from flaxrnn.nn import cells, heads
 from flaxrnn.nn.summary import summary
 from flaxrnn.reporting import page, provenance, result
@@ -91,7 +91,13 @@ def _check_names(config: Config) -> None:
     Raises:
         ConfigError: A head, cell or optimizer cannot be imported or is none.
     """
-    heads.get_head(config.model.target).check(config)
+    head = heads.get_head(config.model.target)
+    head.check(config)
+    if config.train.monitor == "macro_f1" and not head.uses_labels:
+        raise ConfigError(
+            f"train.monitor: must be loss or accuracy with model.target={config.model.target},"
+            " whose classes are the words of the vocabulary"
+        )
     cells.get_cell(config.model.cell)
     optimizers.build(config.train, steps=1)
 
@@ -168,18 +174,20 @@ def _validate(run: run_lib.Run) -> None:
     start = time.perf_counter()
     with run.clock("eval"):
         sums, _ = run.trainer.evaluate(run.state.average, "val")
+    class_scores = metrics.class_scores(*run.model.head.class_totals(sums.pop("class_counts")))
     seconds = progress.epoch_seconds
     progress.end_epoch(
         {
             "epoch": len(progress.history) + 1,
             **{f"train_{name}": mean for name, mean in metrics.means(progress.sums).items()},
-            **{f"val_{name}": mean for name, mean in metrics.means(sums).items()},
+            **{f"val_{name}": mean for name, mean in metrics.scores(sums, class_scores).items()},
             "skipped_steps": int(progress.sums["nonfinite_steps"]),
             "train_examples_per_second": len(run.texts.training_data.rows["train"]) / seconds,
             "seconds": seconds + time.perf_counter() - start,
         }
     )
-    if not settings.restore_best or best_epoch(progress.history) == len(progress.history):
+    best = best_epoch(progress.history, settings.monitor)
+    if not settings.restore_best or best == len(progress.history):
         run.keep()
     run.save()
     run.reporter.epoch(progress.history, settings.epochs, settings.patience)

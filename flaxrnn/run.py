@@ -100,7 +100,7 @@ def start(
         _write_inputs_and_summary(config, texts, model, folder, progress, int(state.step))
     trainer = _build_trainer(config, texts, model, optimizer)
     state, weights = trainer.replicate(_copy((state, weights)))
-    reporter = _open_report(folder, progress, stack)
+    reporter = _open_report(folder, progress, config.train.monitor, stack)
     run = Run(
         config=config,
         root=root,
@@ -131,11 +131,12 @@ def _open_checkpoints(folder: Path, stack: contextlib.ExitStack) -> Checkpoints 
 
 
 def _open_report(
-    folder: Path, progress: Progress, stack: contextlib.ExitStack
+    folder: Path, progress: Progress, monitor: str, stack: contextlib.ExitStack
 ) -> report.Report | report.NoReport:
     """The primary process's report; the others report nothing."""
-    primary = distributed.is_primary()
-    reporter = report.Report(folder, progress.history) if primary else report.NoReport()
+    reporter: report.Report | report.NoReport = report.NoReport()
+    if distributed.is_primary():
+        reporter = report.Report(folder, progress.history, monitor)
     stack.callback(reporter.close)
     return reporter
 

@@ -132,8 +132,14 @@ class TrainConfig:
         " ignores patience",
     )
     epochs: int = declare.at_least(1, 200, "maximum number of epochs")
+    monitor: str = declare.one_of(
+        "loss",
+        "accuracy",
+        "macro_f1",
+        doc="the validation metric that patience and restore_best look at",
+    )
     patience: int = declare.at_least(
-        1, 5, "stop after this many epochs without a lower validation loss"
+        1, 5, "stop after this many epochs in which the monitored metric has not improved"
     )
     loss: str = declare.one_of(
         "cross_entropy",
@@ -157,7 +163,9 @@ class TrainConfig:
     checkpoint_steps: int = declare.at_least(
         0, 0, "training steps between checkpoints; 0: only checkpoint_seconds applies"
     )
-    restore_best: bool = declare.flag(True, "keep the weights with the lowest validation loss")
+    restore_best: bool = declare.flag(
+        True, "keep the weights of the epoch with the best monitored metric"
+    )
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,15 @@ from flaxrnn.training.progress import best_epoch
 class Report:
     """Reports one run on the console and in its workdir."""
 
-    def __init__(self, workdir: Path, history: list[dict[str, Any]]):
-        """Continues after the epochs of `history`; TensorBoard drops what was logged after them."""
-        self._workdir = workdir
+    def __init__(self, workdir: Path, history: list[dict[str, Any]], monitor: str = "loss"):
+        """Continues after the epochs of `history`; TensorBoard drops what was logged after them.
+
+        Args:
+            workdir: The run's.
+            history: The lines of metrics.jsonl.
+            monitor: The metric that says which epoch is the best.
+        """
+        self._workdir, self._monitor = workdir, monitor
         self._events: EventLog | None = None
         with self._warn_on_failure():
             self._events = EventLog(workdir, first_epoch=len(history) + 1)
@@ -61,16 +67,15 @@ class Report:
                 bar.set_postfix_str(f"train loss {loss():.4f}", refresh=False)
                 bar.update(min(steps, count - bar.n))
 
-    def epoch(self, history: list[dict[str, Any]], epochs: int, patience: int) -> None:
+    def epoch(self, history: list[dict[str, Any]], epochs: int, patience: int | None) -> None:
         """Reports the last epoch of `history`; a failure to write costs a warning only."""
         with self._warn_on_failure():
             self._write_metrics(history)
             if self._events is not None:
                 self._events.epoch(history[-1])
-        print(
-            console.epoch_line(history[-1], best_epoch(history), epochs, patience),
-            flush=True,
-        )
+        best = best_epoch(history, self._monitor)
+        line = console.epoch_line(history[-1], best, epochs, patience, self._monitor)
+        print(line, flush=True)
 
     def finish(
         self, result: dict[str, Any], history: list[dict[str, Any]], details: page.Details
@@ -86,7 +91,7 @@ class Report:
         files.write_atomically(page_path, page.render(result, history, details))
         # Last, because its presence marks a run as finished.
         files.write_atomically(self._workdir / "result.json", json.dumps(result, indent=2) + "\n")
-        print(console.outcome(result, page_path), flush=True)
+        print(console.outcome(result, page_path, self._monitor), flush=True)
 
     def close(self) -> None:
         """Closes the TensorBoard log."""

@@ -40,7 +40,7 @@ def build(
         training_data: Its texts.
         resident: Whether all texts were on the devices.
     """
-    best, train = best_epoch(history), training_data.rows["train"]
+    best, train = best_epoch(history, config.train.monitor), training_data.rows["train"]
     kept = history[best - 1 if config.train.restore_best else -1]
     epochs, tokens = len(history), int(training_data.texts.lengths[train].sum())
     return {
@@ -50,7 +50,7 @@ def build(
         "parameters": sum(np.size(leaf) for leaf in jax.tree.leaves(params)),
         "epochs": epochs,
         "best_epoch": best,
-        **{f"val_{metric.name}": metric.value(kept, "val") for metric in metrics.per_epoch()},
+        **{f"val_{metric.name}": metric.value(kept, "val") for metric in metrics.METRICS.values()},
         **{f"test_{name}": score for name, score in metrics.scores(sums, class_scores).items()},
         "test_examples": int(sums["count"]),
         "skipped_steps": sum(row["skipped_steps"] for row in history),

@@ -15,7 +15,6 @@ import numpy as np
 
 from flaxrnn.config import TrainConfig
 from flaxrnn.data.ragged import RaggedTexts
-from flaxrnn.training import metrics
 
 # Keys of earlier versions, whose checkpoints are still read.
 _RENAMED = {"done": "batches_done", "seconds_in_epoch": "epoch_seconds"}
@@ -52,10 +51,10 @@ class Progress:
         self.batches_done, self.sums, self.epoch_seconds = 0, {}, 0.0
 
     def finished(self, config: TrainConfig) -> bool:
-        """Whether the last epoch is done, or the validation loss has stopped falling."""
+        """Whether the last epoch is done, or the monitored metric has stopped improving."""
         if not self.history:
             return False
-        since_best = len(self.history) - best_epoch(self.history)
+        since_best = len(self.history) - best_epoch(self.history, config.monitor)
         # A cosine is run to its end: the weights of its last steps are the best ones.
         patience = config.epochs if config.schedule == "warmup_cosine" else config.patience
         return len(self.history) >= config.epochs or since_best >= patience
@@ -72,14 +71,22 @@ class Progress:
         return cls(**{**values, "sums": {_RENAMED_SUMS.get(k, k): v for k, v in sums}})
 
 
-def best_epoch(history: History) -> int:
-    """The epoch with the lowest validation loss, from 1; the first if there are several."""
+def best_epoch(history: History, monitor: str) -> int:
+    """The epoch with the lowest validation loss, or the highest value of another metric, from 1.
 
-    def loss(row: dict[str, Any]) -> float:
-        value = row[f"val_{metrics.MONITOR}"]
-        return math.inf if math.isnan(value) else value
+    Of several with the same value, it is the one with the lowest loss, else the first.
+    """
 
-    return min(history, key=loss)["epoch"]
+    def badness(row: dict[str, Any]) -> tuple[float, float]:
+        loss = row["val_loss"]
+        value = loss if monitor == "loss" else -row[f"val_{monitor}"]
+        return _nan_to_inf(value), _nan_to_inf(loss)
+
+    return min(history, key=badness)["epoch"]
+
+
+def _nan_to_inf(value: float) -> float:
+    return math.inf if math.isnan(value) else value
 
 
 def text_checksums(texts: RaggedTexts) -> list[int]:

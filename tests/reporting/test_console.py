@@ -16,6 +16,10 @@ def test_line_of_an_epoch():
     row = {**history[5], "skipped_steps": 7}
     line = console.epoch_line(row, best_epoch=4, epochs=200, patience=5)
     assert line.endswith(" | best 2 of 5 epochs ago | 7 steps skipped")
+    line = console.epoch_line(row, best_epoch=4, epochs=200, patience=None)
+    assert line.endswith(" | best 2 epochs ago | 7 steps skipped")
+    row["val_macro_f1"] = 0.25
+    assert "macro-F1 0.2500" in console.epoch_line(row, 4, 200, 5, monitor="macro_f1")
 
 
 def test_outcome():
