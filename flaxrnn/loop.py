@@ -22,7 +22,7 @@ from flaxrnn.reporting import page, provenance, result
 from flaxrnn.runtime import devices, distributed, signals
 from flaxrnn.runtime.clock import Clock
 from flaxrnn.training import metrics, optimizers, resume, workdir
-from flaxrnn.training.progress import best_epoch
+from flaxrnn.training.progress import best_epoch, patience_in_epochs
 from flaxrnn.training.trainer import STEPS_PER_DISPATCH, MetricAccumulator
 
 
@@ -79,7 +79,7 @@ def train(
         with clock("compile"):
             run.trainer.compile(run.state)
         listener.deferred = True
-        while not run.progress.finished(config.train):
+        while not run.progress.finished(config.train, run.trainer.num_batches()):
             _train_epoch(run)
             _validate(run)
         return _test(run)
@@ -190,7 +190,8 @@ def _validate(run: run_lib.Run) -> None:
     if not settings.restore_best or best == len(progress.history):
         run.keep()
     run.save()
-    run.reporter.epoch(progress.history, settings.epochs, settings.patience)
+    patience = patience_in_epochs(settings, run.trainer.num_batches())
+    run.reporter.epoch(progress.history, settings.epochs, patience)
     if run.stop:
         _save_and_stop(run)
 

@@ -141,6 +141,9 @@ class TrainConfig:
     patience: int = declare.at_least(
         1, 5, "stop after this many epochs in which the monitored metric has not improved"
     )
+    patience_steps: int = declare.at_least(
+        0, 0, "and this many training steps, for small data, where an epoch has few; 0: only epochs"
+    )
     loss: str = declare.one_of(
         "cross_entropy",
         "squared_hinge",

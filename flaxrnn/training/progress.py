@@ -50,14 +50,19 @@ class Progress:
         self.history.append(row)
         self.batches_done, self.sums, self.epoch_seconds = 0, {}, 0.0
 
-    def finished(self, config: TrainConfig) -> bool:
-        """Whether the last epoch is done, or the monitored metric has stopped improving."""
+    def finished(self, config: TrainConfig, num_batches: int) -> bool:
+        """Whether the last epoch is done, or the monitored metric has stopped improving.
+
+        Args:
+            config: The train group of the run's config.
+            num_batches: Training steps per epoch.
+        """
         if not self.history:
             return False
         since_best = len(self.history) - best_epoch(self.history, config.monitor)
-        # A cosine is run to its end: the weights of its last steps are the best ones.
-        patience = config.epochs if config.schedule == "warmup_cosine" else config.patience
-        return len(self.history) >= config.epochs or since_best >= patience
+        patience = patience_in_epochs(config, num_batches)
+        out_of_patience = patience is not None and since_best >= patience
+        return len(self.history) >= config.epochs or out_of_patience
 
     def to_json(self) -> dict[str, Any]:
         """The progress in JSON's types."""
@@ -69,6 +74,13 @@ class Progress:
         values = {_RENAMED.get(name, name): value for name, value in content.items()}
         sums = values["sums"].items()
         return cls(**{**values, "sums": {_RENAMED_SUMS.get(k, k): v for k, v in sums}})
+
+
+def patience_in_epochs(config: TrainConfig, num_batches: int) -> int | None:
+    """Epochs without improvement that end a run of `num_batches` steps per epoch; None: none do."""
+    if config.schedule == "warmup_cosine":  # run to its end: its last steps are the best ones
+        return None
+    return max(config.patience, math.ceil(config.patience_steps / num_batches))
 
 
 def best_epoch(history: History, monitor: str) -> int:
