@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from flaxrnn import config as config_lib
 from flaxrnn.config import Config, DataConfig, TrainConfig
 from flaxrnn.data import batching, corpora
 from flaxrnn.data.vocabulary import Vocabulary
@@ -88,6 +89,7 @@ def start(
         stack: Closes what must be closed at the end of the run.
     """
     texts = _load_texts(config)
+    config = _resolve(config, texts.training_data, folder)
     run_fingerprint = _agreed_fingerprint(config, texts.training_data, folder)
     model = models.build(config.model, texts.vocabulary.num_words, len(texts.label_names))
     optimizer = _build_optimizer(config.train, texts.training_data)
@@ -167,6 +169,28 @@ def _build_trainer(
         device_memory=config.data.device_memory,
         seed=config.seed,
     )
+
+
+def _resolve(config: Config, data: batching.TrainingData, folder: Path) -> Config:
+    """The config with a choice for every automatic value; `config.json` records it.
+
+    A run that was begun keeps its choices, even if a later version would choose otherwise.
+    """
+    recorded = distributed.broadcast(distributed.is_primary() and workdir.read_config(folder))
+    known = config_lib.flatten(config_lib.with_defaults(recorded))
+    num_texts = len(data.rows["train"])
+    choices = {"train.batch_size": batching.suitable_batch_size(num_texts)}
+    values, is_new = config_lib.flatten(config.to_dict()), False
+    for name, automatic in config_lib.AUTOMATIC.items():
+        if values[name] == automatic:
+            is_new = known[name] == automatic
+            values[name] = choices[name] if is_new else known[name]
+            if distributed.is_primary():
+                print(f"{name}: {values[name]}, chosen for {num_texts:,} training texts")
+    resolved = config_lib.parse(values)
+    if distributed.is_primary() and is_new:
+        workdir.write_config(folder, resolved.to_dict())
+    return resolved
 
 
 def _agreed_fingerprint(config: Config, data: batching.TrainingData, folder: Path) -> str:

@@ -9,7 +9,8 @@ from helpers import RESULT, shrink, weights
 
 import flaxrnn
 from configs import imdb, language_model, reuters
-from flaxrnn.errors import ConfigError, DataError, DivergedError
+from flaxrnn.data import batching
+from flaxrnn.errors import ConfigError, DataError, DivergedError, WorkdirError
 from flaxrnn.reporting import report
 
 
@@ -82,6 +83,29 @@ def test_two_epochs_and_two_more_equal_four(tiny_corpus, tmp_path, monkeypatch):
     )
     again = flaxrnn.train(shrink(imdb.get_config(), epochs=4), tmp_path / "resumed")
     assert again["test_loss"] == resumed["test_loss"]
+
+
+def test_automatic_batch_size_is_chosen_once(tiny_corpus, tmp_path, monkeypatch, capsys):
+    config = shrink(reuters.get_config())
+    config.train.batch_size = 4
+    straight = flaxrnn.train(config, tmp_path / "straight")
+    config.train.batch_size = 0
+    with monkeypatch.context() as patch:
+        patch.setattr(report.Report, "epoch", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            flaxrnn.train(config, tmp_path / "resumed")
+    assert "train.batch_size: 4, chosen for 40 training texts\n" in capsys.readouterr().out
+    recorded = json.loads((tmp_path / "resumed" / "config.json").read_text())
+    assert recorded["train"]["batch_size"] == 4
+
+    # As if it were another version that chooses: the run keeps its choice.
+    monkeypatch.setattr(batching, "suitable_batch_size", lambda _: 16)
+    resumed = flaxrnn.train(config, tmp_path / "resumed")
+    assert json.loads((tmp_path / "resumed" / "config.json").read_text()) == recorded
+    assert resumed["test_loss"] == straight["test_loss"]
+    config.train.batch_size = 8
+    with pytest.raises(WorkdirError, match=r"created with train\.batch_size=4, not 8"):
+        flaxrnn.train(config, tmp_path / "resumed")
 
 
 def test_same_seed_same_bits_other_seed_others(tiny_corpus, tmp_path):

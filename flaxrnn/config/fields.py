@@ -114,7 +114,9 @@ class ModelConfig:
 class TrainConfig:
     """Optimization, early stopping and checkpoints."""
 
-    batch_size: int = declare.at_least(1, 20, "texts per training step")
+    batch_size: int = declare.at_least(
+        0, 20, "texts per training step; 0: 4 to 32, about a sixtieth of the training texts"
+    )
     eval_batch_size: int = declare.at_least(1, 250, "texts per evaluation step")
     optimizer: str = declare.one_of_or_module(
         "adam", "adamw", what="optimizer", doc="the optimizer"

@@ -22,6 +22,9 @@ _RENAMED_VALUES = {
     "train.schedule": {"one_cycle": "warmup_linear"},
 }
 
+# Values that stand for one that is chosen when a run first starts, and is then in its config.json.
+AUTOMATIC = {"train.batch_size": 0}
+
 
 @dataclass(frozen=True)
 class Field:

@@ -125,6 +125,14 @@ def bucket_lengths(lengths: np.ndarray, maxlen: int, max_padding: float) -> tupl
     return tuple(sorted({int(ends[i]) for i in chosen}))
 
 
+def suitable_batch_size(num_texts: int) -> int:
+    """A power of two from 4 to 32, about a sixtieth of the training texts.
+
+    With few texts, larger batches leave too few steps per epoch to learn from.
+    """
+    return 2 ** round(np.clip(np.log2(num_texts / 60), 2, 5))
+
+
 def batches(
     order: np.ndarray, lengths: np.ndarray, buckets: Sequence[int], batch_size: int
 ) -> list[Batch]:

@@ -142,3 +142,10 @@ def test_validation_is_the_last_part_of_train_or_the_test_split():
         DataError, match=r"data\.validation_fraction: 0\.001 of 50 texts leaves none"
     ):
         prepare_data(corpus, **{**options, "validation_fraction": 0.001})
+
+
+@pytest.mark.parametrize(
+    ("num_texts", "expected"), [(1, 4), (60, 4), (500, 8), (822, 16), (1_500, 32), (10**6, 32)]
+)
+def test_few_texts_have_small_batches(num_texts, expected):
+    assert batching.suitable_batch_size(num_texts) == expected
