@@ -246,10 +246,10 @@ def _load_texts(config: Config) -> Texts:
     source = "synthetic" if corpus.synthetic else "real"
     names = {"dataset": corpus.name, "data_source": source}
     vocabulary = corpus.vocabulary.limit(data.num_words)
-    return Texts(names, prepare_data(corpus, data), vocabulary, corpus.label_names)
+    return Texts(names, prepare_data(corpus, data, config.seed), vocabulary, corpus.label_names)
 
 
-def prepare_data(corpus: corpora.Corpus, data: DataConfig) -> batching.TrainingData:
+def prepare_data(corpus: corpora.Corpus, data: DataConfig, seed: int) -> batching.TrainingData:
     """Prepares a corpus as the data group of a config says; see `batching.prepare_data`."""
     return batching.prepare_data(
         corpus,
@@ -259,6 +259,7 @@ def prepare_data(corpus: corpora.Corpus, data: DataConfig) -> batching.TrainingD
         max_padding=data.max_padding,
         validation=data.validation,
         validation_fraction=data.validation_fraction,
+        seed=seed,
     )
 
 

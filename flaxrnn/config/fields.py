@@ -52,11 +52,14 @@ class DataConfig:
     )
     validation: str = declare.one_of(
         "train",
+        "stratified",
         "test",
-        doc="validate on the last part of the train split, or on the test split, as in the chapter",
+        doc="what to validate on; train: the last part of the train split; stratified: a part of"
+        " each class, drawn by the seed, with equal texts on one side; test: the test split, as in"
+        " the chapter",
     )
     validation_fraction: float = declare.fraction(
-        0.1, "fraction of the train split to validate on, with validation=train"
+        0.1, "fraction of the train split to validate on, with validation=train or stratified"
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from flaxrnn.data.ragged import RaggedTexts
+from flaxrnn.data.validation import stratified_split
 from flaxrnn.errors import DataError
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def prepare_data(
     max_padding: float,
     validation: str,
     validation_fraction: float,
+    seed: int = 0,
 ) -> TrainingData:
     """Clips a corpus to a vocabulary and a length, and splits it; see docs/config.md.
 
@@ -76,16 +78,18 @@ def prepare_data(
     """
     count = len(corpus.train)
     train, test = np.arange(count), count + np.arange(len(corpus.test))
-    val = test
+    clipped, val = corpus.train.clip(num_words, maxlen), test
     if validation == "train":
         cut = count - round(count * validation_fraction)
         train, val = train[:cut], train[cut:]
-        if not (len(train) and len(val)):
-            raise DataError(
-                f"data.validation_fraction: {validation_fraction} of {count:,} texts"
-                " leaves none to train on or none to validate on"
-            )
-    texts = corpus.train.clip(num_words, maxlen) + corpus.test.clip(num_words, maxlen)
+    elif validation == "stratified":
+        train, val = stratified_split(clipped, validation_fraction, seed)
+    if not (len(train) and len(val)):
+        raise DataError(
+            f"data.validation_fraction: {validation_fraction} of {count:,} texts"
+            " leaves none to train on or none to validate on"
+        )
+    texts = clipped + corpus.test.clip(num_words, maxlen)
     lengths = texts.lengths if padding == "post" else np.full(len(texts), maxlen)
     # Not up to `maxlen` if all texts are shorter: every evaluation has a batch in the last bucket.
     buckets = bucket_lengths(lengths[train], int(lengths.max()), max_padding)
