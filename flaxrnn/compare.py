@@ -123,7 +123,8 @@ def read(workdir: Path) -> Run:
         result = json.loads((workdir / "result.json").read_text("utf-8"))
         path = workdir / "metrics.jsonl"
         lines = path.read_text("utf-8").splitlines() if path.is_file() else []
-        history = [json.loads(line) for line in lines]
+        rows = [json.loads(line) for line in lines]
+        history = [row for row in rows if "phase" not in row]  # a refit is not validated
         seconds = [result["seconds"]["startup"] + result["seconds"]["compile"]]
         for row in history:
             seconds.append(seconds[-1] + row["seconds"])

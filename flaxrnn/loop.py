@@ -22,7 +22,7 @@ from flaxrnn.reporting import page, provenance, result
 from flaxrnn.runtime import devices, distributed, signals
 from flaxrnn.runtime.clock import Clock
 from flaxrnn.training import metrics, optimizers, resume, workdir
-from flaxrnn.training.progress import best_epoch, patience_in_epochs
+from flaxrnn.training.progress import kept_epoch, patience_in_epochs
 from flaxrnn.training.trainer import STEPS_PER_DISPATCH, MetricAccumulator
 
 
@@ -82,6 +82,8 @@ def train(
         while not run.progress.finished(config.train, run.trainer.num_batches()):
             _train_epoch(run)
             _validate(run)
+        if config.train.refit:
+            _refit(run)
         return _test(run)
 
 
@@ -111,7 +113,7 @@ def fresh_workdir(config: Config) -> Path:
 def _train_epoch(run: run_lib.Run) -> None:
     """Trains an epoch, or the rest of it; saves periodically and when a signal asks to stop."""
     settings, progress = run.config.train, run.progress
-    epoch, num_batches = len(progress.history) + 1, run.trainer.num_batches()
+    epoch, num_batches = len(progress.epochs) + 1, run.trainer.num_batches()
     earlier_seconds, start = progress.epoch_seconds, time.perf_counter()
     accumulator = MetricAccumulator(progress.sums)
     dispatches = run.trainer.epoch(
@@ -126,7 +128,7 @@ def _train_epoch(run: run_lib.Run) -> None:
         progress.batches_done,
         num_batches,
         STEPS_PER_DISPATCH,
-        epoch,
+        f"epoch {epoch}" if progress.refit is None else f"refit epoch {epoch}",
         lambda: accumulator.loss,
     )
 
@@ -147,7 +149,7 @@ def _train_epoch(run: run_lib.Run) -> None:
             steps_since += STEPS_PER_DISPATCH
             due = time.perf_counter() - saved_at >= settings.checkpoint_seconds
             due |= 0 < settings.checkpoint_steps <= steps_since
-            if due and progress.batches_done < num_batches:  # else `_validate` saves
+            if due and progress.batches_done < num_batches:  # else the end of the epoch saves
                 snapshot()
                 run.save()
                 saved_at, steps_since = time.perf_counter(), 0
@@ -175,19 +177,9 @@ def _validate(run: run_lib.Run) -> None:
     with run.clock("eval"):
         sums, _ = run.trainer.evaluate(run.state.average, "val")
     class_scores = metrics.class_scores(*run.model.head.class_totals(sums.pop("class_counts")))
-    seconds = progress.epoch_seconds
-    progress.end_epoch(
-        {
-            "epoch": len(progress.history) + 1,
-            **{f"train_{name}": mean for name, mean in metrics.means(progress.sums).items()},
-            **{f"val_{name}": mean for name, mean in metrics.scores(sums, class_scores).items()},
-            "skipped_steps": int(progress.sums["nonfinite_steps"]),
-            "train_examples_per_second": len(run.texts.training_data.rows["train"]) / seconds,
-            "seconds": seconds + time.perf_counter() - start,
-        }
-    )
-    best = best_epoch(progress.history, settings.monitor)
-    if not settings.restore_best or best == len(progress.history):
+    scores = {f"val_{name}": mean for name, mean in metrics.scores(sums, class_scores).items()}
+    _end_epoch(run, scores, time.perf_counter() - start)
+    if kept_epoch(progress.history, settings) == len(progress.history):
         run.keep()
     run.save()
     patience = patience_in_epochs(settings, run.trainer.num_batches())
@@ -196,9 +188,41 @@ def _validate(run: run_lib.Run) -> None:
         _save_and_stop(run)
 
 
+def _end_epoch(run: run_lib.Run, scores: dict[str, Any], eval_seconds: float) -> None:
+    """Adds the row of an epoch, with other scores than those of training, to the progress."""
+    progress, seconds = run.progress, run.progress.epoch_seconds
+    progress.end_epoch(
+        {
+            "epoch": len(progress.epochs) + 1,
+            **{f"train_{name}": mean for name, mean in metrics.means(progress.sums).items()},
+            **scores,
+            "skipped_steps": int(progress.sums["nonfinite_steps"]),
+            "train_examples_per_second": run.trainer.num_texts / seconds,
+            "seconds": seconds + eval_seconds,
+        }
+    )
+
+
+def _refit(run: run_lib.Run) -> None:
+    """Trains anew, on train and validation texts, for as many epochs as validation chose."""
+    progress = run.progress
+    if progress.refit is None:
+        run_lib.begin_refit(run)
+    epochs = kept_epoch(progress.history, run.config.train)
+    while len(progress.epochs) < epochs:
+        _train_epoch(run)
+        _end_epoch(run, {"phase": "refit"}, 0.0)
+        if len(progress.epochs) == epochs:
+            run.keep()
+        run.save()
+        run.reporter.refit_epoch(progress.history, progress.epochs, epochs)
+        if run.stop:
+            _save_and_stop(run)
+
+
 def _test(run: run_lib.Run) -> dict[str, Any]:
     """Evaluates the kept weights on the test split and writes the result."""
-    texts, head, history = run.texts, run.model.head, run.progress.history
+    texts, head = run.texts, run.model.head
     with run.clock("test"):
         sums, per_text = run.trainer.evaluate(run.weights, "test")
     if failure := run.save(wait=True):
@@ -208,7 +232,7 @@ def _test(run: run_lib.Run) -> dict[str, Any]:
     outcome = result.build(
         config=run.config,
         corpus=texts.names,
-        history=history,
+        progress=run.progress,
         sums=sums,
         class_scores=class_scores,
         seconds=run.clock.read(),
@@ -228,13 +252,14 @@ def _test(run: run_lib.Run) -> dict[str, Any]:
         summary(run.model, run.config.train.batch_size, run.config.data.maxlen),
         head.unit,
     )
-    run.reporter.finish(outcome, history, details)
+    run.reporter.finish(outcome, run.progress.history, details, run.progress.refit)
     return outcome
 
 
 def _save_and_stop(run: run_lib.Run) -> None:
     name = signal.Signals(run.stop).name
-    step = f"step {int(run.state.step):,}"
+    fit = "" if run.progress.refit is None else "refit "
+    step = f"{fit}step {int(run.state.step):,}"
     if failure := run.save(wait=True):
         raise signals.Saved(run.stop, f"{name}: stopped after {step}; {failure}")
     command = f"python {provenance.command()}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,12 +59,19 @@ class Run:
     progress: Progress
     stop: int = 0  # signal that stops all processes at the same step; 0: none
 
+    @property
+    def earlier_steps(self) -> int:
+        """Training steps before those that the state counts."""
+        num_batches = self.texts.training_data.num_batches(self.config.train.batch_size)
+        return self.progress.earlier_steps(num_batches)
+
     def save(self, wait: bool = False) -> str | None:
         """Writes a checkpoint; see `Checkpoints.save`."""
         if self.checkpoints is None:
             return None
         self.progress.seconds = self.clock.read()
-        return self.checkpoints.save(self.state, self.weights, self.progress.to_json(), wait)
+        progress = self.progress.to_json()
+        return self.checkpoints.save(self.state, self.weights, progress, wait, self.earlier_steps)
 
     def keep(self) -> None:
         """Marks the current averaged weights as those to keep."""
@@ -92,15 +100,13 @@ def start(
     config = _resolve(config, texts.training_data, folder)
     run_fingerprint = _agreed_fingerprint(config, texts.training_data, folder)
     model = models.build(config.model, texts.vocabulary.num_words, len(texts.label_names))
-    optimizer = _build_optimizer(config.train, texts.training_data)
-    with devices.raise_on_oom("out of memory for the parameters; lower model.hidden_size"):
-        state = jax.block_until_ready(steps.init_state(model, optimizer, config.seed))
+    state = _init_state(config, texts, model)
     checkpoints = _open_checkpoints(folder, stack)
     state, weights, progress = resume.restore(checkpoints, state, run_fingerprint, folder)
     clock.add(progress.seconds or {})
     if checkpoints:
         _write_inputs_and_summary(config, texts, model, folder, progress, int(state.step))
-    trainer = _build_trainer(config, texts, model, optimizer)
+    trainer = _build_trainer(config, texts, model, refit=progress.refit is not None)
     state, weights = trainer.replicate(_copy((state, weights)))
     reporter = _open_report(folder, progress, config.train.monitor, stack)
     run = Run(
@@ -123,6 +129,24 @@ def start(
     return run
 
 
+def begin_refit(run: Run) -> None:
+    """Starts a second fit from the initial weights, with the validation texts for training too.
+
+    The weights to keep stay those of the first fit until the refit is finished.
+    """
+    run.progress.refit = []
+    run.trainer = _build_trainer(run.config, run.texts, run.model, refit=True)
+    run.state = run.trainer.replicate(_copy(_init_state(run.config, run.texts, run.model)))
+    with run.clock("compile"):
+        run.trainer.compile(run.state)
+
+
+def _init_state(config: Config, texts: Texts, model: models.TextModel) -> steps.TrainState:
+    optimizer = _build_optimizer(config.train, texts.training_data)
+    with devices.raise_on_oom("out of memory for the parameters; lower model.hidden_size"):
+        return jax.block_until_ready(steps.init_state(model, optimizer, config.seed))
+
+
 def _open_checkpoints(folder: Path, stack: contextlib.ExitStack) -> Checkpoints | None:
     """Opens the checkpoints; None: this is not the primary process."""
     if not distributed.is_primary():
@@ -138,7 +162,7 @@ def _open_report(
     """The primary process's report; the others report nothing."""
     reporter: report.Report | report.NoReport = report.NoReport()
     if distributed.is_primary():
-        reporter = report.Report(folder, progress.history, monitor)
+        reporter = report.Report(folder, progress.history, progress.refit, monitor)
     stack.callback(reporter.close)
     return reporter
 
@@ -154,14 +178,21 @@ def _build_trainer(
     config: Config,
     texts: Texts,
     model: models.TextModel,
-    optimizer: optax.GradientTransformation,
+    refit: bool,
 ) -> Trainer:
+    """The trainer of the first fit, or of the refit, whose training texts are all but the test's.
+
+    The learning rate of both is the same function of the part of all `train.epochs` that is done.
+    """
     data = texts.training_data
+    if refit:
+        rows = {**data.rows, "train": np.union1d(data.rows["train"], data.rows["val"])}
+        data = dataclasses.replace(data, rows=rows)
     labels = np.zeros(0, int) if model.head.per_token else data.texts.labels[data.rows["train"]]
     return Trainer(
         data,
         model,
-        optimizer,
+        _build_optimizer(config.train, data),
         averaging=config.train.averaging,
         objective=objective.build(config.train, texts.label_names, labels),
         batch_size=config.train.batch_size,
@@ -219,7 +250,8 @@ def _write_inputs_and_summary(
         print(console.SYNTHETIC_BANNER.format(name=texts.names["dataset"]))
     print(summary(model, config.train.batch_size, config.data.maxlen))
     if progress.seconds:
-        print(f"Resuming {folder} after epoch {len(progress.history)}, step {step:,}")
+        fit = "" if progress.refit is None else "refit "
+        print(f"Resuming {folder} after {fit}epoch {len(progress.epochs)}, step {step:,}")
 
 
 def _load_texts(config: Config) -> Texts:

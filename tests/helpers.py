@@ -28,7 +28,8 @@ from flaxrnn.training import checkpoint, metrics
 ROOT = Path(__file__).parents[1]
 WORDS = ["the", "a", "of", "and", "good", "bad", "not", "very", "film", "plot", "oil", "grain"]
 RESULT = {
-    "task", "dataset", "data_source", "seed", "parameters", "epochs", "best_epoch", "val_loss",
+    "task", "dataset", "data_source", "seed", "parameters", "epochs", "best_epoch",
+    "refit", "val_loss",
     "val_accuracy", "val_macro_f1", "test_loss", "test_accuracy", "test_macro_f1", "test_examples",
     "skipped_steps", "seconds",
     "train_examples_per_second", "train_tokens_per_second", "buckets", "resident", "memory",
@@ -113,6 +114,7 @@ def finished_run(classes=2, epochs=7, **changes):
         "parameters": 130_862,
         "epochs": epochs,
         "best_epoch": best["epoch"],
+        "refit": False,
         "val_loss": best["val_loss"],
         "val_accuracy": best["val_accuracy"],
         "val_macro_f1": best["val_macro_f1"],

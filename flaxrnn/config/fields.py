@@ -174,6 +174,10 @@ class TrainConfig:
     restore_best: bool = declare.flag(
         True, "keep the weights of the epoch with the best monitored metric"
     )
+    refit: bool = declare.flag(
+        False,
+        "then train new weights on train and validation texts, for as many epochs as were kept",
+    )
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,14 @@ from flaxrnn.data.batching import TrainingData
 from flaxrnn.reporting import provenance
 from flaxrnn.runtime import devices
 from flaxrnn.training import metrics
-from flaxrnn.training.progress import History, best_epoch
+from flaxrnn.training.progress import Progress, best_epoch, kept_epoch
 
 
 def build(
     *,
     config: Config,
     corpus: dict[str, str],
-    history: History,
+    progress: Progress,
     sums: metrics.Sums,
     class_scores: metrics.ClassScores,
     seconds: dict[str, float],
@@ -32,7 +32,7 @@ def build(
     Args:
         config: The run's config.
         corpus: Its "dataset" and "data_source".
-        history: Its epochs.
+        progress: Its epochs.
         sums: Over the test split.
         class_scores: Class scores of the test split.
         seconds: By part of the run.
@@ -40,25 +40,38 @@ def build(
         training_data: Its texts.
         resident: Whether all texts were on the devices.
     """
-    best, train = best_epoch(history, config.train.monitor), training_data.rows["train"]
-    kept = history[best - 1 if config.train.restore_best else -1]
-    epochs, tokens = len(history), int(training_data.texts.lengths[train].sum())
+    history, refit = progress.history, progress.refit or []
+    kept = history[kept_epoch(history, config.train) - 1]
+    examples, tokens = _trained_on(training_data, len(history), len(refit))
     return {
         "task": config.task,
         **corpus,
         "seed": config.seed,
         "parameters": sum(np.size(leaf) for leaf in jax.tree.leaves(params)),
-        "epochs": epochs,
-        "best_epoch": best,
+        "epochs": len(history),
+        "best_epoch": best_epoch(history, config.train.monitor),
+        "refit": bool(refit),
         **{f"val_{metric.name}": metric.value(kept, "val") for metric in metrics.METRICS.values()},
         **{f"test_{name}": score for name, score in metrics.scores(sums, class_scores).items()},
         "test_examples": int(sums["count"]),
-        "skipped_steps": sum(row["skipped_steps"] for row in history),
+        "skipped_steps": sum(row["skipped_steps"] for row in [*history, *refit]),
         "seconds": seconds,
-        "train_examples_per_second": len(train) * epochs / seconds["train"],
-        "train_tokens_per_second": tokens * epochs / seconds["train"],
+        "train_examples_per_second": examples / seconds["train"],
+        "train_tokens_per_second": tokens / seconds["train"],
         "buckets": list(training_data.buckets),
         "resident": resident,
         "memory": devices.peak_memory(),
         **provenance.collect(),
     }
+
+
+def _trained_on(data: TrainingData, epochs: int, refit_epochs: int) -> tuple[int, int]:
+    """Texts and tokens of all epochs; those of the refit have the validation texts as well."""
+    rows = data.rows["train"]
+    lengths = data.texts.lengths
+    texts, tokens = epochs * len(rows), epochs * int(lengths[rows].sum())
+    if refit_epochs:
+        rows = np.union1d(rows, data.rows["val"])
+        texts += refit_epochs * len(rows)
+        tokens += refit_epochs * int(lengths[rows].sum())
+    return texts, tokens

@@ -29,7 +29,8 @@ class Progress:
 
     Attributes:
         fingerprint: Fingerprint of config and texts, which must be the same to resume.
-        history: The finished epochs.
+        history: The finished epochs that were validated.
+        refit: The finished epochs of the refit, which are not; None: it has not begun.
         batches_done: Batches of the current epoch that are done.
         sums: Metric sums of the current epoch so far; see `MetricAccumulator.read`.
         epoch_seconds: Duration of the current epoch so far.
@@ -39,24 +40,36 @@ class Progress:
 
     fingerprint: str
     history: History = field(default_factory=list)
+    refit: History | None = None
     batches_done: int = 0
     sums: dict[str, float] = field(default_factory=dict)
     epoch_seconds: float = 0.0
     diverged_at: int | None = None
     seconds: dict[str, float] | None = None
 
+    @property
+    def epochs(self) -> History:
+        """The finished epochs of the current fit: the refit if it has begun, else the first one."""
+        return self.history if self.refit is None else self.refit
+
+    def earlier_steps(self, num_batches: int) -> int:
+        """The training steps of the first fit, `num_batches` per epoch, if the refit has begun."""
+        return 0 if self.refit is None else num_batches * len(self.history)
+
     def end_epoch(self, row: dict[str, Any]) -> None:
         """Appends the row of the current epoch and begins the next one."""
-        self.history.append(row)
+        self.epochs.append(row)
         self.batches_done, self.sums, self.epoch_seconds = 0, {}, 0.0
 
     def finished(self, config: TrainConfig, num_batches: int) -> bool:
-        """Whether the last epoch is done, or the monitored metric has stopped improving.
+        """Whether the last validated epoch is done: no more, or no improvement for too many.
 
         Args:
             config: The train group of the run's config.
             num_batches: Training steps per epoch.
         """
+        if self.refit is not None:
+            return True
         if not self.history:
             return False
         since_best = len(self.history) - best_epoch(self.history, config.monitor)
@@ -81,6 +94,11 @@ def patience_in_epochs(config: TrainConfig, num_batches: int) -> int | None:
     if config.schedule == "warmup_cosine":  # run to its end: its last steps are the best ones
         return None
     return max(config.patience, math.ceil(config.patience_steps / num_batches))
+
+
+def kept_epoch(history: History, config: TrainConfig) -> int:
+    """The epoch whose weights are kept, and which a refit repeats: the best one or the last one."""
+    return best_epoch(history, config.monitor) if config.restore_best else len(history)
 
 
 def best_epoch(history: History, monitor: str) -> int:

@@ -22,6 +22,15 @@ def test_line_of_an_epoch():
     assert "macro-F1 0.2500" in console.epoch_line(row, 4, 200, 5, monitor="macro_f1")
 
 
+def test_refit():
+    result, history, _ = finished_run()
+    assert console.refit_line(history[1], epochs=5) == (
+        "refit epoch 2/5 | train loss 1.0000 accuracy 0.7500 | 4.2 s, 5,419 texts/s"
+    )
+    lines = console.outcome({**result, "refit": True}, Path("report.html")).splitlines()
+    assert lines[2] == "  validation  loss 0.9500  accuracy 0.7250 (before the refit)"
+
+
 def test_outcome():
     result, _, _ = finished_run()
     assert console.outcome(result, Path("runs/a/report.html")).splitlines() == [
