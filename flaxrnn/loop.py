@@ -238,6 +238,7 @@ def _test(run: run_lib.Run) -> dict[str, Any]:
         seconds=run.clock.read(),
         params=run.weights,
         training_data=texts.training_data,
+        labelled=head.uses_labels and not head.per_token,
         resident=run.trainer.resident,
     )
     mistakes = None

@@ -33,7 +33,7 @@ RESULT = {
     "val_accuracy", "val_macro_f1", "test_loss", "test_accuracy", "test_macro_f1", "test_examples",
     "skipped_steps", "seconds",
     "train_examples_per_second", "train_tokens_per_second", "buckets", "resident", "memory",
-    "devices", "versions", "commit", "command",
+    "devices", "versions", "commit", "command", "warnings",
 }  # fmt: skip
 
 
@@ -133,6 +133,7 @@ def finished_run(classes=2, epochs=7, **changes):
         "versions": {"python": "3.11.7", "jax": "0.10.2"},
         "commit": None,
         "command": f"train.py --config configs/reuters.py --workdir {ATTACK}",
+        "warnings": [],
         **changes,
     }
     details = page.Details(

@@ -71,6 +71,7 @@ def outcome(result: Mapping[str, Any], page: Path, monitor: str = "loss") -> str
         f"  speed       {result['train_examples_per_second']:,.0f} texts/s,"
         f" {result['train_tokens_per_second']:,.0f} tokens/s in training\n"
         f"  report      {page}"
+        + "".join(f"\n  warning     {sentence}" for sentence in result["warnings"])
     )
 
 

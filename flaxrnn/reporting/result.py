@@ -9,7 +9,7 @@ import numpy as np
 
 from flaxrnn.config import Config
 from flaxrnn.data.batching import TrainingData
-from flaxrnn.reporting import provenance
+from flaxrnn.reporting import advice, provenance
 from flaxrnn.runtime import devices
 from flaxrnn.training import metrics
 from flaxrnn.training.progress import Progress, best_epoch, kept_epoch
@@ -25,6 +25,7 @@ def build(
     seconds: dict[str, float],
     params: Any,
     training_data: TrainingData,
+    labelled: bool,
     resident: bool,
 ) -> dict[str, Any]:
     """The content of result.json.
@@ -38,12 +39,13 @@ def build(
         seconds: By part of the run.
         params: The weights that were kept.
         training_data: Its texts.
+        labelled: Whether the classes are the labels of the texts, which there is advice on.
         resident: Whether all texts were on the devices.
     """
     history, refit = progress.history, progress.refit or []
     kept = history[kept_epoch(history, config.train) - 1]
     examples, tokens = _trained_on(training_data, len(history), len(refit))
-    return {
+    result = {
         "task": config.task,
         **corpus,
         "seed": config.seed,
@@ -62,7 +64,14 @@ def build(
         "resident": resident,
         "memory": devices.peak_memory(),
         **provenance.collect(),
+        "warnings": [],
     }
+    if labelled:
+        labels = training_data.texts.labels[training_data.rows["val"]]
+        counts = np.bincount(labels, minlength=len(class_scores["support"]))
+        accuracy = metrics.METRICS["accuracy"].value(kept, "train")
+        result["warnings"] = list(advice.warnings(result, accuracy, counts))
+    return result
 
 
 def _trained_on(data: TrainingData, epochs: int, refit_epochs: int) -> tuple[int, int]:

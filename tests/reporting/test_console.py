@@ -28,6 +28,7 @@ def test_refit():
         "refit epoch 2/5 | train loss 1.0000 accuracy 0.7500 | 4.2 s, 5,419 texts/s"
     )
     lines = console.outcome({**result, "refit": True}, Path("report.html")).splitlines()
+    assert lines[-1] == "  report      report.html"
     assert lines[2] == "  validation  loss 0.9500  accuracy 0.7250 (before the refit)"
 
 
@@ -43,3 +44,9 @@ def test_outcome():
         "  speed       5,419 texts/s, 528,022 tokens/s in training",
         "  report      runs/a/report.html",
     ]
+
+
+def test_outcome_ends_with_the_warnings():
+    result, _, _ = finished_run(warnings=["One thing.", "Another."])
+    lines = console.outcome(result, Path("report.html")).splitlines()
+    assert lines[-2:] == ["  warning     One thing.", "  warning     Another."]

@@ -14,7 +14,7 @@ from flaxrnn.training import metrics
 from flaxrnn.training.progress import Progress
 
 
-def build(history, restore_best=True, refit=None):
+def build(history, restore_best=True, refit=None, labelled=True):
     config = reuters.get_config()
     config.train.restore_best = restore_best
     ids, offsets = np.ones(11, np.int32), np.array([0, 2, 5, 8, 11])
@@ -29,6 +29,7 @@ def build(history, restore_best=True, refit=None):
         seconds={"train": 7.0, "total": 9.0},
         params={"kernel": np.zeros((2, 3)), "bias": np.zeros(3)},
         training_data=batching.TrainingData(texts, texts.lengths, "post", (3,), rows),
+        labelled=labelled,
         resident=True,
     )
 
@@ -60,6 +61,14 @@ def test_refit_counts_as_training_but_has_no_validation():
     assert (found["epochs"], found["best_epoch"], found["skipped_steps"]) == (7, 4, 8)
     assert found["train_examples_per_second"] == (2 * 7 + 3 * 4) / 7.0
     assert found["train_tokens_per_second"] == (5 * 7 + 8 * 4) / 7.0
+
+
+def test_warnings_are_for_classes_only():
+    _, history, _ = finished_run(epochs=7)
+    few, *others = build(history)["warnings"]
+    assert few.startswith("With 1 texts to validate on, 0.5 per class")
+    assert others[0].startswith("Nothing was learned")
+    assert build(history, labelled=False)["warnings"] == []
 
 
 def test_run_begun_before_a_metric_was_added_can_be_finished(monkeypatch):
