@@ -18,7 +18,7 @@ def warnings(
     """Yields a sentence for each thing that is doubtful.
 
     Args:
-        result: `val_accuracy`, as in result.json.
+        result: `val_accuracy` and `refit`, as in result.json.
         train_accuracy: Training accuracy of the same epoch.
         class_counts: Validation texts of each class, int [C].
     """
@@ -27,11 +27,11 @@ def warnings(
     if texts < _ENOUGH_TEXTS or per_class < _ENOUGH_PER_CLASS:
         smoothed = (accuracy * texts + 1) / (texts + 2)  # not sure even where all are right
         error = _standard_error(smoothed, texts)
+        regain = "" if result["refit"] else "; train.refit=True trains on these texts in the end"
         yield (
             f"With {texts:,} texts to validate on, {per_class:.1f} per class, the validation"
             f" accuracy is uncertain by {100 * error:.1f} points either way: raise"
-            " data.validation_fraction, which train.refit=True makes up for, and try"
-            " data.validation=stratified."
+            f" data.validation_fraction{regain}."
         )
     largest = class_counts.max() / texts
     if accuracy <= largest + _standard_error(largest, texts):

@@ -6,9 +6,9 @@ import pytest
 from flaxrnn.reporting import advice
 
 
-def warnings(val_accuracy, train_accuracy, class_counts):
-    found = advice.warnings({"val_accuracy": val_accuracy}, train_accuracy, np.array(class_counts))
-    return list(found)
+def warnings(val_accuracy, train_accuracy, class_counts, refit=False):
+    result = {"val_accuracy": val_accuracy, "refit": refit}
+    return list(advice.warnings(result, train_accuracy, np.array(class_counts)))
 
 
 def test_sound_run():
@@ -21,7 +21,11 @@ def test_too_few_texts_to_validate_on(class_counts):
     (found,) = warnings(0.95, 0.95, class_counts)
     assert found.startswith(f"With {count} texts to validate on, {count / classes:.1f} per class")
     assert f"uncertain by {2.4 if count == 99 else 2.1} points either way" in found
-    assert "data.validation_fraction" in found
+    assert found.endswith(
+        "raise data.validation_fraction; train.refit=True trains on these texts in the end."
+    )
+    (found,) = warnings(0.95, 0.95, class_counts, refit=True)
+    assert found.endswith("raise data.validation_fraction.")
 
 
 def test_perfect_accuracy_on_few_texts_is_uncertain():
