@@ -14,8 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from flaxrnn import config as config_lib
-from flaxrnn.config import Config, DataConfig, TrainConfig
+from flaxrnn.config import Config, DataConfig
 from flaxrnn.data import batching, corpora
 from flaxrnn.data.vocabulary import Vocabulary
 from flaxrnn.errors import ConfigError, WorkdirError
@@ -24,7 +23,7 @@ from flaxrnn.nn.summary import summary
 from flaxrnn.reporting import console, report
 from flaxrnn.runtime import devices, distributed, files, signals
 from flaxrnn.runtime.clock import Clock
-from flaxrnn.training import objective, optimizers, resume, steps, workdir
+from flaxrnn.training import automatic, objective, optimizers, pretrained, resume, steps, workdir
 from flaxrnn.training.checkpoint import Checkpoints
 from flaxrnn.training.progress import Progress, fingerprint, text_checksums
 from flaxrnn.training.trainer import Trainer
@@ -97,13 +96,16 @@ def start(
         stack: Closes what must be closed at the end of the run.
     """
     texts = _load_texts(config)
-    config = _resolve(config, texts.training_data, folder)
+    config = automatic.resolve(config, len(texts.training_data.rows["train"]), folder)
     run_fingerprint = _agreed_fingerprint(config, texts.training_data, folder)
     model = models.build(config.model, texts.vocabulary.num_words, len(texts.label_names))
     state = _init_state(config, texts, model)
     checkpoints = _open_checkpoints(folder, stack)
     state, weights, progress = resume.restore(checkpoints, state, run_fingerprint, folder)
     clock.add(progress.seconds or {})
+    if config.data.vectors and progress.seconds is None:
+        state = _read_vectors(config, texts, state, folder)
+        weights = state.average
     if checkpoints:
         _write_inputs_and_summary(config, texts, model, folder, progress, int(state.step))
     trainer = _build_trainer(config, texts, model, refit=progress.refit is not None)
@@ -136,15 +138,29 @@ def begin_refit(run: Run) -> None:
     """
     run.progress.refit = []
     run.trainer = _build_trainer(run.config, run.texts, run.model, refit=True)
-    run.state = run.trainer.replicate(_copy(_init_state(run.config, run.texts, run.model)))
+    state = _init_state(run.config, run.texts, run.model)
+    if run.config.data.vectors:
+        state = pretrained.start_again(state, run.workdir)
+    run.state = run.trainer.replicate(_copy(state))
     with run.clock("compile"):
         run.trainer.compile(run.state)
 
 
 def _init_state(config: Config, texts: Texts, model: models.TextModel) -> steps.TrainState:
-    optimizer = _build_optimizer(config.train, texts.training_data)
+    optimizer = _build_optimizer(config, texts.training_data)
     with devices.raise_on_oom("out of memory for the parameters; lower model.hidden_size"):
         return jax.block_until_ready(steps.init_state(model, optimizer, config.seed))
+
+
+def _read_vectors(
+    config: Config, texts: Texts, state: steps.TrainState, folder: Path
+) -> steps.TrainState:
+    """The state of a new run, with the word vectors that its config names."""
+    data = texts.training_data
+    tokens = data.texts.take(data.rows["train"]).ids
+    kept_in = folder if config.train.refit else None
+    path = str(config.data.vectors)
+    return pretrained.start_with_vectors(state, path, texts.vocabulary, tokens, kept_in)
 
 
 def _open_checkpoints(folder: Path, stack: contextlib.ExitStack) -> Checkpoints | None:
@@ -167,11 +183,9 @@ def _open_report(
     return reporter
 
 
-def _build_optimizer(
-    config: TrainConfig, data: batching.TrainingData
-) -> optax.GradientTransformation:
-    num_steps = data.num_batches(config.batch_size) * config.epochs
-    return optimizers.build(config, num_steps)
+def _build_optimizer(config: Config, data: batching.TrainingData) -> optax.GradientTransformation:
+    num_steps = data.num_batches(config.train.batch_size) * config.train.epochs
+    return optimizers.build(config.train, num_steps, config.model.train_embedding)
 
 
 def _build_trainer(
@@ -192,7 +206,7 @@ def _build_trainer(
     return Trainer(
         data,
         model,
-        _build_optimizer(config.train, data),
+        _build_optimizer(config, data),
         averaging=config.train.averaging,
         objective=objective.build(config.train, texts.label_names, labels),
         batch_size=config.train.batch_size,
@@ -200,28 +214,6 @@ def _build_trainer(
         device_memory=config.data.device_memory,
         seed=config.seed,
     )
-
-
-def _resolve(config: Config, data: batching.TrainingData, folder: Path) -> Config:
-    """The config with a choice for every automatic value; `config.json` records it.
-
-    A run that was begun keeps its choices, even if a later version would choose otherwise.
-    """
-    recorded = distributed.broadcast(distributed.is_primary() and workdir.read_config(folder))
-    known = config_lib.flatten(config_lib.with_defaults(recorded))
-    num_texts = len(data.rows["train"])
-    choices = {"train.batch_size": batching.suitable_batch_size(num_texts)}
-    values, is_new = config_lib.flatten(config.to_dict()), False
-    for name, automatic in config_lib.AUTOMATIC.items():
-        if values[name] == automatic:
-            is_new = known[name] == automatic
-            values[name] = choices[name] if is_new else known[name]
-            if distributed.is_primary():
-                print(f"{name}: {values[name]}, chosen for {num_texts:,} training texts")
-    resolved = config_lib.parse(values)
-    if distributed.is_primary() and is_new:
-        workdir.write_config(folder, resolved.to_dict())
-    return resolved
 
 
 def _agreed_fingerprint(config: Config, data: batching.TrainingData, folder: Path) -> str:

@@ -34,6 +34,13 @@ class DataConfig:
     )
     tokenizer: str = declare.one_of("words", "characters", "subword", doc="what a token is")
     num_words: int = declare.at_least(4, 1_000, "maximum vocabulary size, special ids included")
+    vectors: str | None = declare.field(
+        None,
+        "word vectors to start the embedding with, in the text format of word2vec, GloVe and"
+        " fastText, also .gz; unset: random ones",
+        "the path of a file",
+        bool,
+    )
     maxlen: int = declare.at_least(1, 100, "tokens per text; longer texts keep the last ones")
     padding: str = declare.one_of(
         "post", "pre", doc="post: on the right, masked; pre: on the left, read as text, as in Keras"
@@ -72,6 +79,9 @@ class ModelConfig:
         doc="what to predict: the label of a text, the tag of each token, or the next token",
     )  # fmt: skip
     embedding_size: int = declare.at_least(1, 100, "features per token")
+    train_embedding: bool = declare.flag(
+        True, "train the embedding; False: it stays as it is initialized, see data.vectors"
+    )
     dropout: float = declare.fraction_or_zero(
         0.0, "fraction of embedding entries dropped in training"
     )
