@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,10 +197,7 @@ def _build_trainer(
 
     The learning rate of both is the same function of the part of all `train.epochs` that is done.
     """
-    data = texts.training_data
-    if refit:
-        rows = {**data.rows, "train": np.union1d(data.rows["train"], data.rows["val"])}
-        data = dataclasses.replace(data, rows=rows)
+    data = texts.training_data.with_validation() if refit else texts.training_data
     labels = np.zeros(0, int) if model.head.per_token else data.texts.labels[data.rows["train"]]
     return Trainer(
         data,

@@ -64,9 +64,9 @@ def test_stopped_at_any_time_it_ends_the_same(config, tmp_path, monkeypatch, cap
     config.train.checkpoint_steps = 2
     found, build = set(), optimizers.build
 
-    def build_and_note(settings, steps):
+    def build_and_note(settings, steps, *others):
         found.add(steps)
-        return build(settings, steps)
+        return build(settings, steps, *others)
 
     with monkeypatch.context() as patch:
         patch.setattr(optimizers, "build", build_and_note)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -43,6 +44,11 @@ class TrainingData:
     padding: str  # "post" or "pre"
     buckets: tuple[int, ...]  # lengths to pad to, ascending; the last one is the longest text's
     rows: dict[str, np.ndarray]  # indices of the texts of "train", "val" and "test", int [n]
+
+    def with_validation(self) -> TrainingData:
+        """The same texts, with those to validate on among those to train on."""
+        train = np.union1d(self.rows["train"], self.rows["val"])
+        return dataclasses.replace(self, rows={**self.rows, "train": train})
 
     def batches(self, split: str, batch_size: int) -> list[Batch]:
         """The batches of "train", "val" or "test", in a fixed order."""

@@ -44,7 +44,10 @@ def build(
     """
     history, refit = progress.history, progress.refit or []
     kept = history[kept_epoch(history, config.train) - 1]
-    examples, tokens = _trained_on(training_data, len(history), len(refit))
+    trained_on = _trained_on(training_data, len(history))
+    if refit:
+        trained_on += _trained_on(training_data.with_validation(), len(refit))
+    examples, tokens = map(int, trained_on)
     result = {
         "task": config.task,
         **corpus,
@@ -74,13 +77,7 @@ def build(
     return result
 
 
-def _trained_on(data: TrainingData, epochs: int, refit_epochs: int) -> tuple[int, int]:
-    """Texts and tokens of all epochs; those of the refit have the validation texts as well."""
+def _trained_on(data: TrainingData, epochs: int) -> np.ndarray:
+    """Texts and tokens of that many epochs, [2]."""
     rows = data.rows["train"]
-    lengths = data.texts.lengths
-    texts, tokens = epochs * len(rows), epochs * int(lengths[rows].sum())
-    if refit_epochs:
-        rows = np.union1d(rows, data.rows["val"])
-        texts += refit_epochs * len(rows)
-        tokens += refit_epochs * int(lengths[rows].sum())
-    return texts, tokens
+    return epochs * np.array([len(rows), data.texts.lengths[rows].sum()])
