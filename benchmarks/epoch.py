@@ -51,7 +51,7 @@ class Epochs:
         config.data.update(changes)
         self.config = parse(config)
         data, train = self.config.data, self.config.train
-        self.training_data = run_lib.prepare_data(corpus, data)
+        self.training_data = run_lib.prepare_data(corpus, data, self.config.seed)
         model = models.build(self.config.model, data.num_words, len(corpus.label_names))
         optimizer = optimizers.adam(train.learning_rate)
         self._trainer = Trainer(

@@ -95,7 +95,8 @@ def shares_of_peak(task: str, runs: dict[str, list], peak: float) -> dict[str, f
     shares = {}
     for name, variant in (("keras", "keras"), ("flaxrnn", "fast")):
         config = parse(module.get_config(variant))
-        data = run_lib.prepare_data(corpora.load_corpus(task, "real"), config.data)
+        corpus = corpora.load_corpus(task, "real")
+        data = run_lib.prepare_data(corpus, config.data, config.seed)
         tokens = data.lengths[data.rows["train"]].sum()
         work = 3 * tokens * cases.flops_per_token(config.model)
         seconds = statistics.mean(

@@ -6,13 +6,14 @@ python -m flaxrnn.compare runs/* --plot accuracy.png
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import shutil
 import statistics
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ class Run:
         values: By the title of the column; NaN if the run is older than the metric.
         score: The headline metric on the test split, by which runs are ranked.
         seconds: From start to end.
+        monitor: The metric by which its best epoch was chosen, on validation.
         curve: Seconds since the start, and the headline metric on validation, by epoch.
     """
 
@@ -53,6 +55,7 @@ class Run:
     values: dict[str, float]
     score: float
     seconds: float
+    monitor: str
     curve: tuple[list[float], list[float]]
 
 
@@ -89,10 +92,14 @@ def main(arguments: list[str] | None = None) -> None:
         plot(groups, flags.plot)
 
 
-def columns() -> list[Column]:
-    """The columns of numbers: every metric, then the cost of the run."""
+def columns(monitored: Container[str]) -> list[Column]:
+    """The columns of numbers: metrics, then the cost of the run.
+
+    Args:
+        monitored: The metrics that are shown for validation; all but the loss are shown for test.
+    """
     return [
-        *map(_metric_column, metrics.headline_first()),
+        *_metric_columns(monitored),
         Column("seconds", ",.1f", lambda result: result["seconds"]["total"]),
         Column("parameters", ",.0f", lambda result: result["parameters"]),
         Column("epochs", ",.0f", lambda result: result["epochs"]),
@@ -116,7 +123,8 @@ def read(workdir: Path) -> Run:
         result = json.loads((workdir / "result.json").read_text("utf-8"))
         path = workdir / "metrics.jsonl"
         lines = path.read_text("utf-8").splitlines() if path.is_file() else []
-        history = [json.loads(line) for line in lines]
+        rows = [json.loads(line) for line in lines]
+        history = [row for row in rows if "phase" not in row]  # a refit is not validated
         seconds = [result["seconds"]["startup"] + result["seconds"]["compile"]]
         for row in history:
             seconds.append(seconds[-1] + row["seconds"])
@@ -124,9 +132,10 @@ def read(workdir: Path) -> Run:
             workdir,
             settings.pop("seed"),
             {**settings, "dataset": result["dataset"]},
-            {column.title: float(column.value(result)) for column in columns()},
+            {column.title: float(column.value(result)) for column in columns(metrics.METRICS)},
             headline.value(result, "test"),
             result["seconds"]["total"],
+            settings["train.monitor"],
             (seconds[1:], [headline.value(row, "val") for row in history]),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -185,21 +194,26 @@ def plot(groups: list[list[Run]], path: Path) -> None:
         raise WorkdirError(f"--plot: {path} cannot be written ({error.strerror})") from None
 
 
-def _metric_column(metric: metrics.Metric) -> Column:
-    """What training watches is shown for validation, every other metric for test."""
-    split = "val" if metric.name == metrics.MONITOR else "test"
-    title = f"{split} {metric.title}" if metric.per_epoch else metric.title
-    return Column(title, metric.format, lambda result: metric.value(result, split))
+def _metric_columns(monitored: Container[str]) -> Iterator[Column]:
+    for metric in metrics.headline_first():
+        value = functools.partial(metric.value, split="val")
+        if metric.name in monitored:
+            yield Column(f"val {metric.title}", metric.format, value)
+        value = functools.partial(metric.value, split="test")
+        if metric.name != "loss":
+            title = f"test {metric.title}" if metric.per_epoch else metric.title
+            yield Column(title, metric.format, value)
 
 
 def _table(groups: list[list[Run]]) -> list[list[str]]:
     """A header, then one row per group."""
     settings = _differing_settings(groups)
-    rows = [["run", "n", *(column.title for column in columns()), *settings]]
+    shown = columns({run.monitor for group in groups for run in group})
+    rows = [["run", "n", *(column.title for column in shown), *settings]]
     for group in groups:
         cells = [
             _mean_and_deviation([run.values[column.title] for run in group], column.format)
-            for column in columns()
+            for column in shown
         ]
         values = [group[0].settings.get(name) for name in settings]
         cells += ["-" if value is None else str(value) for value in values]

@@ -16,14 +16,14 @@ from ml_collections import ConfigDict
 
 from flaxrnn import run as run_lib
 from flaxrnn.config import Config, flatten, parse
-from flaxrnn.errors import DivergedError, WorkdirError
+from flaxrnn.errors import ConfigError, DivergedError, WorkdirError
 from flaxrnn.nn import cells, heads
 from flaxrnn.nn.summary import summary
 from flaxrnn.reporting import page, provenance, result
 from flaxrnn.runtime import devices, distributed, signals
 from flaxrnn.runtime.clock import Clock
 from flaxrnn.training import metrics, optimizers, resume, steps, workdir
-from flaxrnn.training.progress import best_epoch
+from flaxrnn.training.progress import kept_epoch, patience_in_epochs
 from flaxrnn.training.trainer import STEPS_PER_DISPATCH, MetricAccumulator
 
 
@@ -80,9 +80,11 @@ def train(
         with clock("compile"):
             run.trainer.compile(run.state)
         listener.deferred = True
-        while not run.progress.finished(config.train):
+        while not run.progress.finished(config.train, run.trainer.num_batches()):
             _train_epoch(run)
             _validate(run)
+        if config.train.refit:
+            _refit(run)
         return _test(run)
 
 
@@ -92,7 +94,13 @@ def _check_names(config: Config) -> None:
     Raises:
         ConfigError: A head, cell or optimizer cannot be imported or is none.
     """
-    heads.get_head(config.model.target).check(config)
+    head = heads.get_head(config.model.target)
+    head.check(config)
+    if config.train.monitor == "macro_f1" and not head.uses_labels:
+        raise ConfigError(
+            f"train.monitor: must be loss or accuracy with model.target={config.model.target},"
+            " whose classes are the words of the vocabulary"
+        )
     cells.get_cell(config.model.cell)
     optimizers.build(config.train, steps=1)
 
@@ -106,7 +114,7 @@ def fresh_workdir(config: Config) -> Path:
 def _train_epoch(run: run_lib.Run) -> None:
     """Trains an epoch, or the rest of it; saves periodically and when a signal asks to stop."""
     settings, progress = run.config.train, run.progress
-    epoch, num_batches = len(progress.history) + 1, run.trainer.num_batches()
+    epoch, num_batches = len(progress.epochs) + 1, run.trainer.num_batches()
     earlier_seconds, start = progress.epoch_seconds, time.perf_counter()
     accumulator = MetricAccumulator(progress.sums)
     dispatches = run.trainer.epoch(
@@ -121,7 +129,7 @@ def _train_epoch(run: run_lib.Run) -> None:
         progress.batches_done,
         num_batches,
         STEPS_PER_DISPATCH,
-        epoch,
+        f"epoch {epoch}" if progress.refit is None else f"refit epoch {epoch}",
         lambda: accumulator.loss,
     )
 
@@ -142,7 +150,7 @@ def _train_epoch(run: run_lib.Run) -> None:
             steps_since += STEPS_PER_DISPATCH
             due = time.perf_counter() - saved_at >= settings.checkpoint_seconds
             due |= 0 < settings.checkpoint_steps <= steps_since
-            if due and progress.batches_done < num_batches:  # else `_validate` saves
+            if due and progress.batches_done < num_batches:  # else the end of the epoch saves
                 snapshot()
                 run.save()
                 saved_at, steps_since = time.perf_counter(), 0
@@ -173,21 +181,14 @@ def _validate(run: run_lib.Run) -> None:
         if run.model.has_scores:
             weights = _blend(run, per_text["logits"])
             sums, _ = run.trainer.evaluate(weights, "val")
-    seconds = progress.epoch_seconds
-    progress.end_epoch(
-        {
-            "epoch": len(progress.history) + 1,
-            **{f"train_{name}": mean for name, mean in metrics.means(progress.sums).items()},
-            **{f"val_{name}": mean for name, mean in metrics.means(sums).items()},
-            "skipped_steps": int(progress.sums["nonfinite_steps"]),
-            "train_examples_per_second": len(run.texts.training_data.rows["train"]) / seconds,
-            "seconds": seconds + time.perf_counter() - start,
-        }
-    )
-    if not settings.restore_best or best_epoch(progress.history) == len(progress.history):
+    class_scores = metrics.class_scores(*run.model.head.class_totals(sums.pop("class_counts")))
+    scores = {f"val_{name}": mean for name, mean in metrics.scores(sums, class_scores).items()}
+    _end_epoch(run, scores, time.perf_counter() - start)
+    if kept_epoch(progress.history, settings) == len(progress.history):
         run.keep(weights)
     run.save()
-    run.reporter.epoch(progress.history, settings.epochs, settings.patience)
+    patience = patience_in_epochs(settings, run.trainer.num_batches())
+    run.reporter.epoch(progress.history, settings.epochs, patience)
     if run.stop:
         _save_and_stop(run)
 
@@ -201,13 +202,45 @@ def _blend(run: run_lib.Run, logits: np.ndarray) -> steps.Params:
     assert data.texts.scores is not None
     chosen = ngrams.calibrate(np.stack([logits, data.texts.scores[rows]]), data.texts.labels[rows])
     values = np.array(distributed.broadcast(chosen.tolist()), np.float32)
-    weights = {**run.state.average, "blend": {"weights": values}}
-    return run.trainer.replicate(weights)
+    return run.trainer.replicate({**run.state.average, "blend": {"weights": values}})
+
+
+def _end_epoch(run: run_lib.Run, scores: dict[str, Any], eval_seconds: float) -> None:
+    """Adds the row of an epoch, with other scores than those of training, to the progress."""
+    progress, seconds = run.progress, run.progress.epoch_seconds
+    progress.end_epoch(
+        {
+            "epoch": len(progress.epochs) + 1,
+            **{f"train_{name}": mean for name, mean in metrics.means(progress.sums).items()},
+            **scores,
+            "skipped_steps": int(progress.sums["nonfinite_steps"]),
+            "train_examples_per_second": run.trainer.num_texts / seconds,
+            "seconds": seconds + eval_seconds,
+        }
+    )
+
+
+def _refit(run: run_lib.Run) -> None:
+    """Trains anew, on train and validation texts, for as many epochs as validation chose."""
+    progress = run.progress
+    if progress.refit is None:
+        run_lib.begin_refit(run)
+    epochs = kept_epoch(progress.history, run.config.train)
+    while len(progress.epochs) < epochs:
+        _train_epoch(run)
+        _end_epoch(run, {"phase": "refit"}, 0.0)
+        if len(progress.epochs) == epochs:
+            blend = {"blend": run.weights["blend"]} if run.model.has_scores else {}
+            run.keep({**run.state.average, **blend})
+        run.save()
+        run.reporter.refit_epoch(progress.history, progress.epochs, epochs)
+        if run.stop:
+            _save_and_stop(run)
 
 
 def _test(run: run_lib.Run) -> dict[str, Any]:
     """Evaluates the kept weights on the test split and writes the result."""
-    texts, head, history = run.texts, run.model.head, run.progress.history
+    texts, head = run.texts, run.model.head
     with run.clock("test"):
         sums, per_text = run.trainer.evaluate(run.weights, "test")
         per_text.pop("logits", None)
@@ -218,12 +251,13 @@ def _test(run: run_lib.Run) -> dict[str, Any]:
     outcome = result.build(
         config=run.config,
         corpus=texts.names,
-        history=history,
+        progress=run.progress,
         sums=sums,
         class_scores=class_scores,
         seconds=run.clock.read(),
         params=run.weights,
         training_data=texts.training_data,
+        labelled=head.uses_labels and not head.per_token,
         resident=run.trainer.resident,
     )
     mistakes = None
@@ -238,13 +272,14 @@ def _test(run: run_lib.Run) -> dict[str, Any]:
         summary(run.model, run.config.train.batch_size, run.config.data.maxlen),
         head.unit,
     )
-    run.reporter.finish(outcome, history, details)
+    run.reporter.finish(outcome, run.progress.history, details, run.progress.refit)
     return outcome
 
 
 def _save_and_stop(run: run_lib.Run) -> None:
     name = signal.Signals(run.stop).name
-    step = f"step {int(run.state.step):,}"
+    fit = "" if run.progress.refit is None else "refit "
+    step = f"{fit}step {int(run.state.step):,}"
     if failure := run.save(wait=True):
         raise signals.Saved(run.stop, f"{name}: stopped after {step}; {failure}")
     command = f"python {provenance.command()}"

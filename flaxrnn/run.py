@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from flaxrnn.config import Config, DataConfig, TrainConfig
+from flaxrnn.config import Config, DataConfig
 from flaxrnn.data import batching, corpora
 from flaxrnn.data.vocabulary import Vocabulary
 from flaxrnn.errors import ConfigError, WorkdirError
@@ -23,7 +23,7 @@ from flaxrnn.nn.summary import summary
 from flaxrnn.reporting import console, report
 from flaxrnn.runtime import devices, distributed, files, signals
 from flaxrnn.runtime.clock import Clock
-from flaxrnn.training import objective, optimizers, resume, steps, workdir
+from flaxrnn.training import automatic, objective, optimizers, pretrained, resume, steps, workdir
 from flaxrnn.training.checkpoint import Checkpoints
 from flaxrnn.training.progress import Progress, fingerprint, text_checksums
 from flaxrnn.training.trainer import Trainer
@@ -58,12 +58,19 @@ class Run:
     progress: Progress
     stop: int = 0  # signal that stops all processes at the same step; 0: none
 
+    @property
+    def earlier_steps(self) -> int:
+        """Training steps before those that the state counts."""
+        num_batches = self.texts.training_data.num_batches(self.config.train.batch_size)
+        return self.progress.earlier_steps(num_batches)
+
     def save(self, wait: bool = False) -> str | None:
         """Writes a checkpoint; see `Checkpoints.save`."""
         if self.checkpoints is None:
             return None
         self.progress.seconds = self.clock.read()
-        return self.checkpoints.save(self.state, self.weights, self.progress.to_json(), wait)
+        progress = self.progress.to_json()
+        return self.checkpoints.save(self.state, self.weights, progress, wait, self.earlier_steps)
 
     def keep(self, weights: steps.Params) -> None:
         """Marks weights as those to keep."""
@@ -89,19 +96,21 @@ def start(
         stack: Closes what must be closed at the end of the run.
     """
     texts = _load_texts(config, folder)
+    config = automatic.resolve(config, len(texts.training_data.rows["train"]), folder)
     run_fingerprint = _agreed_fingerprint(config, texts.training_data, folder)
     model = models.build(config.model, texts.vocabulary.num_words, len(texts.label_names))
-    optimizer = _build_optimizer(config.train, texts.training_data)
-    with devices.raise_on_oom("out of memory for the parameters; lower model.hidden_size"):
-        state = jax.block_until_ready(steps.init_state(model, optimizer, config.seed))
+    state = _init_state(config, texts, model)
     checkpoints = _open_checkpoints(folder, stack)
     state, weights, progress = resume.restore(checkpoints, state, run_fingerprint, folder)
     clock.add(progress.seconds or {})
+    if config.data.vectors and progress.seconds is None:
+        state = _read_vectors(config, texts, state, folder)
+        weights = state.average
     if checkpoints:
         _write_inputs_and_summary(config, texts, model, folder, progress, int(state.step))
-    trainer = _build_trainer(config, texts, model, optimizer)
+    trainer = _build_trainer(config, texts, model, refit=progress.refit is not None)
     state, weights = trainer.replicate(_copy((state, weights)))
-    reporter = _open_report(folder, progress, stack)
+    reporter = _open_report(folder, progress, config.train.monitor, stack)
     run = Run(
         config=config,
         root=root,
@@ -122,6 +131,38 @@ def start(
     return run
 
 
+def begin_refit(run: Run) -> None:
+    """Starts a second fit from the initial weights, with the validation texts for training too.
+
+    The weights to keep stay those of the first fit until the refit is finished.
+    """
+    run.progress.refit = []
+    run.trainer = _build_trainer(run.config, run.texts, run.model, refit=True)
+    state = _init_state(run.config, run.texts, run.model)
+    if run.config.data.vectors:
+        state = pretrained.start_again(state, run.workdir)
+    run.state = run.trainer.replicate(_copy(state))
+    with run.clock("compile"):
+        run.trainer.compile(run.state)
+
+
+def _init_state(config: Config, texts: Texts, model: models.TextModel) -> steps.TrainState:
+    optimizer = _build_optimizer(config, texts.training_data)
+    with devices.raise_on_oom("out of memory for the parameters; lower model.hidden_size"):
+        return jax.block_until_ready(steps.init_state(model, optimizer, config.seed))
+
+
+def _read_vectors(
+    config: Config, texts: Texts, state: steps.TrainState, folder: Path
+) -> steps.TrainState:
+    """The state of a new run, with the word vectors that its config names."""
+    data = texts.training_data
+    tokens = data.texts.take(data.rows["train"]).ids
+    kept_in = folder if config.train.refit else None
+    path = str(config.data.vectors)
+    return pretrained.start_with_vectors(state, path, texts.vocabulary, tokens, kept_in)
+
+
 def _open_checkpoints(folder: Path, stack: contextlib.ExitStack) -> Checkpoints | None:
     """Opens the checkpoints; None: this is not the primary process."""
     if not distributed.is_primary():
@@ -132,34 +173,37 @@ def _open_checkpoints(folder: Path, stack: contextlib.ExitStack) -> Checkpoints 
 
 
 def _open_report(
-    folder: Path, progress: Progress, stack: contextlib.ExitStack
+    folder: Path, progress: Progress, monitor: str, stack: contextlib.ExitStack
 ) -> report.Report | report.NoReport:
     """The primary process's report; the others report nothing."""
-    primary = distributed.is_primary()
-    reporter = report.Report(folder, progress.history) if primary else report.NoReport()
+    reporter: report.Report | report.NoReport = report.NoReport()
+    if distributed.is_primary():
+        reporter = report.Report(folder, progress.history, progress.refit, monitor)
     stack.callback(reporter.close)
     return reporter
 
 
-def _build_optimizer(
-    config: TrainConfig, data: batching.TrainingData
-) -> optax.GradientTransformation:
-    num_steps = data.num_batches(config.batch_size) * config.epochs
-    return optimizers.build(config, num_steps)
+def _build_optimizer(config: Config, data: batching.TrainingData) -> optax.GradientTransformation:
+    num_steps = data.num_batches(config.train.batch_size) * config.train.epochs
+    return optimizers.build(config.train, num_steps, config.model.train_embedding)
 
 
 def _build_trainer(
     config: Config,
     texts: Texts,
     model: models.TextModel,
-    optimizer: optax.GradientTransformation,
+    refit: bool,
 ) -> Trainer:
-    data = texts.training_data
+    """The trainer of the first fit, or of the refit, whose training texts are all but the test's.
+
+    The learning rate of both is the same function of the part of all `train.epochs` that is done.
+    """
+    data = texts.training_data.with_validation() if refit else texts.training_data
     labels = np.zeros(0, int) if model.head.per_token else data.texts.labels[data.rows["train"]]
     return Trainer(
         data,
         model,
-        optimizer,
+        _build_optimizer(config, data),
         averaging=config.train.averaging,
         objective=objective.build(config.train, texts.label_names, labels),
         batch_size=config.train.batch_size,
@@ -195,13 +239,14 @@ def _write_inputs_and_summary(
         print(console.SYNTHETIC_BANNER.format(name=texts.names["dataset"]))
     print(summary(model, config.train.batch_size, config.data.maxlen))
     if progress.seconds:
-        print(f"Resuming {folder} after epoch {len(progress.history)}, step {step:,}")
+        fit = "" if progress.refit is None else "refit "
+        print(f"Resuming {folder} after {fit}epoch {len(progress.epochs)}, step {step:,}")
 
 
 def _load_texts(config: Config, folder: Path) -> Texts:
     data = config.data
     corpus = _load_corpus(config, data.tokenizer)
-    training_data = prepare_data(corpus, data)
+    training_data = prepare_data(corpus, data, config.seed)
     if config.model.word_ngrams or config.model.character_ngrams:
         training_data = _add_scores(training_data, config, corpus, folder)
     source = "synthetic" if corpus.synthetic else "real"
@@ -239,13 +284,13 @@ def _add_scores(
     data: batching.TrainingData, config: Config, corpus: corpora.Corpus, folder: Path
 ) -> batching.TrainingData:
     """The texts with the scores of the n-gram classifier, which is fitted if it is not saved."""
+    from flaxrnn.training import ngrams  # SciPy takes long to import
+
     model = config.model
     key = fingerprint(
         {"words": model.word_ngrams, "characters": model.character_ngrams},
         text_checksums(corpus.train + corpus.test),
     )
-
-    from flaxrnn.training import ngrams  # SciPy takes long to import
 
     def load(tokenizer: str) -> corpora.Corpus:
         return corpus if tokenizer == config.data.tokenizer else _load_corpus(config, tokenizer)
@@ -254,7 +299,7 @@ def _add_scores(
     return dataclasses.replace(data, texts=dataclasses.replace(data.texts, scores=scores))
 
 
-def prepare_data(corpus: corpora.Corpus, data: DataConfig) -> batching.TrainingData:
+def prepare_data(corpus: corpora.Corpus, data: DataConfig, seed: int) -> batching.TrainingData:
     """Prepares a corpus as the data group of a config says; see `batching.prepare_data`."""
     return batching.prepare_data(
         corpus,
@@ -264,6 +309,7 @@ def prepare_data(corpus: corpora.Corpus, data: DataConfig) -> batching.TrainingD
         max_padding=data.max_padding,
         validation=data.validation,
         validation_fraction=data.validation_fraction,
+        seed=seed,
     )
 
 

@@ -275,7 +275,7 @@ POSSIBLE = {
     "data.max_padding": [0.05, 0.3, 1.0],
     "data.device_memory": [0.0, 1.0],
     "data.num_words": range(4, 41),
-    "data.validation": ["train", "test"],
+    "data.validation": ["train", "stratified", "test"],
     "model.dropout": [0.0, 0.3],
     "model.conv_filters": [0, 3],
     "model.conv_pool": range(1, 51),

@@ -8,8 +8,9 @@ import pytest
 from helpers import RESULT, shrink, weights
 
 import flaxrnn
-from configs import imdb, reuters
-from flaxrnn.errors import DataError, DivergedError
+from configs import imdb, language_model, reuters
+from flaxrnn.data import batching
+from flaxrnn.errors import ConfigError, DataError, DivergedError, WorkdirError
 from flaxrnn.reporting import report
 
 
@@ -84,6 +85,29 @@ def test_two_epochs_and_two_more_equal_four(tiny_corpus, tmp_path, monkeypatch):
     assert again["test_loss"] == resumed["test_loss"]
 
 
+def test_automatic_batch_size_is_chosen_once(tiny_corpus, tmp_path, monkeypatch, capsys):
+    config = shrink(reuters.get_config())
+    config.train.batch_size = 4
+    straight = flaxrnn.train(config, tmp_path / "straight")
+    config.train.batch_size = 0
+    with monkeypatch.context() as patch:
+        patch.setattr(report.Report, "epoch", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            flaxrnn.train(config, tmp_path / "resumed")
+    assert "train.batch_size: 4, chosen for 40 training texts\n" in capsys.readouterr().out
+    recorded = json.loads((tmp_path / "resumed" / "config.json").read_text())
+    assert recorded["train"]["batch_size"] == 4
+
+    # As if it were another version that chooses: the run keeps its choice.
+    monkeypatch.setattr(batching, "suitable_batch_size", lambda _: 16)
+    resumed = flaxrnn.train(config, tmp_path / "resumed")
+    assert json.loads((tmp_path / "resumed" / "config.json").read_text()) == recorded
+    assert resumed["test_loss"] == straight["test_loss"]
+    config.train.batch_size = 8
+    with pytest.raises(WorkdirError, match=r"created with train\.batch_size=4, not 8"):
+        flaxrnn.train(config, tmp_path / "resumed")
+
+
 def test_same_seed_same_bits_other_seed_others(tiny_corpus, tmp_path):
     def run(name, seed):
         config = shrink(reuters.get_config())
@@ -112,6 +136,28 @@ def test_early_stopping_brings_the_best_weights_back(tiny_corpus, tmp_path):
     last = flaxrnn.train(config, tmp_path / "last")
     assert last["epochs"] == result["epochs"]
     assert last["test_loss"] != result["test_loss"]
+
+
+def test_monitored_metric_chooses_the_weights(tiny_corpus, tmp_path, capsys):
+    config = shrink(reuters.get_config(), epochs=6)
+    config.train.update({"learning_rate": 0.05, "monitor": "macro_f1"})
+    result = flaxrnn.train(config, tmp_path)
+    history = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    scores = [row["val_macro_f1"] for row in history]
+    best = history[result["best_epoch"] - 1]
+    assert result["val_macro_f1"] == max(scores) > min(scores)
+    assert best["val_loss"] > min(row["val_loss"] for row in history)
+    assert f"validation loss {best['val_loss']:.4f} accuracy" in capsys.readouterr().out
+
+    config.train.epochs = result["best_epoch"]  # ends where the best epoch was
+    assert flaxrnn.train(config, tmp_path / "b")["test_loss"] == result["test_loss"]
+
+
+def test_macro_f1_of_a_vocabulary_is_not_monitored(tmp_path):
+    config = shrink(language_model.get_config())
+    config.train.monitor = "macro_f1"
+    with pytest.raises(ConfigError, match=r"train\.monitor: must be loss or accuracy"):
+        flaxrnn.train(config, tmp_path)
 
 
 @pytest.mark.parametrize("device_memory", [0.0, 1.0])

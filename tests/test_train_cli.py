@@ -31,8 +31,8 @@ NO_NETWORK = ["unshare", "--user", "--map-root-user", "--net"]
             "train.batch_size=many: invalid literal for int()",
         ),
         (
-            ["--config", "configs/imdb.py", "--config.train.batch_size=0"],
-            "train.batch_size: 0 must be a whole number of at least 1",
+            ["--config", "configs/imdb.py", "--config.train.batch_size=-1"],
+            "train.batch_size: -1 must be a whole number of at least 0",
         ),
         (
             ["--config", "configs/imdb.py", "--config.model.dropout=1.5"],

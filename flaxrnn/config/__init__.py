@@ -5,6 +5,7 @@ A config is a `ConfigDict` until `parse` turns it into a frozen `Config` with ty
 
 from flaxrnn.config.fields import Config, DataConfig, ModelConfig, TrainConfig
 from flaxrnn.config.parsing import (
+    AUTOMATIC,
     FIELDS,
     check_known,
     default_config,
@@ -15,6 +16,7 @@ from flaxrnn.config.parsing import (
 )
 
 __all__ = [
+    "AUTOMATIC",
     "FIELDS",
     "Config",
     "DataConfig",

@@ -34,6 +34,13 @@ class DataConfig:
     )
     tokenizer: str = declare.one_of("words", "characters", "subword", doc="what a token is")
     num_words: int = declare.at_least(4, 1_000, "maximum vocabulary size, special ids included")
+    vectors: str | None = declare.field(
+        None,
+        "word vectors to start the embedding with, in the text format of word2vec, GloVe and"
+        " fastText, also .gz; unset: random ones",
+        "the path of a file",
+        bool,
+    )
     maxlen: int = declare.at_least(1, 100, "tokens per text; longer texts keep the last ones")
     padding: str = declare.one_of(
         "post", "pre", doc="post: on the right, masked; pre: on the left, read as text, as in Keras"
@@ -52,11 +59,14 @@ class DataConfig:
     )
     validation: str = declare.one_of(
         "train",
+        "stratified",
         "test",
-        doc="validate on the last part of the train split, or on the test split, as in the chapter",
+        doc="what to validate on; train: the last part of the train split; stratified: a part of"
+        " each class, drawn by the seed, with equal texts on one side; test: the test split, as in"
+        " the chapter",
     )
     validation_fraction: float = declare.fraction(
-        0.1, "fraction of the train split to validate on, with validation=train"
+        0.1, "fraction of the train split to validate on, with validation=train or stratified"
     )
 
 
@@ -69,6 +79,9 @@ class ModelConfig:
         doc="what to predict: the label of a text, the tag of each token, or the next token",
     )  # fmt: skip
     embedding_size: int = declare.at_least(1, 100, "features per token")
+    train_embedding: bool = declare.flag(
+        True, "train the embedding; False: it stays as it is initialized, see data.vectors"
+    )
     dropout: float = declare.fraction_or_zero(
         0.0, "fraction of embedding entries dropped in training"
     )
@@ -122,7 +135,9 @@ class ModelConfig:
 class TrainConfig:
     """Optimization, early stopping and checkpoints."""
 
-    batch_size: int = declare.at_least(1, 20, "texts per training step")
+    batch_size: int = declare.at_least(
+        0, 20, "texts per training step; 0: 4 to 32, about a sixtieth of the training texts"
+    )
     eval_batch_size: int = declare.at_least(1, 250, "texts per evaluation step")
     optimizer: str = declare.one_of_or_module(
         "adam", "adamw", what="optimizer", doc="the optimizer"
@@ -140,8 +155,17 @@ class TrainConfig:
         " ignores patience",
     )
     epochs: int = declare.at_least(1, 200, "maximum number of epochs")
+    monitor: str = declare.one_of(
+        "loss",
+        "accuracy",
+        "macro_f1",
+        doc="the validation metric that patience and restore_best look at",
+    )
     patience: int = declare.at_least(
-        1, 5, "stop after this many epochs without a lower validation loss"
+        1, 5, "stop after this many epochs in which the monitored metric has not improved"
+    )
+    patience_steps: int = declare.at_least(
+        0, 0, "and this many training steps, for small data, where an epoch has few; 0: only epochs"
     )
     loss: str = declare.one_of(
         "cross_entropy",
@@ -165,7 +189,13 @@ class TrainConfig:
     checkpoint_steps: int = declare.at_least(
         0, 0, "training steps between checkpoints; 0: only checkpoint_seconds applies"
     )
-    restore_best: bool = declare.flag(True, "keep the weights with the lowest validation loss")
+    restore_best: bool = declare.flag(
+        True, "keep the weights of the epoch with the best monitored metric"
+    )
+    refit: bool = declare.flag(
+        False,
+        "then train new weights on train and validation texts, for as many epochs as were kept",
+    )
 
 
 @dataclass(frozen=True)

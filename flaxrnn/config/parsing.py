@@ -22,6 +22,9 @@ _RENAMED_VALUES = {
     "train.schedule": {"one_cycle": "warmup_linear"},
 }
 
+# Values that stand for one that is chosen when a run first starts, and is then in its config.json.
+AUTOMATIC = {"train.batch_size": 0}
+
 
 @dataclass(frozen=True)
 class Field:
@@ -108,6 +111,8 @@ def _check_combinations(values: Mapping[str, Any]) -> None:
         raise ConfigError("train.weight_decay: must be 0 with train.optimizer=adam; adamw has it")
     if values["train.label_smoothing"] and values["train.loss"] != "cross_entropy":
         raise ConfigError("train.label_smoothing: must be 0 with train.loss=squared_hinge")
+    if values["train.refit"] and values["data.validation"] == "test":
+        raise ConfigError("train.refit: must be False with data.validation=test")
     if task == "text" and values["data.path"] is None:
         raise ConfigError("data.path: missing; name a file, a folder or a TFDS dataset of texts")
     if task != "text" and values["data.path"] is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from flaxrnn.data.ragged import RaggedTexts
+from flaxrnn.data.validation import stratified_split
 from flaxrnn.errors import DataError
 
 if TYPE_CHECKING:
@@ -43,6 +45,11 @@ class TrainingData:
     buckets: tuple[int, ...]  # lengths to pad to, ascending; the last one is the longest text's
     rows: dict[str, np.ndarray]  # indices of the texts of "train", "val" and "test", int [n]
 
+    def with_validation(self) -> TrainingData:
+        """The same texts, with those to validate on among those to train on."""
+        train = np.union1d(self.rows["train"], self.rows["val"])
+        return dataclasses.replace(self, rows={**self.rows, "train": train})
+
     def batches(self, split: str, batch_size: int) -> list[Batch]:
         """The batches of "train", "val" or "test", in a fixed order."""
         return batches(self.rows[split], self.lengths, self.buckets, batch_size)
@@ -68,6 +75,7 @@ def prepare_data(
     max_padding: float,
     validation: str,
     validation_fraction: float,
+    seed: int = 0,
 ) -> TrainingData:
     """Clips a corpus to a vocabulary and a length, and splits it; see docs/config.md.
 
@@ -76,16 +84,18 @@ def prepare_data(
     """
     count = len(corpus.train)
     train, test = np.arange(count), count + np.arange(len(corpus.test))
-    val = test
+    clipped, val = corpus.train.clip(num_words, maxlen), test
     if validation == "train":
         cut = count - round(count * validation_fraction)
         train, val = train[:cut], train[cut:]
-        if not (len(train) and len(val)):
-            raise DataError(
-                f"data.validation_fraction: {validation_fraction} of {count:,} texts"
-                " leaves none to train on or none to validate on"
-            )
-    texts = corpus.train.clip(num_words, maxlen) + corpus.test.clip(num_words, maxlen)
+    elif validation == "stratified":
+        train, val = stratified_split(clipped, validation_fraction, seed)
+    if not (len(train) and len(val)):
+        raise DataError(
+            f"data.validation_fraction: {validation_fraction} of {count:,} texts"
+            " leaves none to train on or none to validate on"
+        )
+    texts = clipped + corpus.test.clip(num_words, maxlen)
     lengths = texts.lengths if padding == "post" else np.full(len(texts), maxlen)
     # Not up to `maxlen` if all texts are shorter: every evaluation has a batch in the last bucket.
     buckets = bucket_lengths(lengths[train], int(lengths.max()), max_padding)
@@ -123,6 +133,14 @@ def bucket_lengths(lengths: np.ndarray, maxlen: int, max_padding: float) -> tupl
     for choice in reversed(previous):
         chosen.append(choice[chosen[-1]])
     return tuple(sorted({int(ends[i]) for i in chosen}))
+
+
+def suitable_batch_size(num_texts: int) -> int:
+    """A power of two from 4 to 32, about a sixtieth of the training texts.
+
+    With few texts, larger batches leave too few steps per epoch to learn from.
+    """
+    return 2 ** round(np.clip(np.log2(num_texts / 60), 2, 5))
 
 
 def batches(

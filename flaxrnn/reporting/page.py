@@ -134,13 +134,14 @@ def render(result: dict[str, Any], history: list[dict[str, Any]], details: Detai
 
 def _tiles(result: Mapping[str, Any], unit: str) -> list[tuple[str, str, str]]:
     """The title, value and note of each tile."""
+    refit = ", then refit" if result["refit"] else ""
     examples = f"{result['test_examples']:,} {unit}"
     return [
         *(
             (f"test {metric.title}", metric.show(result, "test"), metric.detail or examples)
             for metric in metrics.headline_first()
         ),
-        ("epochs", f"{result['epochs']}", f"the best was {result['best_epoch']}"),
+        ("epochs", f"{result['epochs']}", f"the best was {result['best_epoch']}{refit}"),
         ("time", f"{result['seconds']['total']:,.1f}", "seconds, start to finish"),
         (
             "speed",

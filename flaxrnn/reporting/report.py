@@ -14,20 +14,33 @@ from tqdm import tqdm
 from flaxrnn.reporting import console, page, plots
 from flaxrnn.reporting.tensorboard import EventLog
 from flaxrnn.runtime import files
-from flaxrnn.training.progress import best_epoch
+from flaxrnn.training.progress import History, best_epoch
 
 
 class Report:
     """Reports one run on the console and in its workdir."""
 
-    def __init__(self, workdir: Path, history: list[dict[str, Any]]):
-        """Continues after the epochs of `history`; TensorBoard drops what was logged after them."""
-        self._workdir = workdir
+    def __init__(
+        self,
+        workdir: Path,
+        history: History,
+        refit: History | None = None,
+        monitor: str = "loss",
+    ):
+        """Continues after the epochs of `history`; TensorBoard drops what was logged after them.
+
+        Args:
+            workdir: The run's.
+            history: Its epochs so far, the first lines of metrics.jsonl.
+            refit: Those of its refit, the other lines; None: it has not begun.
+            monitor: The metric that says which epoch is the best.
+        """
+        self._workdir, self._monitor = workdir, monitor
         self._events: EventLog | None = None
         with self._warn_on_failure():
             self._events = EventLog(workdir, first_epoch=len(history) + 1)
             if history:
-                self._write_metrics(history)
+                self._write_metrics(history, refit)
 
     def progress(
         self,
@@ -35,7 +48,7 @@ class Report:
         done: int,
         count: int,
         steps: int,
-        epoch: int,
+        title: str,
         loss: Callable[[], float],
     ) -> Iterator[Any]:
         """Yields the dispatches of an epoch, with a progress bar if stderr is a terminal.
@@ -45,11 +58,11 @@ class Report:
             done: Steps of the epoch that were taken before.
             count: Steps of the epoch.
             steps: Steps per dispatch; the last one may have fewer.
-            epoch: Its number.
+            title: What the bar is of.
             loss: Returns the mean training loss so far, in nats.
         """
         with tqdm(
-            desc=f"epoch {epoch}",
+            desc=title,
             initial=done,
             total=count,
             unit=" steps",
@@ -61,32 +74,41 @@ class Report:
                 bar.set_postfix_str(f"train loss {loss():.4f}", refresh=False)
                 bar.update(min(steps, count - bar.n))
 
-    def epoch(self, history: list[dict[str, Any]], epochs: int, patience: int) -> None:
+    def epoch(self, history: History, epochs: int, patience: int | None) -> None:
         """Reports the last epoch of `history`; a failure to write costs a warning only."""
         with self._warn_on_failure():
             self._write_metrics(history)
             if self._events is not None:
                 self._events.epoch(history[-1])
-        print(
-            console.epoch_line(history[-1], best_epoch(history), epochs, patience),
-            flush=True,
-        )
+        best = best_epoch(history, self._monitor)
+        line = console.epoch_line(history[-1], best, epochs, patience, self._monitor)
+        print(line, flush=True)
+
+    def refit_epoch(self, history: History, refit: History, epochs: int) -> None:
+        """Reports the last epoch of `refit`, which has `epochs`, as `epoch` does."""
+        with self._warn_on_failure():
+            self._write_metrics(history, refit)
+        print(console.refit_line(refit[-1], epochs), flush=True)
 
     def finish(
-        self, result: dict[str, Any], history: list[dict[str, Any]], details: page.Details
+        self,
+        result: dict[str, Any],
+        history: History,
+        details: page.Details,
+        refit: History | None = None,
     ) -> None:
         """Writes curves.png, report.html and result.json, and prints the outcome.
 
         Raises:
             OSError: One of the files cannot be written.
         """
-        self._write_metrics(history)
+        self._write_metrics(history, refit)
         plots.save_curves(history, result, self._workdir / "curves.png")
         page_path = self._workdir / "report.html"
         files.write_atomically(page_path, page.render(result, history, details))
         # Last, because its presence marks a run as finished.
         files.write_atomically(self._workdir / "result.json", json.dumps(result, indent=2) + "\n")
-        print(console.outcome(result, page_path), flush=True)
+        print(console.outcome(result, page_path, self._monitor), flush=True)
 
     def close(self) -> None:
         """Closes the TensorBoard log."""
@@ -94,8 +116,8 @@ class Report:
             with self._warn_on_failure():
                 self._events.close()
 
-    def _write_metrics(self, history: list[dict[str, Any]]) -> None:
-        lines = "".join(json.dumps(row) + "\n" for row in history)
+    def _write_metrics(self, history: History, refit: History | None = None) -> None:
+        lines = "".join(json.dumps(row) + "\n" for row in [*history, *(refit or [])])
         files.write_atomically(self._workdir / "metrics.jsonl", lines)
 
     @contextlib.contextmanager
@@ -114,6 +136,9 @@ class NoReport:
         return dispatches
 
     def epoch(self, *_: Any) -> None:
+        """Does nothing."""
+
+    def refit_epoch(self, *_: Any) -> None:
         """Does nothing."""
 
     def finish(self, *_: Any) -> None:

@@ -53,7 +53,12 @@ class Checkpoints:
         self._pending: Future[str | None] | None = None
 
     def save(
-        self, state: TrainState, weights: Params, progress: dict[str, Any], wait: bool = False
+        self,
+        state: TrainState,
+        weights: Params,
+        progress: dict[str, Any],
+        wait: bool = False,
+        earlier_steps: int = 0,
     ) -> str | None:
         """Writes a checkpoint in the background; does nothing while an earlier write is pending.
 
@@ -64,6 +69,7 @@ class Checkpoints:
             weights: Parameters to keep, copied as well.
             progress: JSON-serializable.
             wait: Finish any earlier write, then write this checkpoint before returning.
+            earlier_steps: Training steps before those that the state counts.
 
         Returns:
             With `wait`, the reason if the checkpoint could not be written.
@@ -75,7 +81,8 @@ class Checkpoints:
             "weights.safetensors": safetensors.numpy.save(flatten_by_path(weights)),
             "progress.json": json.dumps(progress).encode(),
         }
-        self._pending = self._writer.submit(self._write, int(state.step), contents)
+        step = earlier_steps + int(state.step)
+        self._pending = self._writer.submit(self._write, step, contents)
         return self._pending.result() if wait else None
 
     def _write(self, step: int, contents: dict[str, bytes]) -> str | None:

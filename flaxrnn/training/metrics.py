@@ -29,7 +29,7 @@ class Metric:
         title: What people read.
         batch_sum: (head, logits [N, C], labels [N], weights [N]) → the weighted sum over the
             examples of a batch, a scalar array; see `flaxrnn.nn.heads.Head`.
-        class_score: `class_scores` of the test split → the score.
+        class_score: `class_scores` of the validation or test split → the score.
         detail: Its unit, or what it is a mean over; shown after the title.
         format: How a value is shown, as `format` takes it.
     """
@@ -43,7 +43,7 @@ class Metric:
 
     @property
     def per_epoch(self) -> bool:
-        """Whether it is computed every epoch, for train and validation; else for test only."""
+        """Whether it is computed for train as well, in every epoch; else for val and test only."""
         return self.batch_sum is not None
 
     @property
@@ -83,13 +83,17 @@ METRICS = {
         Metric("macro_f1", "macro-F1", class_score=macro_f1, detail="mean over classes"),
     )
 }
-MONITOR = "loss"  # the best epoch has its lowest validation value
 HEADLINE = "accuracy"  # runs are ranked by its test value
 
 
 def per_epoch() -> list[Metric]:
     """The metrics that are computed in every epoch."""
     return [metric for metric in METRICS.values() if metric.per_epoch]
+
+
+def validated(monitor: str) -> list[Metric]:
+    """The metrics of validation that are shown: those of every epoch, and the monitored one."""
+    return [m for m in METRICS.values() if m.per_epoch or m.name == monitor]
 
 
 def headline_first() -> list[Metric]:

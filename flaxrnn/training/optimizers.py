@@ -62,13 +62,17 @@ SCHEDULES = {
 }
 
 
-def build(config: TrainConfig, steps: int) -> optax.GradientTransformation:
+def build(
+    config: TrainConfig, steps: int, train_embedding: bool = True
+) -> optax.GradientTransformation:
     """The optimizer of a config's train group.
 
     Args:
         config: Its `optimizer` is a name in `OPTIMIZERS`, or "module:function": a function from a
             learning rate, a float or a schedule, to an Optax gradient transformation.
         steps: Number of training steps.
+        train_embedding: Whether the embedding is trained; if not, its gradient, which must be zero,
+            is left as it is.
 
     Raises:
         ConfigError: The module cannot be imported, or its function returns no optimizer.
@@ -87,6 +91,11 @@ def build(config: TrainConfig, steps: int) -> optax.GradientTransformation:
         raise ConfigError(
             f"train.optimizer: {config.optimizer} must return an optax.GradientTransformation"
         )
-    if not config.clip_norm:
-        return built
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), built)
+    if config.clip_norm:
+        built = optax.chain(optax.clip_by_global_norm(config.clip_norm), built)
+    return built if train_embedding else optax.masked(built, _is_trained)
+
+
+def _is_trained(params: Any) -> Any:
+    """Which parameters a model with a fixed embedding trains: a prefix of their tree."""
+    return {name: name != "embed" for name in params}

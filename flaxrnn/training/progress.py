@@ -15,7 +15,6 @@ import numpy as np
 
 from flaxrnn.config import TrainConfig
 from flaxrnn.data.ragged import RaggedTexts
-from flaxrnn.training import metrics
 
 # Keys of earlier versions, whose checkpoints are still read.
 _RENAMED = {"done": "batches_done", "seconds_in_epoch": "epoch_seconds"}
@@ -30,7 +29,8 @@ class Progress:
 
     Attributes:
         fingerprint: Fingerprint of config and texts, which must be the same to resume.
-        history: The finished epochs.
+        history: The finished epochs that were validated.
+        refit: The finished epochs of the refit, which are not; None: it has not begun.
         batches_done: Batches of the current epoch that are done.
         sums: Metric sums of the current epoch so far; see `MetricAccumulator.read`.
         epoch_seconds: Duration of the current epoch so far.
@@ -40,25 +40,42 @@ class Progress:
 
     fingerprint: str
     history: History = field(default_factory=list)
+    refit: History | None = None
     batches_done: int = 0
     sums: dict[str, float] = field(default_factory=dict)
     epoch_seconds: float = 0.0
     diverged_at: int | None = None
     seconds: dict[str, float] | None = None
 
+    @property
+    def epochs(self) -> History:
+        """The finished epochs of the current fit: the refit if it has begun, else the first one."""
+        return self.history if self.refit is None else self.refit
+
+    def earlier_steps(self, num_batches: int) -> int:
+        """The training steps of the first fit, `num_batches` per epoch, if the refit has begun."""
+        return 0 if self.refit is None else num_batches * len(self.history)
+
     def end_epoch(self, row: dict[str, Any]) -> None:
         """Appends the row of the current epoch and begins the next one."""
-        self.history.append(row)
+        self.epochs.append(row)
         self.batches_done, self.sums, self.epoch_seconds = 0, {}, 0.0
 
-    def finished(self, config: TrainConfig) -> bool:
-        """Whether the last epoch is done, or the validation loss has stopped falling."""
+    def finished(self, config: TrainConfig, num_batches: int) -> bool:
+        """Whether the last validated epoch is done: no more, or no improvement for too many.
+
+        Args:
+            config: The train group of the run's config.
+            num_batches: Training steps per epoch.
+        """
+        if self.refit is not None:
+            return True
         if not self.history:
             return False
-        since_best = len(self.history) - best_epoch(self.history)
-        # A cosine is run to its end: the weights of its last steps are the best ones.
-        patience = config.epochs if config.schedule == "warmup_cosine" else config.patience
-        return len(self.history) >= config.epochs or since_best >= patience
+        since_best = len(self.history) - best_epoch(self.history, config.monitor)
+        patience = patience_in_epochs(config, num_batches)
+        out_of_patience = patience is not None and since_best >= patience
+        return len(self.history) >= config.epochs or out_of_patience
 
     def to_json(self) -> dict[str, Any]:
         """The progress in JSON's types."""
@@ -72,14 +89,34 @@ class Progress:
         return cls(**{**values, "sums": {_RENAMED_SUMS.get(k, k): v for k, v in sums}})
 
 
-def best_epoch(history: History) -> int:
-    """The epoch with the lowest validation loss, from 1; the first if there are several."""
+def patience_in_epochs(config: TrainConfig, num_batches: int) -> int | None:
+    """Epochs without improvement that end a run of `num_batches` steps per epoch; None: none do."""
+    if config.schedule == "warmup_cosine":  # run to its end: its last steps are the best ones
+        return None
+    return max(config.patience, math.ceil(config.patience_steps / num_batches))
 
-    def loss(row: dict[str, Any]) -> float:
-        value = row[f"val_{metrics.MONITOR}"]
-        return math.inf if math.isnan(value) else value
 
-    return min(history, key=loss)["epoch"]
+def kept_epoch(history: History, config: TrainConfig) -> int:
+    """The epoch whose weights are kept, and which a refit repeats: the best one or the last one."""
+    return best_epoch(history, config.monitor) if config.restore_best else len(history)
+
+
+def best_epoch(history: History, monitor: str) -> int:
+    """The epoch with the lowest validation loss, or the highest value of another metric, from 1.
+
+    Of several with the same value, it is the one with the lowest loss, else the first.
+    """
+
+    def badness(row: dict[str, Any]) -> tuple[float, float]:
+        loss = row["val_loss"]
+        value = loss if monitor == "loss" else -row[f"val_{monitor}"]
+        return _nan_to_inf(value), _nan_to_inf(loss)
+
+    return min(history, key=badness)["epoch"]
+
+
+def _nan_to_inf(value: float) -> float:
+    return math.inf if math.isnan(value) else value
 
 
 def text_checksums(texts: RaggedTexts) -> list[int]:

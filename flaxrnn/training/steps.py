@@ -18,6 +18,7 @@ from flax import struct
 from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, PartitionSpec
 
+from flaxrnn.config import ModelConfig
 from flaxrnn.data import batching
 from flaxrnn.nn import models
 from flaxrnn.training import metrics
@@ -91,6 +92,8 @@ def train_step(
     )
 
     def loss(params: Params, length: int) -> tuple[jax.Array, metrics.Sums]:
+        if not model.config.train_embedding:
+            params = {**params, "embed": jax.lax.stop_gradient(params["embed"])}
         tokens = batch["tokens"][:, :length]
         logits = models.logits(model, params, tokens, batch["lengths"], keys)
         examples = model.head.targets_and_weights(logits, batch)
@@ -104,14 +107,20 @@ def train_step(
     grads, sums = all_reduce(jax.lax.switch(bucket, branches, state.params), axis)
     grads = jax.tree.map(lambda g: g / sums["count"], grads)
     finite = jnp.isfinite(sums["loss"]) & jnp.isfinite(optax.tree.norm(grads))
-    update = functools.partial(_update, grads=grads, optimizer=optimizer, averaging=averaging)
+    update = functools.partial(
+        _update, grads=grads, optimizer=optimizer, averaging=averaging, config=model.config
+    )
     # Unlike `jnp.where`, a branch does not copy the state.
     state = jax.lax.cond(finite, update, lambda s: s.replace(step=s.step + 1), state)
     return state, jax.tree.map(lambda s: jnp.where(finite, s, 0), sums), finite
 
 
 def _update(
-    state: TrainState, grads: Params, optimizer: optax.GradientTransformation, averaging: bool
+    state: TrainState,
+    grads: Params,
+    optimizer: optax.GradientTransformation,
+    averaging: bool,
+    config: ModelConfig,
 ) -> TrainState:
     """The next state, for gradients that are finite."""
     step = state.step + 1
@@ -121,6 +130,8 @@ def _update(
     average = params
     if averaging:
         average = optax.incremental_update(params, state.average, 9 / (step + 8))
+        if not config.train_embedding:  # the average of equal numbers is not always equal to them
+            average = {**average, "embed": params["embed"]}
     return TrainState(step, state.key, params, opt_state, average)
 
 

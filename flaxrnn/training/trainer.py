@@ -145,6 +145,11 @@ class Trainer:
                 self._evaluate, state.average, texts, self._shard(group)
             )
 
+    @property
+    def num_texts(self) -> int:
+        """Texts per epoch."""
+        return len(self._data.rows["train"])
+
     def num_batches(self) -> int:
         """Batches per epoch."""
         return self._data.num_batches(self._batch_size)

@@ -30,7 +30,7 @@ def open_workdir(path: Path, config: dict[str, Any]) -> Iterator[Path]:
         path: Where the run writes everything.
         config: Its config as nested dicts, which `config.json` records. A workdir in which training
             has begun must have been created with an equal config; a field that was unknown at the
-            time counts as today's default.
+            time counts as today's default, and an automatic value is equal to any.
 
     Yields:
         `path`.
@@ -68,6 +68,16 @@ def read_config(path: Path) -> dict[str, Any]:
     return recorded
 
 
+def write_config(path: Path, config: dict[str, Any]) -> None:
+    """Records the config of a workdir, nested dicts, in its `config.json`.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+    files.write_atomically(path / _CONFIG, text)
+
+
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
     """Creates the folder and holds its lock."""
@@ -95,15 +105,15 @@ def _check_or_write_config(path: Path, config: dict[str, Any]) -> None:
             return
     elif _CHECKPOINTS in begun:
         raise WorkdirError(f"--workdir: {path} contains checkpoints but no {_CONFIG}")
-    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
-    files.write_atomically(path / _CONFIG, text)
+    write_config(path, config)
 
 
 def _check_same_config(path: Path, recorded: dict[str, Any], config: dict[str, Any]) -> None:
     old = config_lib.flatten(config_lib.with_defaults(recorded))
     new = config_lib.flatten(config)
     for name in sorted(old.keys() | new.keys()):
-        if old.get(name) != new.get(name):
+        automatic = name in new and new[name] == config_lib.AUTOMATIC.get(name)
+        if old.get(name) != new.get(name) and not automatic:
             raise WorkdirError(
                 f"--workdir: {path} was created with {name}={old.get(name)!r}, not"
                 f" {new.get(name)!r}; name another workdir, or use the same config"

@@ -68,6 +68,16 @@ def test_runs_that_differ_by_seed_alone_share_a_row(tmp_path, capsys):
     assert len({len("  ".join(line)) for line in lines}) == 1
 
 
+def test_monitored_metric_is_shown_for_validation(tmp_path, capsys):
+    run = write(tmp_path / "a", 0.7, train__monitor="accuracy")
+    update_result(run, val_accuracy=0.65)
+    lines, _ = shown(capsys, run)
+    assert cells(lines[0])[2:5] == ["val accuracy", "test accuracy", "macro-F1"]
+    assert cells(lines[1])[2:5] == ["0.6500", "0.7000", "0.2500"]
+    lines, _ = shown(capsys, run, write(tmp_path / "b", 0.8))
+    assert cells(lines[0])[2:6] == ["val accuracy", "test accuracy", "val loss", "macro-F1"]
+
+
 def test_mean_of_epochs_has_one_decimal(tmp_path, capsys):
     runs = [write(tmp_path / f"s{i}", 0.7, seed=i) for i in range(2)]
     for workdir, epochs in zip(runs, (19, 20), strict=True):

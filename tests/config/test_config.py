@@ -91,7 +91,7 @@ def test_shipped_configs_are_valid(module, variant):
     [
         ("task", "mnist", "task: 'mnist' must be one of reuters, reuters_clean, imdb"),
         ("seed", -1, "seed: -1 must be a whole number of at least 0"),
-        ("train.batch_size", 0, "train.batch_size: 0 must be a whole number of at least 1"),
+        ("train.batch_size", -1, "train.batch_size: -1 must be a whole number of at least 0"),
         ("train.batch_size", True, "train.batch_size: True must be a whole number"),
         ("data.maxlen", -5, "data.maxlen: -5 must be a whole number of at least 1"),
         ("data.num_words", 3, "data.num_words: 3 must be a whole number of at least 4"),

@@ -138,7 +138,19 @@ def test_validation_is_the_last_part_of_train_or_the_test_split():
     rows = prepare_data(corpus, **options, validation="test").rows
     assert rows["train"].tolist() == [*range(50)]
     assert rows["val"].tolist() == rows["test"].tolist() == [*range(50, 59)]
+    rows = prepare_data(corpus, **options, validation="stratified").rows
+    assert sorted([*rows["train"], *rows["val"]]) == [*range(50)]
+    assert rows["test"].tolist() == [*range(50, 59)]
+    other = prepare_data(corpus, **options, validation="stratified", seed=1).rows
+    assert other["val"].tolist() != rows["val"].tolist()
     with pytest.raises(
         DataError, match=r"data\.validation_fraction: 0\.001 of 50 texts leaves none"
     ):
         prepare_data(corpus, **{**options, "validation_fraction": 0.001})
+
+
+@pytest.mark.parametrize(
+    ("num_texts", "expected"), [(1, 4), (60, 4), (500, 8), (822, 16), (1_500, 32), (10**6, 32)]
+)
+def test_few_texts_have_small_batches(num_texts, expected):
+    assert batching.suitable_batch_size(num_texts) == expected

@@ -16,6 +16,20 @@ def test_line_of_an_epoch():
     row = {**history[5], "skipped_steps": 7}
     line = console.epoch_line(row, best_epoch=4, epochs=200, patience=5)
     assert line.endswith(" | best 2 of 5 epochs ago | 7 steps skipped")
+    line = console.epoch_line(row, best_epoch=4, epochs=200, patience=None)
+    assert line.endswith(" | best 2 epochs ago | 7 steps skipped")
+    row["val_macro_f1"] = 0.25
+    assert "macro-F1 0.2500" in console.epoch_line(row, 4, 200, 5, monitor="macro_f1")
+
+
+def test_refit():
+    result, history, _ = finished_run()
+    assert console.refit_line(history[1], epochs=5) == (
+        "refit epoch 2/5 | train loss 1.0000 accuracy 0.7500 | 4.2 s, 5,419 texts/s"
+    )
+    lines = console.outcome({**result, "refit": True}, Path("report.html")).splitlines()
+    assert lines[-1] == "  report      report.html"
+    assert lines[2] == "  validation  loss 0.9500  accuracy 0.7250 (before the refit)"
 
 
 def test_outcome():
@@ -30,3 +44,9 @@ def test_outcome():
         "  speed       5,419 texts/s, 528,022 tokens/s in training",
         "  report      runs/a/report.html",
     ]
+
+
+def test_outcome_ends_with_the_warnings():
+    result, _, _ = finished_run(warnings=["One thing.", "Another."])
+    lines = console.outcome(result, Path("report.html")).splitlines()
+    assert lines[-2:] == ["  warning     One thing.", "  warning     Another."]

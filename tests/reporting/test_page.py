@@ -75,6 +75,11 @@ def test_synthetic_corpus_is_announced_above_the_figures():
     assert shown.index("SYNTHETIC corpus") < shown.index("test accuracy")
 
 
+def test_warnings_are_above_the_figures():
+    shown = page.render(*finished_run(2, warnings=["Too <few> texts."]))
+    assert shown.index("Too &lt;few&gt; texts.") < shown.index("test accuracy")
+
+
 @pytest.mark.parametrize("classes", [2, 46])
 def test_labels_texts_and_commands_are_escaped(classes):
     shown = page.render(*finished_run(classes))

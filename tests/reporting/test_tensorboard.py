@@ -22,8 +22,8 @@ def test_tags_and_values_of_every_epoch(tmp_path):
         (epoch, tag)
         for epoch in (1, 2)
         for tag in (
-            "train/loss", "train/accuracy", "val/loss", "val/accuracy", "skipped/steps",
-            "train/examples_per_second", "seconds",
+            "train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/macro_f1",
+            "skipped/steps", "train/examples_per_second", "seconds",
         )
     }  # fmt: skip
     assert scalars[2, "val/loss"] == pytest.approx(history[1]["val_loss"])

@@ -10,10 +10,10 @@ from flaxrnn.errors import ConfigError
 from flaxrnn.training import optimizers
 
 
-def build(steps, **changes):
+def build(steps, train_embedding=True, **changes):
     config = default.get_config()
     config.train.update(changes)
-    return optimizers.build(parse(config).train, steps)
+    return optimizers.build(parse(config).train, steps, train_embedding)
 
 
 def test_warmup_linear_rises_and_falls_to_zero():
@@ -86,3 +86,17 @@ def test_clipping_bounds_the_global_norm():
         _, state = optimizer.update(grads, optimizer.init(params), params)
         moment = state[1][0].mu
         np.testing.assert_allclose(moment["a"], 0.1 * factor * grads["a"], rtol=1e-5)
+
+
+def test_a_fixed_embedding_has_no_state_and_is_left_out_of_clipping():
+    optimizer = build(1, train_embedding=False, clip_norm=1.0, optimizer="adamw")
+    params = {"embed": {"embedding": jnp.ones((7, 2))}, "dense": {"kernel": jnp.ones((3, 2))}}
+    state = optimizer.init(params)
+    shapes = [leaf.shape for leaf in jax.tree.leaves(state)]
+    assert (3, 2) in shapes
+    assert (7, 2) not in shapes
+    zero = jnp.zeros((7, 2))
+    grads = {"embed": {"embedding": zero}, "dense": {"kernel": jnp.full((3, 2), 5.0)}}
+    updates, _ = optimizer.update(grads, state, params)
+    np.testing.assert_array_equal(updates["embed"]["embedding"], zero)
+    assert (updates["dense"]["kernel"] < 0).all()

@@ -61,6 +61,11 @@ def test_another_config_is_refused(begun):
         pass
 
 
+def test_an_automatic_value_is_equal_to_any(begun):
+    with open_workdir(begun, config(batch_size=0)):
+        assert json.loads((begun / "config.json").read_text("utf-8")) == config()
+
+
 def test_a_field_that_was_unknown_counts_as_the_default(begun):
     change_config(begun, lambda recorded: recorded["train"].pop("averaging"))
     with open_workdir(begun, config()):

@@ -1,0 +1,53 @@
+"""What is doubtful about a finished run, in words: what was measured, and what to try."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+_ENOUGH_TEXTS, _ENOUGH_PER_CLASS = 100, 5  # to validate on
+_OVERFIT = 0.15  # accuracy in training above that in validation
+
+
+def warnings(
+    result: Mapping[str, Any], train_accuracy: float, class_counts: np.ndarray
+) -> Iterator[str]:
+    """Yields a sentence for each thing that is doubtful.
+
+    Args:
+        result: `val_accuracy` and `refit`, as in result.json.
+        train_accuracy: Training accuracy of the same epoch.
+        class_counts: Validation texts of each class, int [C].
+    """
+    accuracy, texts = result["val_accuracy"], int(class_counts.sum())
+    per_class = texts / len(class_counts)
+    if texts < _ENOUGH_TEXTS or per_class < _ENOUGH_PER_CLASS:
+        smoothed = (accuracy * texts + 1) / (texts + 2)  # not sure even where all are right
+        error = _standard_error(smoothed, texts)
+        regain = "" if result["refit"] else "; train.refit=True trains on these texts in the end"
+        yield (
+            f"With {texts:,} texts to validate on, {per_class:.1f} per class, the validation"
+            f" accuracy is uncertain by {100 * error:.1f} points either way: raise"
+            f" data.validation_fraction{regain}."
+        )
+    largest = class_counts.max() / texts
+    if accuracy <= largest + _standard_error(largest, texts):
+        yield (
+            f"Nothing was learned: the validation accuracy, {accuracy:.1%}, is not clearly above"
+            f" {largest:.1%}, that of always answering with the largest class; try more"
+            " train.epochs and train.patience, train.batch_size=0, another train.learning_rate or"
+            " another data.tokenizer."
+        )
+    if train_accuracy - accuracy > _OVERFIT:
+        yield (
+            f"Training is far ahead of validation, with an accuracy of {train_accuracy:.1%} against"
+            f" {accuracy:.1%}: try more model.dropout or model.output_dropout, a smaller"
+            " model.hidden_size, or more texts."
+        )
+
+
+def _standard_error(share: float, count: int) -> float:
+    return math.sqrt(share * (1 - share) / count)
