@@ -21,12 +21,11 @@ import jax
 
 from benchmarks import baselines, throughput
 from benchmarks.cases import Case
-from flaxrnn import run as run_lib
 from flaxrnn.config import parse
 from flaxrnn.data import corpora
 from flaxrnn.nn import models
 from flaxrnn.runtime import devices
-from flaxrnn.training import optimizers, steps
+from flaxrnn.training import optimizers, steps, texts
 from flaxrnn.training.trainer import Trainer
 
 SETTINGS: dict[str, dict[str, float]] = {  # changes to the data group of the task's config
@@ -51,7 +50,7 @@ class Epochs:
         config.data.update(changes)
         self.config = parse(config)
         data, train = self.config.data, self.config.train
-        self.training_data = run_lib.prepare_data(corpus, data, self.config.seed)
+        self.training_data = texts.prepare_data(corpus, data, self.config.seed)
         model = models.build(self.config.model, data.num_words, len(corpus.label_names))
         optimizer = optimizers.adam(train.learning_rate)
         self._trainer = Trainer(

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import baselines, cases, throughput
-from flaxrnn import run as run_lib
 from flaxrnn.config import parse
 from flaxrnn.data import corpora
+from flaxrnn.training import texts
 
 BOOK = {"reuters": 0.7177, "imdb": 0.8796}  # test accuracy
 MAX_EPOCHS = {"reuters": 30, "imdb": 10}  # for Keras
@@ -96,7 +96,7 @@ def shares_of_peak(task: str, runs: dict[str, list], peak: float) -> dict[str, f
     for name, variant in (("keras", "keras"), ("flaxrnn", "fast")):
         config = parse(module.get_config(variant))
         corpus = corpora.load_corpus(task, "real")
-        data = run_lib.prepare_data(corpus, config.data, config.seed)
+        data = texts.prepare_data(corpus, config.data, config.seed)
         tokens = data.lengths[data.rows["train"]].sum()
         work = 3 * tokens * cases.flops_per_token(config.model)
         seconds = statistics.mean(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from flaxrnn.config import Config, DataConfig
-from flaxrnn.data import batching, corpora
-from flaxrnn.data.vocabulary import Vocabulary
+from flaxrnn.config import Config
+from flaxrnn.data import batching
 from flaxrnn.errors import ConfigError, WorkdirError
-from flaxrnn.nn import heads, models
+from flaxrnn.nn import models
 from flaxrnn.nn.summary import summary
 from flaxrnn.reporting import console, report
 from flaxrnn.runtime import devices, distributed, files, signals
@@ -26,17 +24,8 @@ from flaxrnn.runtime.clock import Clock
 from flaxrnn.training import automatic, objective, optimizers, pretrained, resume, steps, workdir
 from flaxrnn.training.checkpoint import Checkpoints
 from flaxrnn.training.progress import Progress, fingerprint, text_checksums
+from flaxrnn.training.texts import Texts, load_texts
 from flaxrnn.training.trainer import Trainer
-
-
-@dataclass(frozen=True)
-class Texts:
-    """What a run needs from its corpus."""
-
-    names: dict[str, str]  # "dataset" and "data_source", as in result.json
-    training_data: batching.TrainingData
-    vocabulary: Vocabulary  # limited to `data.num_words`
-    label_names: list[str]
 
 
 @dataclass(kw_only=True)
@@ -95,7 +84,7 @@ def start(
         listener: Listener for signals.
         stack: Closes what must be closed at the end of the run.
     """
-    texts = _load_texts(config, folder)
+    texts = load_texts(config, folder)
     config = automatic.resolve(config, len(texts.training_data.rows["train"]), folder)
     run_fingerprint = _agreed_fingerprint(config, texts.training_data, folder)
     model = models.build(config.model, texts.vocabulary.num_words, len(texts.label_names))
@@ -241,76 +230,6 @@ def _write_inputs_and_summary(
     if progress.seconds:
         fit = "" if progress.refit is None else "refit "
         print(f"Resuming {folder} after {fit}epoch {len(progress.epochs)}, step {step:,}")
-
-
-def _load_texts(config: Config, folder: Path) -> Texts:
-    data = config.data
-    corpus = _load_corpus(config, data.tokenizer)
-    training_data = prepare_data(corpus, data, config.seed)
-    if config.model.word_ngrams or config.model.character_ngrams:
-        training_data = _add_scores(training_data, config, corpus, folder)
-    source = "synthetic" if corpus.synthetic else "real"
-    names = {"dataset": corpus.name, "data_source": source}
-    vocabulary = corpus.vocabulary.limit(data.num_words)
-    return Texts(names, training_data, vocabulary, corpus.label_names)
-
-
-def _load_corpus(config: Config, tokenizer: str) -> corpora.Corpus:
-    """The corpus as tokens of a tokenizer, which need not be that of the recurrent model."""
-    data = config.data
-    custom = None
-    if data.path is not None:
-        uses_labels = heads.get_head(config.model.target).uses_labels
-        custom = corpora.CustomTexts(
-            data.path,
-            data.text_field,
-            data.label_field if uses_labels else None,
-            data.test_fraction,
-            config.seed,
-            None if tokenizer == data.tokenizer else data.tokenizer,
-        )
-    return corpora.load_corpus(
-        config.task,
-        data.source,
-        data.data_dir,
-        data.manual_dir,
-        tokenizer=tokenizer,
-        num_words=data.num_words,
-        custom=custom,
-    )
-
-
-def _add_scores(
-    data: batching.TrainingData, config: Config, corpus: corpora.Corpus, folder: Path
-) -> batching.TrainingData:
-    """The texts with the scores of the n-gram classifier, which is fitted if it is not saved."""
-    from flaxrnn.training import ngrams  # SciPy takes long to import
-
-    model = config.model
-    key = fingerprint(
-        {"words": model.word_ngrams, "characters": model.character_ngrams},
-        text_checksums(corpus.train + corpus.test),
-    )
-
-    def load(tokenizer: str) -> corpora.Corpus:
-        return corpus if tokenizer == config.data.tokenizer else _load_corpus(config, tokenizer)
-
-    scores = ngrams.scores(model, load, folder, key)
-    return dataclasses.replace(data, texts=dataclasses.replace(data.texts, scores=scores))
-
-
-def prepare_data(corpus: corpora.Corpus, data: DataConfig, seed: int) -> batching.TrainingData:
-    """Prepares a corpus as the data group of a config says; see `batching.prepare_data`."""
-    return batching.prepare_data(
-        corpus,
-        num_words=data.num_words,
-        maxlen=data.maxlen,
-        padding=data.padding,
-        max_padding=data.max_padding,
-        validation=data.validation,
-        validation_fraction=data.validation_fraction,
-        seed=seed,
-    )
 
 
 def _copy(tree: Any) -> Any:

@@ -1,0 +1,102 @@
+"""The texts of a run: loaded, clipped, split, and scored by their n-grams."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from flaxrnn.config import Config, DataConfig
+from flaxrnn.data import batching, corpora
+from flaxrnn.data.vocabulary import Vocabulary
+from flaxrnn.nn import heads
+from flaxrnn.training.progress import fingerprint, text_checksums
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What a run needs from its corpus."""
+
+    names: dict[str, str]  # "dataset" and "data_source", as in result.json
+    training_data: batching.TrainingData
+    vocabulary: Vocabulary  # limited to `data.num_words`
+    label_names: list[str]
+
+
+def load_texts(config: Config, folder: Path) -> Texts:
+    """Loads the texts of a run.
+
+    Args:
+        config: The run's config.
+        folder: Its workdir, which keeps the n-gram classifier.
+
+    Raises:
+        DataError: The corpus is not available, or has too few texts for the config.
+    """
+    data = config.data
+    corpus = _load_corpus(config, data.tokenizer)
+    training_data = prepare_data(corpus, data, config.seed)
+    if config.model.word_ngrams or config.model.character_ngrams:
+        training_data = _add_scores(training_data, config, corpus, folder)
+    source = "synthetic" if corpus.synthetic else "real"
+    names = {"dataset": corpus.name, "data_source": source}
+    vocabulary = corpus.vocabulary.limit(data.num_words)
+    return Texts(names, training_data, vocabulary, corpus.label_names)
+
+
+def _load_corpus(config: Config, tokenizer: str) -> corpora.Corpus:
+    """The corpus as tokens of a tokenizer, which need not be that of the recurrent model."""
+    data = config.data
+    custom = None
+    if data.path is not None:
+        uses_labels = heads.get_head(config.model.target).uses_labels
+        custom = corpora.CustomTexts(
+            data.path,
+            data.text_field,
+            data.label_field if uses_labels else None,
+            data.test_fraction,
+            config.seed,
+            None if tokenizer == data.tokenizer else data.tokenizer,
+        )
+    return corpora.load_corpus(
+        config.task,
+        data.source,
+        data.data_dir,
+        data.manual_dir,
+        tokenizer=tokenizer,
+        num_words=data.num_words,
+        custom=custom,
+    )
+
+
+def _add_scores(
+    data: batching.TrainingData, config: Config, corpus: corpora.Corpus, folder: Path
+) -> batching.TrainingData:
+    """The texts with the scores of the n-gram classifier, which is fitted if it is not saved."""
+    from flaxrnn.training import ngrams  # SciPy takes long to import
+
+    model = config.model
+    key = fingerprint(
+        {"words": model.word_ngrams, "characters": model.character_ngrams},
+        text_checksums(corpus.train + corpus.test),
+    )
+
+    def load_as(tokenizer: str) -> corpora.Corpus:
+        return corpus if tokenizer == config.data.tokenizer else _load_corpus(config, tokenizer)
+
+    scores = ngrams.scores(model, load_as, folder, key)
+    return dataclasses.replace(data, texts=dataclasses.replace(data.texts, scores=scores))
+
+
+def prepare_data(corpus: corpora.Corpus, data: DataConfig, seed: int) -> batching.TrainingData:
+    """Prepares a corpus as the data group of a config says; see `batching.prepare_data`."""
+    return batching.prepare_data(
+        corpus,
+        num_words=data.num_words,
+        maxlen=data.maxlen,
+        padding=data.padding,
+        max_padding=data.max_padding,
+        validation=data.validation,
+        validation_fraction=data.validation_fraction,
+        seed=seed,
+    )
