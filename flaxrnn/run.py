@@ -87,7 +87,7 @@ def start(
         listener: Listener for signals.
         stack: Closes what must be closed at the end of the run.
     """
-    texts = _load_texts(config)
+    texts = load_texts(config)
     run_fingerprint = _agreed_fingerprint(config, texts.training_data, folder)
     model = models.build(config.model, texts.vocabulary.num_words, len(texts.label_names))
     optimizer = _build_optimizer(config.train, texts.training_data)
@@ -197,7 +197,8 @@ def _write_inputs_and_summary(
         print(f"Resuming {folder} after epoch {len(progress.history)}, step {step:,}")
 
 
-def _load_texts(config: Config) -> Texts:
+def load_texts(config: Config) -> Texts:
+    """Loads and prepares the corpus that a config names."""
     data = config.data
     custom = None
     if data.path is not None:
@@ -207,7 +208,7 @@ def _load_texts(config: Config) -> Texts:
             data.text_field,
             data.label_field if uses_labels else None,
             data.test_fraction,
-            config.seed,
+            config.seed if data.split_seed is None else data.split_seed,
         )
     corpus = corpora.load_corpus(
         config.task,

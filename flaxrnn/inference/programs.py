@@ -35,18 +35,13 @@ def predict_program(model: models.TextModel, mesh: Mesh) -> jax.stages.Wrapped:
 
 
 def explain_program(model: models.TextModel, mesh: Mesh) -> jax.stages.Wrapped:
-    """A program that also attributes the likeliest class to the tokens.
+    """A program that attributes a class to the tokens.
 
     Returns:
-        (params, tokens int32 [B, T], lengths int32 [B]) → probabilities float32 [B, C] and
-        attributions float32 [B, T], see `models.attributions`.
+        (params, tokens int32 [B, T], lengths int32 [B], labels int32 [B]) → attributions float32
+        [B, T], see `models.attributions`.
     """
-
-    def explain(params: Params, tokens: jax.Array, lengths: jax.Array) -> Any:
-        logits, attributions = models.attributions(model, params, tokens, lengths)
-        return model.head.probabilities(logits), attributions
-
-    return _jit_over_rows(explain, mesh, num_arrays=2)
+    return _jit_over_rows(functools.partial(models.attributions, model), mesh, num_arrays=3)
 
 
 @functools.cache

@@ -209,15 +209,22 @@ def apply_with_carry(
 
 
 def attributions(
-    model: TextModel, params: Any, tokens: jax.Array, lengths: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """How much each token speaks for the most likely class: gradient × input.
+    model: TextModel, params: Any, tokens: jax.Array, lengths: jax.Array, labels: jax.Array
+) -> jax.Array:
+    """How much each token speaks for a class: gradient × input.
 
-    The gradient of that class's logit with respect to the token's embedding, times the embedding,
+    The gradient of the class's logit with respect to the token's embedding, times the embedding,
     summed (Shrikumar et al., 2016): to first order, what the logit would lose without the token.
 
+    Args:
+        model: A classifier.
+        params: Its parameters.
+        tokens: Ids, int32 [B, T].
+        lengths: Valid tokens of each text, int32 [B].
+        labels: The class of each text, int32 [B].
+
     Returns:
-        Logits [B, C], and one weight per token [B, T].
+        One weight per token, float32 [B, T].
     """
     table = params["embed"]["embedding"]
     # One row per token, so that each has its gradient; the first row is that of padding.
@@ -225,10 +232,11 @@ def attributions(
     ids = jnp.arange(1, len(rows)).reshape(tokens.shape)
     unshared = model.clone(vocab_size=len(rows))
 
-    def most_likely(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def of_the_labels(rows: jax.Array) -> jax.Array:
         out = logits(unshared, {**params, "embed": {"embedding": rows}}, ids, lengths)
-        # A single logit speaks for the second class where it is positive, else for the first.
-        return (jnp.abs(out) if model.num_outputs == 1 else out.max(axis=-1)).sum(), out
+        if model.num_outputs == 1:  # where positive, the logit speaks for the second class
+            return (out[:, 0] * (2 * labels - 1)).sum()
+        return (out * jax.nn.one_hot(labels, model.num_outputs)).sum()
 
-    gradient, out = jax.grad(most_likely, has_aux=True)(rows)
-    return out, (gradient * rows).sum(axis=-1)[1:].reshape(tokens.shape)
+    gradient = jax.grad(of_the_labels)(rows)
+    return (gradient * rows).sum(axis=-1)[1:].reshape(tokens.shape)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import loaded, saved_workdir, shrink
+from helpers import loaded, saved_seeds, saved_workdir, shrink
 
 from configs import reuters
 from configs import text as text_config
@@ -44,6 +44,14 @@ def test_other_tokenizers_need_lists_of_tokens(tmp_path):
     assert_same(
         classify([tokenizers.words(text) for text in TEXTS]), loaded(workdir).predict(TEXTS)
     )
+
+
+@pytest.mark.parametrize("variant", ["", "keras"])
+def test_an_ensemble_is_one_program(variant, tmp_path):
+    config = shrink(reuters.get_config(variant))
+    workdir = saved_seeds(tmp_path / "run", config, ["earn", "acq", "grain"], (3, 4, 7))
+    export.export(workdir, tmp_path / "out")
+    assert_same(loader.load(tmp_path / "out")(TEXTS), loaded(workdir).predict(TEXTS))
 
 
 def test_text_may_be_a_string_or_its_tokens(topics):
