@@ -79,6 +79,8 @@ def main(arguments: list[str] | None = None) -> None:
         raise ConfigError(f"--plot: {flags.plot} must end in .png")
     runs, skipped = [], []
     for workdir in flags.workdirs:
+        if workdir.name == saved.SEEDS:  # which the shell finds next to the runs it is about
+            continue
         try:
             runs.append(read(workdir))
         except WorkdirError as error:
