@@ -36,6 +36,7 @@ class Texts:
     training_data: batching.TrainingData
     vocabulary: Vocabulary  # limited to `data.num_words`
     label_names: list[str]
+    corpus: corpora.Corpus | None  # unclipped, for the baseline; None: the run has none
 
 
 @dataclass(kw_only=True)
@@ -199,14 +200,13 @@ def _write_inputs_and_summary(
 
 def load_texts(config: Config) -> Texts:
     """Loads and prepares the corpus that a config names."""
-    data = config.data
+    data, head = config.data, heads.get_head(config.model.target)
     custom = None
     if data.path is not None:
-        uses_labels = heads.get_head(config.model.target).uses_labels
         custom = corpora.CustomTexts(
             data.path,
             data.text_field,
-            data.label_field if uses_labels else None,
+            data.label_field if head.uses_labels else None,
             data.test_fraction,
             config.seed if data.split_seed is None else data.split_seed,
         )
@@ -222,7 +222,14 @@ def load_texts(config: Config) -> Texts:
     source = "synthetic" if corpus.synthetic else "real"
     names = {"dataset": corpus.name, "data_source": source}
     vocabulary = corpus.vocabulary.limit(data.num_words)
-    return Texts(names, prepare_data(corpus, data), vocabulary, corpus.label_names)
+    with_baseline = config.train.baseline and head.uses_labels and not head.per_token
+    return Texts(
+        names,
+        prepare_data(corpus, data),
+        vocabulary,
+        corpus.label_names,
+        corpus if with_baseline else None,
+    )
 
 
 def prepare_data(corpus: corpora.Corpus, data: DataConfig) -> batching.TrainingData:

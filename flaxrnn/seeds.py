@@ -17,6 +17,7 @@ from flaxrnn.config import Config
 from flaxrnn.errors import ConfigError, WorkdirError
 from flaxrnn.inference import predictor, saved
 from flaxrnn.nn import heads
+from flaxrnn.reporting import console
 from flaxrnn.runtime import distributed, files, signals
 from flaxrnn.training import metrics
 
@@ -54,12 +55,13 @@ def train(
         raise WorkdirError(f"--workdir: {root} holds a single run; name another for --seeds")
     numbers = range(checked.seed, checked.seed + seeds)
     folders = [saved.folder_of_seed(root, seed) for seed in numbers]
-    results = []
+    results: list[dict[str, Any]] = []
     with signals.Listener() as listener:
         for seed, folder in zip(numbers, folders, strict=True):
             one = dataclasses.replace(checked, seed=seed)
             # A signal that comes too late to stop a run stops the next one.
-            results.append(loop.train(one, root, folder.name, listener))
+            baseline = results[0].get("baseline") if results else None
+            results.append(loop.train(one, root, folder.name, listener, baseline))
             if distributed.is_primary():  # from the first one on, so that those to come are known
                 _record_members(root, folders)
     if distributed.is_primary():
@@ -99,6 +101,8 @@ def _report(config: Config, root: Path, folders: list[Path], results: list[dict[
     classifies = not heads.get_head(config.model.target).per_token
     if classifies:
         record["ensemble"] = _evaluate_ensemble(config, root)
+    if baseline := results[0].get("baseline"):
+        record["baseline"] = baseline
     _write_record(root, record)
     runs = [compare.read(folder) for folder in folders]
     groups = [[run] for run in runs]
@@ -106,6 +110,8 @@ def _report(config: Config, root: Path, folders: list[Path], results: list[dict[
         groups += [runs, *([[compare.read(root)]] if classifies else [])]
     print()
     compare.show(groups)
+    if baseline:
+        print(console.baseline(baseline))
 
 
 def _spread(results: list[dict[str, Any]], name: str) -> dict[str, float | None]:

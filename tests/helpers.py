@@ -44,6 +44,7 @@ def shrink(config, epochs=2, **model):
     config.model.update({"embedding_size": 6, "hidden_size": 5, **model})
     config.model.conv_filters = min(config.model.conv_filters, 4)
     config.train.update({"batch_size": 8, "eval_batch_size": 7, "epochs": epochs})
+    config.train.baseline = False
     return config
 
 

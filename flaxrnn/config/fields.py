@@ -164,6 +164,9 @@ class TrainConfig:
         0, 0, "training steps between checkpoints; 0: only checkpoint_seconds applies"
     )
     restore_best: bool = declare.flag(True, "keep the weights with the lowest validation loss")
+    baseline: bool = declare.flag(
+        True, "at the end, also evaluate a linear model of TF-IDF features; needs scikit-learn"
+    )
 
 
 @dataclass(frozen=True)
