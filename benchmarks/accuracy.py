@@ -30,7 +30,7 @@ def main() -> None:
     path, _, variant = arguments.config.partition(":")
     name = Path(path).stem + (f"-{variant}" if variant else "")
     config = importlib.import_module(f"configs.{Path(path).stem}").get_config(variant)
-    config.data.source = "real"
+    config.data.source, config.train.baseline = "real", False
     runs = seeds.train(config, arguments.seeds, arguments.runs / name)
 
     scores = {

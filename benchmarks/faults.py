@@ -36,6 +36,7 @@ FLAGS = {  # short runs with many checkpoints
         "--config.data.maxlen=40",
         "--config.train.batch_size=50",
         "--config.train.epochs=4",
+        "--config.train.baseline=False",
         "--config.train.checkpoint_steps=32",
     ],
     "imdb": [
@@ -45,6 +46,7 @@ FLAGS = {  # short runs with many checkpoints
         "--config.model.conv_filters=16",
         "--config.train.batch_size=100",
         "--config.train.epochs=3",
+        "--config.train.baseline=False",
         "--config.train.checkpoint_steps=32",
     ],
 }

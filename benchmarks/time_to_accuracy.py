@@ -69,7 +69,7 @@ def flaxrnn(task: str, seed: int) -> dict[str, Any]:
     import flaxrnn
 
     config = importlib.import_module(f"configs.{task}").get_config("fast")
-    config.seed, config.data.source = seed, "real"
+    config.seed, config.data.source, config.train.baseline = seed, "real", False
     with tempfile.TemporaryDirectory() as folder:
         config.compile_cache = str(Path(folder) / "compiled")
         result = flaxrnn.train(config, Path(folder) / "run")

@@ -2,6 +2,8 @@
 
 python -m flaxrnn.compare runs/*
 python -m flaxrnn.compare runs/* --plot accuracy.png
+
+A workdir of several seeds is one entry, with the figures of their ensemble.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import Any
 
 from flaxrnn import config
 from flaxrnn.errors import ConfigError, WorkdirError
+from flaxrnn.inference import saved
 from flaxrnn.reporting import plots
 from flaxrnn.runtime import terminal
 from flaxrnn.training import metrics
@@ -36,12 +39,13 @@ class Column:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run, read from its workdir.
+    """A finished run, or an ensemble of several, read from its workdir.
 
     Attributes:
         workdir: Its folder.
-        seed: Its seed.
-        settings: All other fields of its config by dotted name, and the dataset.
+        seed: Its seed, the first one of an ensemble.
+        settings: All other fields of its config by dotted name, the dataset, and the number of
+            "members" of an ensemble.
         values: By the title of the column; NaN if the run is older than the metric.
         score: The headline metric on the test split, by which runs are ranked.
         seconds: From start to end.
@@ -78,10 +82,12 @@ def main(arguments: list[str] | None = None) -> None:
         raise ConfigError(f"--plot: {flags.plot} must end in .png")
     runs, skipped = [], []
     for workdir in flags.workdirs:
+        if workdir.name == saved.SEEDS:  # which the shell finds next to the runs it is about
+            continue
         try:
             runs.append(read(workdir))
         except WorkdirError as error:
-            skipped.append(str(error))
+            skipped.append(str(error).removeprefix("--workdir: "))
     if not runs:
         raise WorkdirError(f"no finished run: {'; '.join(skipped)}")
     if skipped:
@@ -112,14 +118,16 @@ def read(workdir: Path) -> Run:
     Raises:
         WorkdirError: It holds no run, or none that is finished; the message is short.
     """
+    if saved.holds_several(workdir):
+        return _read_ensemble(workdir)
     if not (workdir / "config.json").is_file():
         raise WorkdirError(f"{workdir} is not a run directory")
     if not (workdir / "result.json").is_file():
         raise WorkdirError(f"{workdir} is unfinished")
     headline = metrics.METRICS[metrics.HEADLINE]
     try:
-        saved = json.loads((workdir / "config.json").read_text("utf-8"))
-        settings = config.flatten(config.with_defaults(saved))
+        recorded = json.loads((workdir / "config.json").read_text("utf-8"))
+        settings = config.flatten(config.with_defaults(recorded))
         result = json.loads((workdir / "result.json").read_text("utf-8"))
         path = workdir / "metrics.jsonl"
         lines = path.read_text("utf-8").splitlines() if path.is_file() else []
@@ -140,6 +148,28 @@ def read(workdir: Path) -> Run:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WorkdirError(f"{workdir} cannot be read ({error})") from None
+
+
+def _read_ensemble(workdir: Path) -> Run:
+    """The ensemble of a workdir of several seeds: their test figures as one, their cost in sum."""
+    runs = [read(folder) for folder in saved.finished_members(workdir)]
+    ensemble = saved.read_record(workdir).get("ensemble")
+    if ensemble is None:
+        raise WorkdirError(f"{workdir} has no figures of an ensemble")
+    seconds = sum(run.seconds for run in runs)
+    costs = {"seconds": {"total": seconds}, "epochs": math.nan}
+    parameters = sum(run.values["parameters"] for run in runs)
+    result = {**ensemble, **costs, "parameters": parameters}
+    return Run(
+        workdir,
+        runs[0].seed,
+        {**runs[0].settings, "members": len(runs)},
+        {column.title: float(column.value(result)) for column in columns(metrics.METRICS)},
+        metrics.METRICS[metrics.HEADLINE].value(result, "test"),
+        seconds,
+        runs[0].monitor,
+        ([], []),
+    )
 
 
 def group_by_settings(runs: list[Run]) -> list[list[Run]]:
@@ -229,8 +259,9 @@ def _differing_settings(groups: list[list[Run]]) -> list[str]:
 
 
 def _name(group: list[Run]) -> str:
-    """The first workdir of a group, and how many more there are."""
-    return f"{group[0].workdir}" + (f" (+{len(group) - 1})" if len(group) > 1 else "")
+    """The first workdir of a group, whether it is an ensemble, and how many more there are."""
+    kind = " (ensemble)" if "members" in group[0].settings else ""
+    return f"{group[0].workdir}{kind}" + (f" (+{len(group) - 1})" if len(group) > 1 else "")
 
 
 def _mean_score(group: list[Run]) -> float:

@@ -9,7 +9,9 @@ The folder contains:
   is; and lengths, int32 [B]. It reads the last `data.maxlen` tokens of each text and returns
   probabilities, float32 [B, C]. B and T may be any number from 1 on.
 * `parameters.safetensors`. They are an argument of the program rather than part of it, so that they
-  are stored once, can be inspected and replaced, and cost XLA no time for constant folding.
+  are stored once, can be inspected and replaced, and cost XLA no time for constant folding. Those
+  of an ensemble (a workdir of several seeds) are stacked, and the program returns the mean of their
+  probabilities.
 * `vocabulary.json` and `labels.json`, as in the workdir; `ngrams.safetensors` and `ngrams.json` of
   a model with n-grams, whose program also takes the scores of that classifier.
 * `load.py`, which puts these together: a copy of `flaxrnn/inference/loader.py`. It reads
@@ -24,6 +26,7 @@ import json
 from pathlib import Path
 
 from flaxrnn.errors import ConfigError, WorkdirError
+from flaxrnn.inference import saved
 from flaxrnn.runtime import files, terminal
 
 
@@ -64,23 +67,19 @@ def export(workdir: str | Path, folder: Path) -> dict[str, bytes]:
         raise WorkdirError(f"--out: {folder} is not empty; name a new folder")
     # These import JAX: only once the flags are valid.
     import safetensors.numpy
-    from flax.traverse_util import flatten_dict
 
-    from flaxrnn.inference import predictor, stablehlo
+    from flaxrnn.inference import stablehlo
 
-    saved = predictor.load_saved_model(workdir)
-    params = flatten_dict(saved.params, sep="/")
-    data = saved.config.data
-    exported = stablehlo.lower(saved.model, params, data.maxlen, data.padding)
+    model = saved.load(workdir)
     contents = {
-        "program.jax": bytes(exported.serialize()),
-        "parameters.safetensors": safetensors.numpy.save(params),
-        "vocabulary.json": saved.vocabulary.to_json().encode(),
-        "labels.json": json.dumps(saved.label_names, ensure_ascii=False).encode(),
+        "program.jax": bytes(stablehlo.lower(model).serialize()),
+        "parameters.safetensors": safetensors.numpy.save(stablehlo.parameters(model)),
+        "vocabulary.json": model.vocabulary.to_json().encode(),
+        "labels.json": json.dumps(model.label_names, ensure_ascii=False).encode(),
     }
     modules = {"load": "inference/loader", "splitting": "data/splitting"}
-    if saved.ngrams is not None:
-        contents |= saved.ngrams.to_files()
+    if model.ngrams is not None:
+        contents |= model.ngrams.to_files()
         modules["ngrams"] = "data/ngrams"
     for name, module in modules.items():
         contents[f"{name}.py"] = (Path(__file__).parent / f"{module}.py").read_bytes()

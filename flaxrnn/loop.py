@@ -16,13 +16,13 @@ from ml_collections import ConfigDict
 
 from flaxrnn import run as run_lib
 from flaxrnn.config import Config, flatten, parse
-from flaxrnn.errors import ConfigError, DivergedError, WorkdirError
+from flaxrnn.errors import ConfigError, DivergedError, FlaxrnnError, WorkdirError
 from flaxrnn.nn import cells, heads
 from flaxrnn.nn.summary import summary
 from flaxrnn.reporting import page, provenance, result
 from flaxrnn.runtime import devices, distributed, signals
 from flaxrnn.runtime.clock import Clock
-from flaxrnn.training import metrics, optimizers, resume, steps, workdir
+from flaxrnn.training import baseline, metrics, optimizers, resume, steps, workdir
 from flaxrnn.training.progress import kept_epoch, patience_in_epochs
 from flaxrnn.training.trainer import STEPS_PER_DISPATCH, MetricAccumulator
 
@@ -59,11 +59,16 @@ def train_and_evaluate(
 
 
 def train(
-    config: Config, root: str | Path, folder: str, listener: signals.Listener
+    config: Config,
+    root: str | Path,
+    folder: str,
+    listener: signals.Listener,
+    known_baseline: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Like `train_and_evaluate`, with the workdir `root / folder`; `root` is --workdir.
 
-    A signal that the listener received earlier stops the run after its first steps.
+    A signal that the listener received earlier stops the run after its first steps. The baseline is
+    computed unless that of another run on the same texts is known.
     """
     _check_names(config)
     with contextlib.ExitStack() as stack:
@@ -85,7 +90,9 @@ def train(
             _validate(run)
         if config.train.refit:
             _refit(run)
-        return _test(run)
+        outcome, details = _test(run)
+        _add_baseline(run, outcome, details, known_baseline)
+        return outcome
 
 
 def _check_names(config: Config) -> None:
@@ -238,8 +245,8 @@ def _refit(run: run_lib.Run) -> None:
             _save_and_stop(run)
 
 
-def _test(run: run_lib.Run) -> dict[str, Any]:
-    """Evaluates the kept weights on the test split and writes the result."""
+def _test(run: run_lib.Run) -> tuple[dict[str, Any], page.Details]:
+    """Evaluates the kept weights on the test split; writes and returns the result and its page."""
     texts, head = run.texts, run.model.head
     with run.clock("test"):
         sums, per_text = run.trainer.evaluate(run.weights, "test")
@@ -273,7 +280,36 @@ def _test(run: run_lib.Run) -> dict[str, Any]:
         head.unit,
     )
     run.reporter.finish(outcome, run.progress.history, details, run.progress.refit)
-    return outcome
+    return outcome, details
+
+
+def _add_baseline(
+    run: run_lib.Run,
+    outcome: dict[str, Any],
+    details: page.Details,
+    known: dict[str, Any] | None,
+) -> None:
+    """Adds what a linear model reaches to the result, which has already been written without it.
+
+    Raises:
+        signals.Saved: A signal stopped it.
+    """
+    corpus, listener = run.texts.corpus, run.listener
+    if corpus is None or not distributed.is_primary() or listener.received:
+        return
+    listener.deferred = False  # there is nothing to save
+    try:
+        outcome["baseline"] = known or baseline.evaluate(corpus, run.texts.training_data.rows)
+    except FlaxrnnError as error:
+        print(f"  baseline    none: {error}", flush=True)
+        return
+    except signals.Stopped as stopped:
+        number = stopped.exit_code - 128
+        message = f"{signal.Signals(number).name}: {run.workdir} is complete, without a baseline"
+        raise signals.Saved(number, message) from None
+    finally:
+        listener.deferred = True
+    run.reporter.baseline(outcome, run.progress.history, details)
 
 
 def _save_and_stop(run: run_lib.Run) -> None:

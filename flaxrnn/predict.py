@@ -2,6 +2,7 @@
 
 python -m flaxrnn.predict --workdir runs/imdb "What a joy!" "A film to fall asleep in."
 python -m flaxrnn.predict --workdir runs/imdb --file reviews.csv --field review > labels.jsonl
+python -m flaxrnn.predict --workdir runs/seeds "What a joy!"    (of train.py --seeds: an ensemble)
 tail -n 100 reviews.txt | python -m flaxrnn.predict --workdir runs/imdb --format table --explain
 """
 
@@ -46,7 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
         model = predictor.load(flags.workdir)
         if flags.top > (most := len(model.label_names)):
             raise ConfigError(f"--top: {flags.top} must be at most {most}, the number of labels")
-        to_text = _formatter(flags, model.label_names)
+        to_text = _formatter(flags, model.label_names, model.num_members)
         typed = not (flags.file or flags.texts) and sys.stdin.isatty()
         chunk_size = 1 if typed else CHUNK_SIZE  # each line that is typed is answered at once
         for prediction in predictions.classify(
@@ -62,13 +63,19 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         allow_abbrev=False,
     )
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="a text to label")
-    parser.add_argument("--workdir", required=True, help="workdir of a trained run")
+    parser.add_argument(
+        "--workdir", required=True, help="workdir of a trained run, or of several seeds: their mean"
+    )
     parser.add_argument("--file", help="one text per line; or .jsonl, or .csv with a header")
     parser.add_argument("--field", help="field of the .jsonl or .csv that contains the text")
     parser.add_argument(
         "--top", type=int, default=1, metavar="K", help="show the K likeliest labels"
     )
-    parser.add_argument("--explain", action="store_true", help="show which words were decisive")
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="show which words were decisive; of several seeds, the mean of their attributions",
+    )
     parser.add_argument(
         "--format", choices=("table", "jsonl"), help="default: table on a terminal, else jsonl"
     )
@@ -86,7 +93,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     return flags
 
 
-def _formatter(flags: argparse.Namespace, label_names: list[str]) -> Callable[[Prediction], str]:
+def _formatter(
+    flags: argparse.Namespace, label_names: list[str], members: int
+) -> Callable[[Prediction], str]:
     """Prepares stdout, prints the header of a table, and returns what formats a prediction."""
     if flags.format == "jsonl":
         # An unpaired surrogate is valid in JSON, but cannot be encoded as UTF-8.
@@ -96,7 +105,7 @@ def _formatter(flags: argparse.Namespace, label_names: list[str]) -> Callable[[P
     colour = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
     colour = colour and not os.environ.get("NO_COLOR")
     columns = shutil.get_terminal_size().columns
-    table = formats.Table(label_names, flags.explain, columns, colour)
+    table = formats.Table(label_names, flags.explain, columns, colour, members)
     print(table.header())
     return table.row
 

@@ -1,8 +1,10 @@
-"""Several seeds of a config: runs of their own, one after the other, and a table of them."""
+"""Several seeds of a config: runs of their own, one after the other, and the ensemble they make."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +12,27 @@ from ml_collections import ConfigDict
 
 from flaxrnn import compare, loop
 from flaxrnn import config as config_lib
-from flaxrnn.errors import ConfigError
-from flaxrnn.runtime import distributed, signals
+from flaxrnn.config import Config
+from flaxrnn.errors import ConfigError, WorkdirError
+from flaxrnn.inference import predictor, saved
+from flaxrnn.nn import heads
+from flaxrnn.reporting import console
+from flaxrnn.runtime import distributed, files, signals
+from flaxrnn.training import metrics
+from flaxrnn.training.texts import load_texts
+
+_SHOWN = ("accuracy", "macro_f1")  # metrics of one seed and of the ensemble
 
 
 def train(
     config: ConfigDict, seeds: int, workdir: str | Path | None = None
 ) -> list[dict[str, Any]]:
-    """Trains a config with several seeds, from its own on, and prints mean and spread.
+    """Trains a config with several seeds, from its own on, and evaluates them as an ensemble.
 
-    Seed S is a run in the folder seed-S of the workdir, as it would be alone. The same call goes on
-    with one that was stopped, and only evaluates again those that were complete.
+    Seed S is a run in the folder seed-S of the workdir, as it would be alone; with custom texts,
+    all have the test split of the first. The same call goes on with one that was stopped, and only
+    evaluates again those that were complete. At the end it prints a table, and writes mean, spread
+    and ensemble to seeds.json.
 
     Args:
         config: As docs/config.md describes.
@@ -32,22 +44,87 @@ def train(
 
     Raises:
         ConfigError: `seeds` is below 1.
+        WorkdirError: The workdir itself holds a run.
         FlaxrnnError, signals.Stopped: See `loop.train_and_evaluate`; no later seed is begun.
     """
     if seeds < 1:
         raise ConfigError(f"--seeds: {seeds} must be a whole number of at least 1")
-    checked = config_lib.parse(config)
+    checked = _with_split_seed(config_lib.parse(config))
     root = Path(workdir or loop.fresh_workdir(checked)).expanduser()
-    results, folders = [], []
+    if distributed.broadcast((root / "config.json").exists()):
+        raise WorkdirError(f"--workdir: {root} holds a single run; name another for --seeds")
+    numbers = range(checked.seed, checked.seed + seeds)
+    folders = [saved.folder_of_seed(root, seed) for seed in numbers]
+    results: list[dict[str, Any]] = []
     with signals.Listener() as listener:
-        for seed in range(checked.seed, checked.seed + seeds):
+        for seed, folder in zip(numbers, folders, strict=True):
             one = dataclasses.replace(checked, seed=seed)
-            folders.append(f"seed-{seed}")
             # A signal that comes too late to stop a run stops the next one.
-            results.append(loop.train(one, root, folders[-1], listener))
+            baseline = results[0].get("baseline") if results else None
+            results.append(loop.train(one, root, folder.name, listener, baseline))
+            if distributed.is_primary():  # from the first one on, so that those to come are known
+                _record_members(root, folders)
     if distributed.is_primary():
-        runs = [compare.read(root / folder) for folder in folders]
-        print()
-        together = [runs] if len(runs) > 1 else []
-        compare.show([[run] for run in runs] + together)
+        _report(checked, root, folders, results)
     return results
+
+
+def _with_split_seed(config: Config) -> Config:
+    """The config with a split of custom texts that does not depend on the seed.
+
+    Otherwise what one run is tested on would be what the others were trained on.
+    """
+    if config.task != "text" or config.data.split_seed is not None:
+        return config
+    data = dataclasses.replace(config.data, split_seed=config.seed)
+    return dataclasses.replace(config, data=data)
+
+
+def _record_members(root: Path, folders: list[Path]) -> None:
+    """Writes the names of the runs to seeds.json, unless it already has them."""
+    names = [folder.name for folder in folders]
+    if saved.read_record(root).get("members") != names:
+        _write_record(root, {"members": names})
+
+
+def _write_record(root: Path, record: dict[str, Any]) -> None:
+    try:
+        files.write_atomically(root / saved.SEEDS, json.dumps(record, indent=2) + "\n")
+    except OSError as error:
+        raise WorkdirError(f"--workdir: {root} cannot be written ({error.strerror})") from None
+
+
+def _report(config: Config, root: Path, folders: list[Path], results: list[dict[str, Any]]) -> None:
+    """Completes seeds.json, and prints a table of the runs, their mean and their ensemble."""
+    record: dict[str, Any] = {"members": [folder.name for folder in folders]}
+    record["single"] = {f"test_{name}": _spread(results, f"test_{name}") for name in _SHOWN}
+    classifies = not heads.get_head(config.model.target).per_token
+    if classifies:
+        record["ensemble"] = _evaluate_ensemble(config, root, folders[0])
+    if baseline := results[0].get("baseline"):
+        record["baseline"] = baseline
+    _write_record(root, record)
+    runs = [compare.read(folder) for folder in folders]
+    groups = [[run] for run in runs]
+    if len(runs) > 1:
+        groups += [runs, *([[compare.read(root)]] if classifies else [])]
+    print()
+    compare.show(groups)
+    if baseline:
+        print(console.baseline(baseline))
+
+
+def _spread(results: list[dict[str, Any]], name: str) -> dict[str, float | None]:
+    values = [result[name] for result in results]
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return {"mean": statistics.mean(values), "std": deviation}
+
+
+def _evaluate_ensemble(config: Config, root: Path, first: Path) -> dict[str, Any]:
+    """Evaluates the mean of the probabilities of the kept weights on the test split."""
+    data = load_texts(config, first).training_data
+    test = data.texts.take(data.rows["test"])
+    probabilities = predictor.load(root).probabilities_of_ids(test)
+    classes = probabilities.shape[1]
+    scores = metrics.of_predictions(test.labels, probabilities.argmax(axis=1), classes)
+    return {f"test_{name}": scores[name] for name in _SHOWN} | {"test_examples": len(test)}

@@ -20,7 +20,7 @@ from tensorboardX.proto.event_pb2 import Event
 from flaxrnn.config import parse
 from flaxrnn.data import corpora, tokenizers
 from flaxrnn.data.vocabulary import Vocabulary
-from flaxrnn.inference import predictor
+from flaxrnn.inference import predictor, saved
 from flaxrnn.nn import models
 from flaxrnn.reporting import page
 from flaxrnn.training import checkpoint, metrics
@@ -45,14 +45,16 @@ def shrink(config, epochs=2, **model):
     config.model.update({"embedding_size": 6, "hidden_size": 5, **model})
     config.model.conv_filters = min(config.model.conv_filters, 4)
     config.train.update({"batch_size": 8, "eval_batch_size": 7, "epochs": epochs})
+    config.train.baseline = False
     return config
 
 
 def weights(workdir):
-    return predictor.load_saved_model(workdir).params
+    (params,) = saved.load(workdir).members
+    return params
 
 
-def saved_workdir(folder, config, label_names, tokenizer="keras"):
+def saved_workdir(folder, config, label_names, tokenizer="keras", seed=0):
     """What a run leaves for predictions, with random parameters that tell texts apart."""
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(config.to_dict()))
@@ -60,9 +62,20 @@ def saved_workdir(folder, config, label_names, tokenizer="keras"):
     Vocabulary(WORDS, tokenizers.Tokenizer(tokenizer)).save(folder / "vocabulary.json")
     model = models.build(parse(config).model, config.data.num_words, len(label_names))
     shapes = jax.eval_shape(lambda: models.init_params(model, jax.random.key(0)))
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
     checkpoint.write_weights(folder / "checkpoints", params)
+    return folder
+
+
+def saved_seeds(folder, config, label_names, seeds=(0, 1)):
+    """What `train.py --seeds` leaves for predictions; see `saved_workdir`."""
+    folder.mkdir()
+    for seed in seeds:
+        run = saved_workdir(saved.folder_of_seed(folder, seed), config, label_names, seed=seed)
+        (run / "result.json").write_text("{}")
+    record = {"members": [f"seed-{seed}" for seed in seeds]}
+    (folder / saved.SEEDS).write_text(json.dumps(record))
     return folder
 
 

@@ -41,6 +41,7 @@ SHORT = [
     "--config.train.learning_rate=0.01",
     "--config.train.schedule=constant",
     "--config.train.averaging=False",
+    "--config.train.baseline=False",
     "--config.data.num_words=1000",
     "--config.data.maxlen=50",
     "--config.data.max_padding=1",

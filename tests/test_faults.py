@@ -58,6 +58,7 @@ def test_killed_runs_end_as_if_they_had_been_left_alone(data_dir, tmp_path):
         "--config.model.hidden_size=8",
         "--config.train.batch_size=40",
         "--config.train.epochs=8",
+        "--config.train.baseline=False",
         "--config.train.checkpoint_steps=32",
     ]
     faults.finish(flags, tmp_path / "alone")

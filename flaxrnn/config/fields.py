@@ -32,6 +32,12 @@ class DataConfig:
     test_fraction: float = declare.fraction(
         0.1, "fraction of each class held out for testing if your own texts have no test split"
     )
+    split_seed: int | None = declare.field(
+        None,
+        "seed of that split and of the order of your own texts; unset: seed, of several the first",
+        "a whole number of at least 0",
+        lambda v: v >= 0,
+    )
     tokenizer: str = declare.one_of("words", "characters", "subword", doc="what a token is")
     num_words: int = declare.at_least(4, 1_000, "maximum vocabulary size, special ids included")
     vectors: str | None = declare.field(
@@ -196,6 +202,9 @@ class TrainConfig:
         False,
         "then train new weights on train and validation texts, for as many epochs as were kept",
     )
+    baseline: bool = declare.flag(
+        True, "at the end, also evaluate a linear model of TF-IDF features; needs scikit-learn"
+    )
 
 
 @dataclass(frozen=True)
@@ -207,7 +216,7 @@ class Config:
         doc="the corpus; text: your own texts",
     )  # fmt: skip
     seed: int = declare.at_least(
-        0, 0, "of initial weights, shuffling and dropout; with task=text, also of the test split"
+        0, 0, "of initial weights, shuffling and dropout; also of data.split_seed, if unset"
     )
     compile_cache: str | None = declare.folder(
         "cache of compiled programs; unset: JAX's setting, else ~/.cache/flaxrnn"

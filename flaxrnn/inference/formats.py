@@ -39,7 +39,9 @@ def json_line(prediction: Prediction, top: int, explain: bool) -> str:
 class Table:
     """A table whose column widths are known before the first prediction."""
 
-    def __init__(self, label_names: list[str], explain: bool, columns: int, colour: bool):
+    def __init__(
+        self, label_names: list[str], explain: bool, columns: int, colour: bool, members: int = 1
+    ):
         """Sets the layout.
 
         Args:
@@ -47,9 +49,11 @@ class Table:
             explain: Whether predictions have attributions, which are shown below each row.
             columns: Width of the terminal.
             colour: Whether to highlight words by colour, else by their attribution in brackets.
+            members: Number of runs whose attributions are averaged.
         """
         self._label_width = max(map(terminal.width, ["label", *label_names]))
         self._explain, self._columns, self._colour = explain, columns, colour
+        self._members = members
 
     def header(self) -> str:
         """The headings, with a legend if there are attributions."""
@@ -57,6 +61,8 @@ class Table:
         if self._explain:
             last = "green: for the label, red: against"
             last = last if self._colour else "+ for the label, - against"
+            if self._members > 1:
+                last = f"mean of {self._members} runs; {last}"
         return self._line("index", "label", "probability", "unknown", last)
 
     def row(self, prediction: Prediction) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,17 +10,12 @@ import jax
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from flaxrnn import config as config_lib
 from flaxrnn.data import batching, ragged
-from flaxrnn.data.ngrams import FILES, NgramClassifier
 from flaxrnn.data.tokenizers import Tokenizer
-from flaxrnn.data.vocabulary import UNKNOWN, Vocabulary
-from flaxrnn.errors import ConfigError, DataError, WorkdirError
-from flaxrnn.inference import attribution, programs
-from flaxrnn.nn import models
-from flaxrnn.runtime import devices, files
-from flaxrnn.training import checkpoint
-from flaxrnn.training.workdir import NGRAMS
+from flaxrnn.data.vocabulary import UNKNOWN
+from flaxrnn.errors import ConfigError, DataError
+from flaxrnn.inference import attribution, programs, saved
+from flaxrnn.runtime import devices
 
 
 class EncodedText(NamedTuple):
@@ -42,35 +35,24 @@ class EncodedText(NamedTuple):
         return float((ids == UNKNOWN).mean())
 
 
-@dataclasses.dataclass(frozen=True)
-class SavedModel:
-    """What prediction needs from the workdir of a run."""
-
-    model: models.TextModel
-    params: Any
-    vocabulary: Vocabulary
-    label_names: list[str]
-    config: config_lib.Config
-    ngrams: NgramClassifier | None  # if the model starts from its scores
-
-
 class TextPredictor:
     """Applies a trained model to raw text; its `model.target` decides which methods are available.
 
-    Batches are sharded over all devices. Texts are padded to one of at most four lengths, so few
-    shapes are compiled, each on first use.
+    The probabilities and attributions of an ensemble are the means of those of its members. Batches
+    are sharded over all devices of this process. Texts are padded to one of at most four lengths,
+    so few shapes are compiled, each on first use.
     """
 
-    def __init__(self, saved: SavedModel):
+    def __init__(self, model: saved.SavedModel):
         """Copies the parameters to all devices."""
-        config = saved.config
+        config = model.config
         self._batch_size = config.train.eval_batch_size
         self._maxlen, self._padding = config.data.maxlen, config.data.padding
-        self._mesh = devices.make_mesh(self._batch_size)
-        params = devices.shard(saved.params, self._mesh, PartitionSpec())
-        self._saved = dataclasses.replace(saved, params=params)
-        self._predict = programs.predict_program(saved.model, self._mesh)
-        self._explain = programs.explain_program(saved.model, self._mesh)
+        self._mesh = devices.make_mesh(self._batch_size, local=True)
+        self._members = devices.shard(model.members, self._mesh, PartitionSpec())
+        self._saved = model
+        self._predict = programs.predict_program(model.model, self._mesh)
+        self._explain = programs.explain_program(model.model, self._mesh)
         divisors = (8, 4, 2, 1) if self._padding == "post" else (1,)
         self._buckets = sorted({-(-self._maxlen // divisor) for divisor in divisors})
 
@@ -78,6 +60,11 @@ class TextPredictor:
     def label_names(self) -> list[str]:
         """Names of the classes, in the order of the probabilities."""
         return self._saved.label_names
+
+    @property
+    def num_members(self) -> int:
+        """Number of runs whose mean is predicted."""
+        return len(self._members)
 
     def predict(self, texts: list[str]) -> tuple[list[str], np.ndarray]:
         """Classifies N raw texts.
@@ -105,7 +92,7 @@ class TextPredictor:
         self._check_target("tags")
         encoded = [self.encode(text) for text in texts]
         tags: list[list[str]] = [[] for _ in texts]
-        for rows, probabilities in self._batches(self._predict, encoded, self._batch_size):
+        for rows, probabilities in self._batches(self._predict, _ragged(encoded), self._batch_size):
             for row, classes in zip(rows, np.asarray(probabilities).argmax(axis=2), strict=False):
                 end = len(encoded[row].ids)
                 begin = end - len(encoded[row].spans)
@@ -140,7 +127,9 @@ class TextPredictor:
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.PRNGKey(seed), indices)
         per_text = (np.asarray(keys), np.full(len(prompts), temperature, np.float32))
         texts = [""] * len(prompts)
-        for rows, generated in self._batches(program, encoded, self._batch_size, *per_text):
+        for rows, generated in self._batches(
+            program, _ragged(encoded), self._batch_size, *per_text
+        ):
             for row, ids in zip(rows, np.asarray(generated), strict=False):
                 texts[row] = vocabulary.decode([*encoded[row].ids, *ids])
         return texts
@@ -170,9 +159,13 @@ class TextPredictor:
         Raises:
             ConfigError: The model does not classify texts.
         """
+        return self.probabilities_of_ids(_ragged(encoded))
+
+    def probabilities_of_ids(self, texts: ragged.RaggedTexts) -> np.ndarray:
+        """Like `probabilities`, for texts encoded with the model's vocabulary and clipped."""
         self._check_target("label")
-        out = np.zeros((len(encoded), len(self.label_names)), np.float32)
-        for rows, probabilities in self._batches(self._predict, encoded, self._batch_size):
+        out = np.zeros((len(texts), len(self.label_names)), np.float32)
+        for rows, probabilities in self._batches(self._predict, texts, self._batch_size):
             out[rows] = probabilities[: len(rows)]
         return out
 
@@ -186,32 +179,35 @@ class TextPredictor:
         Raises:
             ConfigError: The model does not classify texts.
         """
-        self._check_target("label")
-        out = np.zeros((len(encoded), len(self.label_names)), np.float32)
+        texts = _ragged(encoded)
+        probabilities = self.probabilities_of_ids(texts)
+        labels = probabilities.argmax(axis=1).astype(np.int32)
         attributions = [np.zeros(0, np.float32)] * len(encoded)
         # The gradient takes as much memory as a training step.
         batch_size = self._saved.config.train.batch_size
-        for rows, (probabilities, of_tokens) in self._batches(self._explain, encoded, batch_size):
-            out[rows] = probabilities[: len(rows)]
+        for rows, of_tokens in self._batches(self._explain, texts, batch_size, labels):
             for row, padded in zip(rows, np.asarray(of_tokens), strict=False):
                 end = len(encoded[row].ids) if self._padding == "post" else len(padded)
                 attributions[row] = padded[end - len(encoded[row].spans) : end]
                 if self._saved.ngrams is not None:
-                    of_ngrams = self._attributions_of_ngrams(encoded[row], out[row])
+                    of_ngrams = self._attributions_of_ngrams(encoded[row], labels[row])
                     attributions[row] = attributions[row] + of_ngrams
-        return out, attributions
+        return probabilities, attributions
 
-    def _attributions_of_ngrams(self, text: EncodedText, probabilities: np.ndarray) -> np.ndarray:
-        """What the n-grams of each token read speak for the likeliest label, float32 [n]."""
-        saved, likeliest = self._saved, int(probabilities.argmax())
-        binary = saved.model.num_outputs == 1  # a score that speaks for the second class
-        sign = -1 if binary and likeliest == 0 else 1
-        weight = sign * float(saved.params["blend"]["weights"][1])
-        column = 0 if binary else likeliest
-        assert saved.ngrams is not None
-        return weight * attribution.of_ngrams(
-            saved.ngrams, text.raw, column, saved.vocabulary.tokenizer, len(text.spans)
+    def _attributions_of_ngrams(self, text: EncodedText, label: int) -> np.ndarray:
+        """What the n-grams of each token read speak for a label, float32 [n]."""
+        model = self._saved
+        assert model.ngrams is not None
+        weight = float(np.mean([params["blend"]["weights"][1] for params in model.members]))
+        binary = model.model.num_outputs == 1  # its score speaks for the second class
+        of_score = attribution.of_ngrams(
+            model.ngrams,
+            text.raw,
+            0 if binary else label,
+            model.vocabulary.tokenizer,
+            len(text.spans),
         )
+        return of_score * (-weight if binary and label == 0 else weight)
 
     def _check_target(self, required: str) -> None:
         target = self._saved.config.model.target
@@ -226,81 +222,64 @@ class TextPredictor:
     def _batches(
         self,
         program: jax.stages.Wrapped,
-        encoded: list[EncodedText],
+        texts: ragged.RaggedTexts,
         batch_size: int,
         *per_text: np.ndarray,
     ) -> Iterator[tuple[np.ndarray, Any]]:
         """Runs a program over texts, batched by length.
 
         Args:
-            program: Takes the parameters, tokens, lengths, and the rows of `per_text`.
-            encoded: Texts.
+            program: Takes the parameters, tokens, lengths, the rows of `per_text`, and the scores
+                of the texts, if they have any.
+            texts: Texts.
             batch_size: Rows per batch, rounded up to a multiple of the number of devices.
             *per_text: Arrays with one row per text.
 
-        The scores of the n-gram classifier, if the model has one, come before `per_text`.
-
         Yields:
             The indices of the texts in a batch, int [n], and the program's output for at least n
-            rows; those after the first n repeat texts to fill the batch.
+            rows, the mean over the members; rows after the first n repeat texts to fill the batch.
         """
-        if not encoded:
+        if not len(texts):
             return
-        if self._saved.ngrams is not None:
-            scores = [text.scores for text in encoded if text.scores is not None]
-            per_text = (np.stack(scores), *per_text)
-        ids = [text.ids for text in encoded]
-        labels = np.zeros(len(ids), np.int32)
-        texts = ragged.RaggedTexts(np.concatenate(ids), np.cumsum([0, *map(len, ids)]), labels)
         batch_size = -(-batch_size // self._mesh.size) * self._mesh.size
         buckets = self._buckets[: np.searchsorted(self._buckets, texts.lengths.max()) + 1]
-        order = np.arange(len(ids))
+        order = np.arange(len(texts))
         for bucket, rows in batching.batches(order, texts.lengths, buckets, batch_size):
             filled = np.resize(rows, batch_size)
             arrays = texts.take(filled).padded(buckets[bucket], self._padding)
-            others = [array[filled] for array in per_text]
-            params = self._saved.params
-            yield rows, program(params, arrays["tokens"], arrays["lengths"], *others)
+            inputs = [arrays.pop("tokens"), arrays.pop("lengths")]
+            inputs += [array[filled] for array in per_text]
+            if "scores" in arrays:
+                inputs.append(arrays["scores"])
+            outputs = [program(params, *inputs) for params in self._members]
+            yield rows, outputs[0] if len(outputs) == 1 else sum(outputs) / len(outputs)
+
+
+def _ragged(encoded: list[EncodedText]) -> ragged.RaggedTexts:
+    """The ids and scores of texts, without labels."""
+    ids = [text.ids for text in encoded]
+    offsets = np.cumsum([0, *map(len, ids)])
+    no_text = np.zeros(0, np.int32)
+    scores = [text.scores for text in encoded if text.scores is not None]
+    return ragged.RaggedTexts(
+        np.concatenate([no_text, *ids]),
+        offsets,
+        np.zeros(len(ids), np.int32),
+        scores=np.stack(scores) if scores else None,
+    )
 
 
 def load(workdir: str | Path) -> TextPredictor:
-    """Loads the trained model of a workdir onto all devices; the run may still be in progress.
+    """Loads the trained model of a workdir onto all devices.
+
+    Args:
+        workdir: Of a run, which may still be in progress; or of several seeds, all of them
+            finished, which make an ensemble: its probabilities are the means of theirs.
 
     Raises:
-        WorkdirError: The workdir holds no trained model.
+        WorkdirError: The workdir holds no trained model, or no ensemble.
     """
     devices.use_all_cores()
-    saved = load_saved_model(workdir)
-    devices.enable_compilation_cache(saved.config.compile_cache)
-    return TextPredictor(saved)
-
-
-def load_saved_model(workdir: str | Path) -> SavedModel:
-    """Reads the trained model of a workdir without changing anything in it.
-
-    Raises:
-        WorkdirError: The workdir holds no trained model.
-    """
-    workdir = Path(workdir).expanduser()
-    try:
-        recorded = json.loads((workdir / "config.json").read_text("utf-8"))
-        label_names = json.loads((workdir / "labels.json").read_text("utf-8"))
-        config = config_lib.parse(config_lib.with_defaults(recorded))
-    except (OSError, ValueError, TypeError) as error:
-        reason = f"config.json: {error}" if isinstance(error, ConfigError) else error
-        raise WorkdirError(f"--workdir: no trained model in {workdir} ({reason})") from None
-    vocabulary = Vocabulary.load(workdir / "vocabulary.json")
-    model = models.build(config.model, vocabulary.num_words, len(label_names))
-    shapes = jax.eval_shape(lambda: models.init_params(model, jax.random.key(0)))
-    template = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-    restored = checkpoint.latest(workdir / "checkpoints", weights=template)
-    if restored is None:
-        raise WorkdirError(f"--workdir: no intact checkpoint in {workdir}; has it been trained?")
-    classifier = _load_ngrams(workdir / NGRAMS) if model.has_scores else None
-    return SavedModel(model, restored["weights"], vocabulary, label_names, config, classifier)
-
-
-def _load_ngrams(folder: Path) -> NgramClassifier:
-    if problem := files.find_corruption(folder):
-        raise WorkdirError(f"--workdir: {folder}: {problem}; train the model again")
-    return NgramClassifier.from_files({name: (folder / name).read_bytes() for name in FILES})
+    model = saved.load(workdir)
+    devices.enable_compilation_cache(model.config.compile_cache)
+    return TextPredictor(model)

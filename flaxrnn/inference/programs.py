@@ -39,21 +39,19 @@ def predict_program(model: models.TextModel, mesh: Mesh) -> jax.stages.Wrapped:
 
 
 def explain_program(model: models.TextModel, mesh: Mesh) -> jax.stages.Wrapped:
-    """A program that also attributes the likeliest class to the tokens.
+    """A program that attributes a class to the tokens.
 
     Returns:
-        (params, tokens int32 [B, T], lengths int32 [B]) → probabilities float32 [B, C] and
-        attributions float32 [B, T], see `models.attributions`. A model with scores takes them,
-        float32 [B, C], after the lengths.
+        (params, tokens int32 [B, T], lengths int32 [B], labels int32 [B]) → attributions float32
+        [B, T], see `models.attributions`. A model with scores takes them, too, and ignores them.
     """
 
     def explain(
-        params: Params, tokens: jax.Array, lengths: jax.Array, scores: jax.Array | None = None
-    ) -> Any:
-        logits, attributions = models.attributions(model, params, tokens, lengths, scores)
-        return model.head.probabilities(logits), attributions
+        params: Params, tokens: jax.Array, lengths: jax.Array, labels: jax.Array, *_: jax.Array
+    ) -> jax.Array:
+        return models.attributions(model, params, tokens, lengths, labels)
 
-    return _jit_over_rows(explain, mesh, num_arrays=2 + model.has_scores)
+    return _jit_over_rows(explain, mesh, num_arrays=3 + model.has_scores)
 
 
 @functools.cache

@@ -1,4 +1,7 @@
-"""A classifier as one StableHLO program for any number of texts of any length, on any device."""
+"""A classifier as one StableHLO program for any number of texts of any length, on any device.
+
+An ensemble is one program, too: its parameters are those of its members, stacked.
+"""
 
 from __future__ import annotations
 
@@ -7,39 +10,43 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax.traverse_util import unflatten_dict
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from flaxrnn.data.vocabulary import PAD
+from flaxrnn.inference.saved import SavedModel
 from flaxrnn.nn import models
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
-def lower(
-    model: models.TextModel, params: dict[str, Any], maxlen: int, padding: str
-) -> jax.export.Exported:
+def parameters(saved: SavedModel) -> dict[str, np.ndarray]:
+    """The parameters by path, such as "dense/kernel"; of an ensemble of M runs, [M, …]."""
+    members = [flatten_dict(params, sep="/") for params in saved.members]
+    if len(members) == 1:
+        return members[0]
+    return {name: np.stack([member[name] for member in members]) for name in members[0]}
+
+
+def lower(saved: SavedModel) -> jax.export.Exported:
     """Lowers a classifier to StableHLO.
 
-    Args:
-        model: The classifier.
-        params: Its parameters by path, such as "dense/kernel".
-        maxlen: Number of tokens the model reads of a text, the last ones.
-        padding: "post" or "pre", as the model was trained, see `ragged.RaggedTexts.padded`.
-
     Returns:
-        (params, tokens int32 [B, T], lengths int32 [B]) → probabilities, float32 [B, C]. Tokens are
-        padded on the right whatever `padding` is; B, T and the lengths are at least 1. A model with
-        scores takes them, float32 [B, outputs], after the lengths.
+        (`parameters`, tokens int32 [B, T], lengths int32 [B]) → probabilities, float32 [B, C]; of
+        an ensemble, the mean. Tokens are padded on the right whatever `data.padding` is; B, T and
+        the lengths are at least 1. A model with scores takes them, float32 [B, outputs], after the
+        lengths.
     """
     # Recomputing only concerns the backward pass.
-    model = model.clone(config=dataclasses.replace(model.config, recompute=0))
+    model = saved.model.clone(config=dataclasses.replace(saved.model.config, recompute=0))
+    maxlen, padding = saved.config.data.maxlen, saved.config.data.padding
     shortest = models.shortest_text(model.config)
     B, T, width = jax.export.symbolic_shape(
         f"batch, length, max({shortest}, min(length, {maxlen}))"
     )
     width = maxlen if padding == "pre" else width  # of the tokens that the model is given
 
-    def probabilities(
+    def classify(
         params: Any, tokens: jax.Array, lengths: jax.Array, *scores: jax.Array
     ) -> jax.Array:
         kept = jnp.minimum(lengths, maxlen)
@@ -50,13 +57,22 @@ def lower(
         source = jnp.where(mask, position + (lengths - kept)[:, None], 0)
         tokens = jnp.where(mask, jnp.take_along_axis(tokens, source, axis=1), PAD)
         kept = jnp.full_like(kept, maxlen) if padding == "pre" else kept
-        nested = unflatten_dict(params, sep="/")
-        logits = models.logits(model, nested, tokens, kept, None, *scores)
-        return model.head.probabilities(logits)
 
-    shapes = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in params.items()}
+        def probabilities(params: Any) -> jax.Array:
+            nested = unflatten_dict(params, sep="/")
+            logits = models.logits(model, nested, tokens, kept, None, *scores)
+            return model.head.probabilities(logits)
+
+        if len(saved.members) == 1:
+            return probabilities(params)
+        return jax.lax.map(probabilities, params).mean(axis=0)
+
+    shapes = {
+        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+        for name, leaf in parameters(saved).items()
+    }
     tokens = jax.ShapeDtypeStruct((B, T), jnp.int32)
     inputs = [tokens, jax.ShapeDtypeStruct((B,), jnp.int32)]
     if model.has_scores:
         inputs.append(jax.ShapeDtypeStruct((B, model.num_outputs), jnp.float32))
-    return jax.export.export(jax.jit(probabilities), platforms=PLATFORMS)(shapes, *inputs)
+    return jax.export.export(jax.jit(classify), platforms=PLATFORMS)(shapes, *inputs)

@@ -221,19 +221,22 @@ def apply_with_carry(
 
 
 def attributions(
-    model: TextModel,
-    params: Any,
-    tokens: jax.Array,
-    lengths: jax.Array,
-    scores: jax.Array | None = None,
-) -> tuple[jax.Array, jax.Array]:
-    """How much each token speaks for the most likely class: gradient × input.
+    model: TextModel, params: Any, tokens: jax.Array, lengths: jax.Array, labels: jax.Array
+) -> jax.Array:
+    """How much each token speaks for a class: gradient × input.
 
-    The gradient of that class's logit with respect to the token's embedding, times the embedding,
+    The gradient of the class's logit with respect to the token's embedding, times the embedding,
     summed (Shrikumar et al., 2016): to first order, what the logit would lose without the token.
 
+    Args:
+        model: A classifier.
+        params: Its parameters.
+        tokens: Ids, int32 [B, T].
+        lengths: Valid tokens of each text, int32 [B].
+        labels: The class of each text, int32 [B].
+
     Returns:
-        Logits [B, C], and one weight per token [B, T].
+        One weight per token, float32 [B, T].
     """
     table = params["embed"]["embedding"]
     # One row per token, so that each has its gradient; the first row is that of padding.
@@ -241,11 +244,14 @@ def attributions(
     ids = jnp.arange(1, len(rows)).reshape(tokens.shape)
     unshared = model.clone(vocab_size=len(rows))
 
-    def most_likely(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def of_the_labels(rows: jax.Array) -> jax.Array:
         embedded = {**params, "embed": {"embedding": rows}}
+        # Other scores would not change the gradient.
+        scores = jnp.zeros((len(ids), model.num_outputs)) if model.has_scores else None
         out = logits(unshared, embedded, ids, lengths, scores=scores)
-        # A single logit speaks for the second class where it is positive, else for the first.
-        return (jnp.abs(out) if model.num_outputs == 1 else out.max(axis=-1)).sum(), out
+        if model.num_outputs == 1:  # where positive, the logit speaks for the second class
+            return (out[:, 0] * (2 * labels - 1)).sum()
+        return (out * jax.nn.one_hot(labels, model.num_outputs)).sum()
 
-    gradient, out = jax.grad(most_likely, has_aux=True)(rows)
-    return out, (gradient * rows).sum(axis=-1)[1:].reshape(tokens.shape)
+    gradient = jax.grad(of_the_labels)(rows)
+    return (gradient * rows).sum(axis=-1)[1:].reshape(tokens.shape)

@@ -75,6 +75,13 @@ def outcome(result: Mapping[str, Any], page: Path, monitor: str = "loss") -> str
     )
 
 
+def baseline(found: Mapping[str, Any]) -> str:
+    """The line of a baseline, as in result.json, below the summary."""
+    measured = [m for m in metrics.METRICS.values() if f"test_{m.name}" in found]
+    shown = _metrics(found, "test", measured, "  ")
+    return f"  baseline    {shown}  ({found['name']}, C={found['C']}; {found['seconds']:.1f} s)"
+
+
 def _metrics(
     record: Mapping[str, Any],
     split: str,

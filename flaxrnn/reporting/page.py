@@ -136,10 +136,16 @@ def _tiles(result: Mapping[str, Any], unit: str) -> list[tuple[str, str, str]]:
     """The title, value and note of each tile."""
     refit = ", then refit" if result["refit"] else ""
     examples = f"{result['test_examples']:,} {unit}"
+    headline, baseline = metrics.METRICS[metrics.HEADLINE], result.get("baseline")
     return [
         *(
             (f"test {metric.title}", metric.show(result, "test"), metric.detail or examples)
             for metric in metrics.headline_first()
+        ),
+        *(
+            [(f"baseline {headline.title}", headline.show(baseline, "test"), baseline["name"])]
+            if baseline
+            else []
         ),
         ("epochs", f"{result['epochs']}", f"the best was {result['best_epoch']}{refit}"),
         ("time", f"{result['seconds']['total']:,.1f}", "seconds, start to finish"),

@@ -104,17 +104,32 @@ class Report:
         """
         self._write_metrics(history, refit)
         plots.save_curves(history, result, self._workdir / "curves.png")
+        self._write_result(result, history, details)
         page_path = self._workdir / "report.html"
-        files.write_atomically(page_path, page.render(result, history, details))
-        # Last, because its presence marks a run as finished.
-        files.write_atomically(self._workdir / "result.json", json.dumps(result, indent=2) + "\n")
         print(console.outcome(result, page_path, self._monitor), flush=True)
+
+    def baseline(self, result: dict[str, Any], history: History, details: page.Details) -> None:
+        """Adds the baseline that a written result now has to report.html and result.json.
+
+        Raises:
+            OSError: One of the files cannot be written.
+        """
+        self._write_result(result, history, details)
+        print(console.baseline(result["baseline"]), flush=True)
 
     def close(self) -> None:
         """Closes the TensorBoard log."""
         if self._events is not None:
             with self._warn_on_failure():
                 self._events.close()
+
+    def _write_result(
+        self, result: dict[str, Any], history: History, details: page.Details
+    ) -> None:
+        rendered = page.render(result, history, details)
+        files.write_atomically(self._workdir / "report.html", rendered)
+        # Last, because its presence marks a run as finished.
+        files.write_atomically(self._workdir / "result.json", json.dumps(result, indent=2) + "\n")
 
     def _write_metrics(self, history: History, refit: History | None = None) -> None:
         lines = "".join(json.dumps(row) + "\n" for row in [*history, *(refit or [])])
@@ -142,6 +157,9 @@ class NoReport:
         """Does nothing."""
 
     def finish(self, *_: Any) -> None:
+        """Does nothing."""
+
+    def baseline(self, *_: Any) -> None:
         """Does nothing."""
 
     def close(self) -> None:

@@ -65,13 +65,14 @@ def _trim_heap() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-def make_mesh(batch_size: int) -> Mesh:
+def make_mesh(batch_size: int, local: bool = False) -> Mesh:
     """A mesh with one axis, "data", of the devices to shard a batch over.
 
-    Those of all processes; in a run of one process, only as many as get `MIN_ROWS_PER_DEVICE` rows.
+    Those of all processes. If `local`, or if there is only one process, those of this process, but
+    only as many as get `MIN_ROWS_PER_DEVICE` rows.
     """
-    devices = jax.devices()
-    if jax.process_count() == 1:
+    devices = jax.local_devices() if local else jax.devices()
+    if local or jax.process_count() == 1:
         devices = devices[: max(1, batch_size // MIN_ROWS_PER_DEVICE)]
     return Mesh(np.array(devices), ("data",))
 

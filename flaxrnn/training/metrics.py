@@ -132,6 +132,14 @@ def scores(total: Sums, classes: ClassScores) -> dict[str, float]:
     return {**means(total), **of_classes}
 
 
+def of_predictions(labels: np.ndarray, predicted: np.ndarray, classes: int) -> dict[str, float]:
+    """Accuracy and macro-F1, by the names of their metrics, of predicted classes, both int [N]."""
+    counts = np.zeros((classes, classes))
+    np.add.at(counts, (labels, predicted), 1)
+    scores = class_scores(np.diag(counts), counts.sum(axis=1), counts.sum(axis=0))
+    return {"accuracy": float((predicted == labels).mean()), "macro_f1": macro_f1(scores)}
+
+
 def class_scores(correct: np.ndarray, support: np.ndarray, predicted: np.ndarray) -> ClassScores:
     """How well each class is recognized.
 

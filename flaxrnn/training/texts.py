@@ -21,6 +21,7 @@ class Texts:
     training_data: batching.TrainingData
     vocabulary: Vocabulary  # limited to `data.num_words`
     label_names: list[str]
+    corpus: corpora.Corpus | None  # unclipped, for the baseline; None: the run has none
 
 
 def load_texts(config: Config, folder: Path) -> Texts:
@@ -41,7 +42,10 @@ def load_texts(config: Config, folder: Path) -> Texts:
     source = "synthetic" if corpus.synthetic else "real"
     names = {"dataset": corpus.name, "data_source": source}
     vocabulary = corpus.vocabulary.limit(data.num_words)
-    return Texts(names, training_data, vocabulary, corpus.label_names)
+    head = heads.get_head(config.model.target)
+    with_baseline = config.train.baseline and head.uses_labels and not head.per_token
+    kept = corpus if with_baseline else None
+    return Texts(names, training_data, vocabulary, corpus.label_names, kept)
 
 
 def _load_corpus(config: Config, tokenizer: str) -> corpora.Corpus:
@@ -55,7 +59,7 @@ def _load_corpus(config: Config, tokenizer: str) -> corpora.Corpus:
             data.text_field,
             data.label_field if uses_labels else None,
             data.test_fraction,
-            config.seed,
+            config.seed if data.split_seed is None else data.split_seed,
             None if tokenizer == data.tokenizer else data.tokenizer,
         )
     return corpora.load_corpus(

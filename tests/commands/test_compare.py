@@ -78,6 +78,30 @@ def test_monitored_metric_is_shown_for_validation(tmp_path, capsys):
     assert cells(lines[0])[2:6] == ["val accuracy", "test accuracy", "val loss", "macro-F1"]
 
 
+def test_workdir_of_several_seeds_is_one_entry(tmp_path, capsys):
+    many = tmp_path / "many"
+    many.mkdir()
+    runs = [write(many / f"seed-{i}", 0.70 + i / 50, seed=i) for i in range(2)]
+    lines, err = shown(capsys, many, *runs)
+    assert len(lines) == 2  # its runs, but not yet their ensemble
+    assert err == f"left out: {many} has no figures of an ensemble\n"
+    figures = {"test_accuracy": 0.75, "test_macro_f1": 0.5}
+    record = {"members": ["seed-0", "seed-1"], "ensemble": figures}
+    (many / "seeds.json").write_text(json.dumps(record))
+    lines, err = shown(capsys, many, *many.iterdir(), "--plot", tmp_path / "plot.png")
+    assert err == ""
+    header, ensemble, single = map(cells, lines)
+    assert header[-1] == "members"
+    assert ensemble == [
+        f"{many} (ensemble)", "1", "0.7500", "-", "0.5000", "20.0", "370,092", "-", "2",
+    ]  # fmt: skip
+    assert single[1:3] == ["2", "0.7100 ± 0.0141"]
+    assert single[-1] == "-"
+    (runs[1] / "result.json").unlink()
+    _, err = shown(capsys, many, runs[0])
+    assert "many is unfinished, seed-1 of 2 runs: start its command again" in err
+
+
 def test_mean_of_epochs_has_one_decimal(tmp_path, capsys):
     runs = [write(tmp_path / f"s{i}", 0.7, seed=i) for i in range(2)]
     for workdir, epochs in zip(runs, (19, 20), strict=True):

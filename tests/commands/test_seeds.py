@@ -1,16 +1,22 @@
+import json
 import os
 import signal
 import statistics
 
+import numpy as np
 import pytest
-from helpers import shrink
+from helpers import korean, shrink, write_csv
+from sklearn.metrics import f1_score
 
 import flaxrnn
 from benchmarks import faults
-from configs import reuters
-from flaxrnn import loop, seeds
+from configs import language_model, reuters
+from configs import text as text_config
+from flaxrnn import compare, loop, seeds
 from flaxrnn import run as run_lib
-from flaxrnn.errors import ConfigError
+from flaxrnn.config import parse
+from flaxrnn.data import corpora
+from flaxrnn.errors import ConfigError, WorkdirError
 from flaxrnn.runtime import signals
 
 
@@ -35,7 +41,7 @@ def test_each_seed_is_the_run_it_would_be_alone(config, tmp_path):
     assert config.seed == 3
     assert [result["seed"] for result in results] == [3, 4]
     many = [tmp_path / "many" / f"seed-{seed}" for seed in (3, 4)]
-    assert sorted((tmp_path / "many").iterdir()) == many
+    assert sorted((tmp_path / "many").iterdir()) == [*many, tmp_path / "many" / "seeds.json"]
     for seed, workdir in zip((3, 4), many, strict=True):
         assert faults.final_state(workdir) == alone(config, seed, tmp_path / str(seed))
         names = [{path.name for path in folder.iterdir() if not path.name.startswith("events.")}
@@ -52,7 +58,7 @@ def test_table_of_the_seeds_and_their_mean(config, tmp_path, capsys):
     config.data.max_padding = 0.03
     results = seeds.train(config, 3, tmp_path)
     accuracies = [result["test_accuracy"] for result in results]
-    lines = capsys.readouterr().out.splitlines()[-5:]
+    *lines, ensemble = capsys.readouterr().out.splitlines()[-6:]
     header, *rows = ([c.strip() for c in line.split("  ") if c.strip()] for line in lines)
     assert header[:3] == ["run", "n", "test accuracy"]
     assert [row[:3] for row in rows[:3]] == [
@@ -62,11 +68,77 @@ def test_table_of_the_seeds_and_their_mean(config, tmp_path, capsys):
     assert len(set(accuracies)) > 1
     mean, std = statistics.mean(accuracies), statistics.stdev(accuracies)
     assert rows[3][:3] == [f"{tmp_path / 'seed-3'} (+2)", "3", f"{mean:.4f} ± {std:.4f}"]
+    record = json.loads((tmp_path / "seeds.json").read_text())
+    assert record["members"] == ["seed-3", "seed-4", "seed-5"]
+    assert record["single"]["test_accuracy"] == {"mean": mean, "std": std}
+    shown = [f"{tmp_path} (ensemble)", "1", f"{record['ensemble']['test_accuracy']:.4f}"]
+    assert ensemble.split("  ")[0] == shown[0]
+    assert ensemble.removeprefix(shown[0]).split()[:2] == shown[1:]
+    assert ensemble.split()[-1] == "3"
 
     seeds.train(config, 1, tmp_path)
+    assert json.loads((tmp_path / "seeds.json").read_text())["members"] == ["seed-3"]
     last = capsys.readouterr().out.splitlines()[-3:]
     assert last[0] == ""
     assert last[2].startswith(f"{tmp_path / 'seed-3'}  ")
+
+
+def test_figures_of_the_ensemble_are_those_of_the_mean_probabilities(config, tmp_path):
+    config.train.learning_rate = 0.05
+    seeds.train(config, 3, tmp_path)
+    test = corpora.load_corpus("reuters").test.clip(config.data.num_words, config.data.maxlen)
+    single = [flaxrnn.load(tmp_path / f"seed-{s}").probabilities_of_ids(test) for s in (3, 4, 5)]
+    predicted = np.mean(single, axis=0).argmax(axis=1)
+    expected = [
+        np.mean(predicted == test.labels),
+        f1_score(test.labels, predicted, average="macro"),
+    ]
+    found = json.loads((tmp_path / "seeds.json").read_text())["ensemble"]
+    assert [found["test_accuracy"], found["test_macro_f1"]] == pytest.approx(expected)
+    assert found["test_examples"] == 23
+    run = compare.read(tmp_path)
+    assert [run.values["test accuracy"], run.values["macro-F1"]] == pytest.approx(expected)
+    runs = [compare.read(tmp_path / f"seed-{s}") for s in (3, 4, 5)]
+    assert run.seconds == pytest.approx(sum(each.seconds for each in runs))
+    assert run.values["parameters"] == 3 * runs[0].values["parameters"]
+
+
+def test_all_seeds_are_tested_on_the_same_custom_texts(tmp_path, data_dir):
+    """Else the test texts of one run would be training texts of another."""
+    config = shrink(text_config.get_config(), epochs=1)
+    path = write_csv(tmp_path / "a.csv", korean(60))
+    config.data.update({"path": str(path), "data_dir": data_dir})
+    config.seed = 5
+    seeds.train(config, 2, tmp_path / "many")
+    configs = [
+        parse(json.loads((tmp_path / "many" / f"seed-{seed}" / "config.json").read_text()))
+        for seed in (5, 6)
+    ]
+    first, second = (load_texts(each, tmp_path) for each in configs)
+    np.testing.assert_array_equal(first.training_data.texts.ids, second.training_data.texts.ids)
+    assert first.vocabulary.words == second.vocabulary.words
+    assert flaxrnn.load(tmp_path / "many").num_members == 2
+    config.seed = 6  # alone, it has a split of its own
+    alone = load_texts(parse(config), tmp_path).training_data
+    assert alone.texts.ids.tolist() != first.training_data.texts.ids.tolist()
+    config.data.split_seed = 5
+    same = load_texts(parse(config), tmp_path).training_data
+    assert same.texts.ids.tolist() == first.training_data.texts.ids.tolist()
+
+
+def test_language_models_make_no_ensemble(tmp_path, capsys):
+    config = shrink(language_model.get_config(), epochs=1, hidden_size=3)
+    seeds.train(config, 2, tmp_path)
+    assert set(json.loads((tmp_path / "seeds.json").read_text())) == {"members", "single"}
+    assert "ensemble" not in capsys.readouterr().out
+    with pytest.raises(WorkdirError, match="has no figures of an ensemble"):
+        compare.main([str(tmp_path)])
+
+
+def test_folder_of_a_single_run_is_refused(config, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(WorkdirError, match="holds a single run; name another for --seeds"):
+        seeds.train(config, 2, tmp_path)
 
 
 @pytest.mark.parametrize(("function", "step"), [("_train_epoch", 7), ("_test", 2)])
@@ -91,6 +163,8 @@ def test_a_signal_stops_a_seed_and_the_same_call_goes_on(
     assert str(stop.value).endswith(f" --workdir {tmp_path / 'many'}")
     assert (tmp_path / "many" / "seed-3" / "result.json").exists()
     assert not (tmp_path / "many" / "seed-5").exists()
+    with pytest.raises(WorkdirError, match="is unfinished, seed-4, seed-5 of 3 runs"):
+        compare.read(tmp_path / "many")
     seeds.train(config, 2, tmp_path / "many")
     stopped = faults.final_state(tmp_path / "many" / "seed-4")
     assert stopped == alone(config, 4, tmp_path / "alone")

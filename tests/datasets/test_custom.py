@@ -35,6 +35,7 @@ def test_korean_csv_is_learned_and_predicted(tokenizer, tmp_path, capsys):
     assert result["data_source"] == "real"
     assert result["test_examples"] == 36
     assert result["test_accuracy"] > 0.9
+    assert result["baseline"]["test_accuracy"] > 0.9
     assert "SYNTHETIC" not in capsys.readouterr().out
 
     kept = json.loads((tmp_path / "run" / "vocabulary.json").read_text("utf-8"))

@@ -53,6 +53,11 @@ def test_json_line_has_the_same_keys_for_every_text():
     assert full.keys() - plain.keys() == {"top", "explanation"}
 
 
+def test_legend_says_that_attributions_are_means():
+    table = formats.Table(["neg"], explain=True, columns=90, colour=False, members=3)
+    assert table.header().endswith("mean of 3 runs; + for the label, - against")
+
+
 def test_table_fits_the_terminal():
     table = formats.Table(["neg", "pos"], explain=False, columns=70, colour=False)
     header = table.header()

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import loaded, saved_workdir, shrink
+from helpers import loaded, saved_seeds, saved_workdir, shrink
 
 from configs import reuters
 from configs import text as text_config
@@ -41,6 +41,14 @@ def test_other_tokenizers_are_included(tokenizer, tmp_path):
     config.data.path = "reviews.csv"
     workdir, classify = exported(tmp_path, config, ["평", "a"], tokenizer)
     assert_same(classify(TEXTS), loaded(workdir).predict(TEXTS))
+
+
+@pytest.mark.parametrize("variant", ["", "keras"])
+def test_an_ensemble_is_one_program(variant, tmp_path):
+    config = shrink(reuters.get_config(variant))
+    workdir = saved_seeds(tmp_path / "run", config, ["earn", "acq", "grain"], (3, 4, 7))
+    export.export(workdir, tmp_path / "out")
+    assert_same(loader.load(tmp_path / "out")(TEXTS), loaded(workdir).predict(TEXTS))
 
 
 def test_text_may_be_a_string_or_its_tokens(topics):

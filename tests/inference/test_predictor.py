@@ -15,7 +15,7 @@ import flaxrnn
 from configs import imdb
 from flaxrnn.data import splitting
 from flaxrnn.errors import ConfigError, DataError, WorkdirError
-from flaxrnn.inference import predictor
+from flaxrnn.inference import saved
 from flaxrnn.nn import models
 from flaxrnn.runtime import files
 
@@ -72,17 +72,17 @@ def test_an_attribution_is_what_the_logit_would_lose(imdb_workdir, reuters_workd
         (imdb_workdir, "not A very Good film"),
         (reuters_workdir, "oil, grain of bad plot"),
     ):
-        model, saved = loaded(workdir), predictor.load_saved_model(workdir)
+        model, run = loaded(workdir), saved.load(workdir)
         encoded = model.encode(text)
         (probabilities,), (attributions,) = model.explain([encoded])
         np.testing.assert_allclose(probabilities, model.predict([text])[1][0], atol=1e-6)
-        logits = functools.partial(models.logits, saved.model)
+        logits = functools.partial(models.logits, run.model)
         label, tokens = probabilities.argmax(), encoded.ids
-        if saved.config.data.padding == "pre":
+        if run.config.data.padding == "pre":
             tokens = np.pad(tokens, (MAXLEN - len(tokens), 0))
 
         @jax.jit
-        def logit(word, factor, params=saved.params, tokens=tokens, logits=logits, label=label):
+        def logit(word, factor, params=run.members[0], tokens=tokens, logits=logits, label=label):
             table = jnp.array(params["embed"]["embedding"]).at[word].multiply(factor)
             changed = {**params, "embed": {"embedding": table}}
             out = logits(changed, tokens[None], jnp.array([len(tokens)]))[0]

@@ -3,12 +3,12 @@ import functools
 import jax
 import numpy as np
 import pytest
-from flax.traverse_util import flatten_dict
-from helpers import shrink
+from helpers import WORDS, shrink
 
 from configs import imdb, reuters
 from flaxrnn.config import parse
-from flaxrnn.inference import stablehlo
+from flaxrnn.data.vocabulary import Vocabulary
+from flaxrnn.inference import saved, stablehlo
 from flaxrnn.nn import models
 
 MAXLEN = 20
@@ -17,11 +17,13 @@ MAXLEN = 20
 @pytest.mark.parametrize(("module", "padding"), [(imdb, "post"), (reuters, "pre")])
 def test_one_program_for_any_batch_equals_the_model(module, padding):
     config = shrink(module.get_config())
+    config.data.padding = padding
     classes = {"imdb": 2, "reuters": 46}[config.task]
     model = models.build(parse(config).model, 16, classes)
     params = jax.tree.map(lambda p: 4 * p, models.init_params(model, jax.random.key(0)))
-    flat = flatten_dict(params, sep="/")
-    exported = stablehlo.lower(model, flat, MAXLEN, padding)
+    run = saved.SavedModel(model, (params,), Vocabulary(WORDS), [], parse(config))
+    flat = stablehlo.parameters(run)
+    exported = stablehlo.lower(run)
     assert exported.platforms == stablehlo.PLATFORMS
     assert [str(arg.shape) for arg in exported.in_avals[-2:]] == ["(batch, length)", "(batch,)"]
     program = jax.jit(jax.export.deserialize(exported.serialize()).call)

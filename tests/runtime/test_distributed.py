@@ -118,6 +118,7 @@ SMALL = [
     "--config.data.maxlen=30",
     "--config.model.hidden_size=8",
     "--config.train.batch_size=64",
+    "--config.train.baseline=False",
 ]
 
 

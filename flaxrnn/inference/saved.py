@@ -1,0 +1,157 @@
+"""What a workdir holds: the trained model of one run, or of several seeds, an ensemble."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flaxrnn import config as config_lib
+from flaxrnn.data.ngrams import FILES, NgramClassifier
+from flaxrnn.data.vocabulary import Vocabulary
+from flaxrnn.errors import ConfigError, WorkdirError
+from flaxrnn.runtime import files
+from flaxrnn.training.workdir import NGRAMS
+
+if TYPE_CHECKING:
+    from flaxrnn.nn.models import TextModel
+
+SEEDS = "seeds.json"  # of a workdir of several seeds: its "members", and their test figures
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """What prediction needs from a workdir.
+
+    Attributes:
+        model: The model.
+        members: Its parameters in each run of an ensemble, whose probability is the mean of theirs;
+            those of a single run are alone.
+        vocabulary: Limited to `data.num_words`.
+        label_names: Names of the classes.
+        config: The config of the run, or of the first one.
+        ngrams: The n-gram classifier, if the model blends its scores; all members have the same.
+    """
+
+    model: TextModel
+    members: tuple[Any, ...]
+    vocabulary: Vocabulary
+    label_names: list[str]
+    config: config_lib.Config
+    ngrams: NgramClassifier | None
+
+
+def folder_of_seed(workdir: Path, seed: int) -> Path:
+    """The workdir of one of several seeds."""
+    return workdir / f"seed-{seed}"
+
+
+def holds_several(workdir: Path) -> bool:
+    """Whether a workdir is that of several seeds."""
+    return not (workdir / "config.json").exists() and bool(_member_folders(workdir))
+
+
+def finished_members(workdir: Path) -> list[Path]:
+    """The workdirs of the runs in a workdir of several seeds.
+
+    Raises:
+        WorkdirError: One of them is unfinished.
+    """
+    folders = _member_folders(workdir)
+    unfinished = [folder.name for folder in folders if not (folder / "result.json").is_file()]
+    if unfinished:
+        raise WorkdirError(
+            f"--workdir: {workdir} is unfinished, {', '.join(unfinished)} of {len(folders)} runs:"
+            " start its command again"
+        )
+    return folders
+
+
+def read_record(workdir: Path) -> dict[str, Any]:
+    """The content of seeds.json; {}: there is none yet.
+
+    Raises:
+        WorkdirError: The file is corrupt.
+    """
+    path = workdir / SEEDS
+    try:
+        record = json.loads(path.read_text("utf-8"))
+        return {**record, "members": [str(name) for name in record["members"]]}
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WorkdirError(f"--workdir: {path} cannot be read ({error})") from None
+
+
+def load(workdir: str | Path) -> SavedModel:
+    """Reads the trained model of a workdir without changing anything in it.
+
+    Raises:
+        WorkdirError: The workdir holds no trained model, or several runs that are unfinished, have
+            different vocabularies or labels, or do not classify texts.
+    """
+    workdir = Path(workdir).expanduser()
+    if not holds_several(workdir):
+        return _load_run(workdir)
+    folders = finished_members(workdir)
+    runs = [_load_run(folder) for folder in folders]
+    first = runs[0]
+    if first.model.head.per_token:
+        raise WorkdirError(
+            f"--workdir: {workdir} holds several runs with model.target="
+            f"{first.config.model.target}, but only classifiers make an ensemble; name one of them,"
+            f" like {folders[0]}"
+        )
+    for folder, run in zip(folders, runs, strict=True):
+        for what, same in (
+            ("vocabularies", run.vocabulary.to_json() == first.vocabulary.to_json()),
+            ("labels", run.label_names == first.label_names),
+        ):
+            if not same:
+                raise WorkdirError(
+                    f"--workdir: {folder} and {folders[0].name} have different {what}, so they make"
+                    " no ensemble; name one of them"
+                )
+    params = tuple(run.members[0] for run in runs)
+    return dataclasses.replace(first, members=params)
+
+
+def _member_folders(workdir: Path) -> list[Path]:
+    """Those that seeds.json names; before it is written, those that have begun."""
+    if names := read_record(workdir).get("members"):
+        return [workdir / name for name in names]
+    return sorted(path.parent for path in workdir.glob("seed-*/config.json"))
+
+
+def _load_run(workdir: Path) -> SavedModel:
+    import jax
+    import numpy as np
+
+    from flaxrnn.nn import models
+    from flaxrnn.training import checkpoint
+
+    try:
+        recorded = json.loads((workdir / "config.json").read_text("utf-8"))
+        label_names = json.loads((workdir / "labels.json").read_text("utf-8"))
+        config = config_lib.parse(config_lib.with_defaults(recorded))
+    except (OSError, ValueError, TypeError) as error:
+        reason = f"config.json: {error}" if isinstance(error, ConfigError) else error
+        raise WorkdirError(f"--workdir: no trained model in {workdir} ({reason})") from None
+    vocabulary = Vocabulary.load(workdir / "vocabulary.json")
+    model = models.build(config.model, vocabulary.num_words, len(label_names))
+    shapes = jax.eval_shape(lambda: models.init_params(model, jax.random.key(0)))
+    template = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    restored = checkpoint.latest(workdir / "checkpoints", weights=template)
+    if restored is None:
+        raise WorkdirError(f"--workdir: no intact checkpoint in {workdir}; has it been trained?")
+    members = (restored["weights"],)
+    classifier = _load_ngrams(workdir / NGRAMS) if model.has_scores else None
+    return SavedModel(model, members, vocabulary, label_names, config, classifier)
+
+
+def _load_ngrams(folder: Path) -> NgramClassifier:
+    if problem := files.find_corruption(folder):
+        raise WorkdirError(f"--workdir: {folder}: {problem}; train the model again")
+    return NgramClassifier.from_files({name: (folder / name).read_bytes() for name in FILES})
