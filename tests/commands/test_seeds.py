@@ -18,6 +18,7 @@ from flaxrnn.config import parse
 from flaxrnn.data import corpora
 from flaxrnn.errors import ConfigError, WorkdirError
 from flaxrnn.runtime import signals
+from flaxrnn.training.texts import load_texts
 
 
 @pytest.fixture
