@@ -1,4 +1,4 @@
-"""Your own texts, any number of classes: Embedding → bidirectional LSTM → max over time → Dense.
+"""Your own texts, any number of classes: a bidirectional LSTM and a linear classifier of n-grams.
 
 python train.py --config configs/text.py --config.data.path=reviews.csv
 python train.py --config configs/text.py --config.data.path=reviews/ --config.data.tokenizer=subword
@@ -6,6 +6,9 @@ python train.py --config configs/text.py --config.data.path=reviews/ --config.da
 `data.path` is a .csv, .tsv or .jsonl file with columns "text" and "label" (`data.text_field`,
 `data.label_field`), a folder with one subfolder of .txt files per class, or the name of a TFDS
 dataset.
+
+The tokenizer is chosen for the script of the texts, batch size and epochs for their number. Both
+classifiers learn by themselves; validation chooses how much each one counts.
 """
 
 from ml_collections import ConfigDict
@@ -17,15 +20,27 @@ def get_config() -> ConfigDict:
     """Returns the config, which needs `data.path`."""
     config = default.get_config()
     config.task = "text"
-    config.data.num_words = 10_000
-    config.data.maxlen = 250
+    config.data.tokenizer = "auto"
+    config.data.num_words = 8_000
+    config.data.maxlen = 256
+    config.data.max_padding = 0.3
+    config.data.validation = "stratified"
     config.model.embedding_size = 64
-    config.model.dropout = 0.2
     config.model.hidden_size = 64
     config.model.bidirectional = True
-    config.model.pooling = "max"
-    config.train.batch_size = 32
+    config.model.pooling = "max_mean"
+    config.model.segment = 64
+    config.model.word_dropout = 0.125
+    config.model.spatial_dropout = 0.25
+    config.model.output_dropout = 0.5
+    config.model.word_ngrams = 2
+    config.model.character_ngrams = 4
+    config.train.batch_size = 0
+    config.train.epochs = 0
+    config.train.optimizer = "adamw"
+    config.train.weight_decay = 0.01
+    config.train.clip_norm = 1.0
     config.train.learning_rate = 2e-3
-    config.train.epochs = 30
-    config.train.patience = 3
+    config.train.schedule = "warmup_cosine"
+    config.train.label_smoothing = 0.05
     return config

@@ -85,7 +85,7 @@ def start(
         stack: Closes what must be closed at the end of the run.
     """
     texts = load_texts(config, folder)
-    config = automatic.resolve(config, len(texts.training_data.rows["train"]), folder)
+    config = automatic.resolve(config, texts, folder)
     run_fingerprint = _agreed_fingerprint(config, texts.training_data, folder)
     model = models.build(config.model, texts.vocabulary.num_words, len(texts.label_names))
     state = _init_state(config, texts, model)

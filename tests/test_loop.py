@@ -14,7 +14,7 @@ from flaxrnn.errors import ConfigError, DataError, DivergedError, WorkdirError
 from flaxrnn.reporting import report
 
 
-@pytest.mark.parametrize("variant", ["", "keras", "fast", "demo"])
+@pytest.mark.parametrize("variant", ["", "keras", "fast", "best", "demo"])
 @pytest.mark.parametrize("module", [reuters, imdb])
 def test_shipped_config_trains(module, variant, tiny_corpus, tmp_path, capsys):
     config = shrink(module.get_config(variant))

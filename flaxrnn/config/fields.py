@@ -38,7 +38,13 @@ class DataConfig:
         "a whole number of at least 0",
         lambda v: v >= 0,
     )
-    tokenizer: str = declare.one_of("words", "characters", "subword", doc="what a token is")
+    tokenizer: str = declare.one_of(
+        "words",
+        "characters",
+        "subword",
+        "auto",
+        doc="what a token is; auto: of your own texts, words, or subword where the script needs it",
+    )
     num_words: int = declare.at_least(4, 1_000, "maximum vocabulary size, special ids included")
     vectors: str | None = declare.field(
         None,
@@ -160,7 +166,9 @@ class TrainConfig:
         doc="warmup_*: linear warm-up over a tenth of all steps, then decay to 0; warmup_cosine"
         " ignores patience",
     )
-    epochs: int = declare.at_least(1, 200, "maximum number of epochs")
+    epochs: int = declare.at_least(
+        0, 200, "maximum number of epochs; 0: 4 to 30, for about 1,500 training steps"
+    )
     monitor: str = declare.one_of(
         "loss",
         "accuracy",

@@ -23,7 +23,7 @@ _RENAMED_VALUES = {
 }
 
 # Values that stand for one that is chosen when a run first starts, and is then in its config.json.
-AUTOMATIC = {"train.batch_size": 0}
+AUTOMATIC = {"data.tokenizer": "auto", "train.batch_size": 0, "train.epochs": 0}
 
 
 @dataclass(frozen=True)

@@ -143,6 +143,11 @@ def suitable_batch_size(num_texts: int) -> int:
     return 2 ** round(np.clip(np.log2(num_texts / 60), 2, 5))
 
 
+def suitable_epochs(num_batches: int) -> int:
+    """4 to 30 epochs, for about 1,500 training steps: fewer batches must be seen more often."""
+    return int(np.clip(-(-1_500 // num_batches), 4, 30))
+
+
 def batches(
     order: np.ndarray, lengths: np.ndarray, buckets: Sequence[int], batch_size: int
 ) -> list[Batch]:

@@ -19,7 +19,7 @@ import numpy as np
 
 from flaxrnn.data import cache
 from flaxrnn.data.ragged import RaggedTexts
-from flaxrnn.data.tokenizers import TOKENIZERS, Tokenizer
+from flaxrnn.data.tokenizers import TOKENIZERS, Tokenizer, suitable
 from flaxrnn.data.vocabulary import Vocabulary
 from flaxrnn.errors import ConfigError, DataError
 
@@ -86,7 +86,8 @@ def load_corpus(
         source: "auto", "real" or "synthetic"; see `flaxrnn.datasets.preparation.prepare`.
         data_dir: Where prepared datasets and the cache are kept; default: TFDS's own.
         manual_dir: Where archives are; default: `FLAXRNN_MANUAL_DIR`, else TFDS's own.
-        tokenizer: "words", "characters" or "subword".
+        tokenizer: "words", "characters" or "subword"; "auto": for custom texts, the one that suits
+            their script, else "words".
         num_words: Size of the vocabulary that subwords are learned for, special ids included.
         custom: The texts of task "text".
 
@@ -96,7 +97,7 @@ def load_corpus(
     """
     if source not in SOURCES:
         raise ConfigError(f"data.source: {source!r} is not one of {', '.join(SOURCES)}")
-    if tokenizer not in TOKENIZERS:
+    if tokenizer not in ("auto", *TOKENIZERS):
         raise ConfigError(f"data.tokenizer: {tokenizer!r} is not one of {', '.join(TOKENIZERS)}")
     load = _LOADERS.get(task, _load_dataset)
     return load(_Request(task, source, data_dir, manual_dir, tokenizer, num_words, custom))
@@ -108,11 +109,12 @@ def _load_dataset(request: _Request) -> Corpus:
 
     task = registry.get_task(request.task)
     builder = preparation.prepare(task, request.source, request.data_dir, request.manual_dir)
-    kind = task.word_tokenizer if request.tokenizer == "words" else request.tokenizer
+    words = request.tokenizer in ("auto", "words")
+    kind = task.word_tokenizer if words else request.tokenizer
     # A custom dataset may change without a new version, so its content is part of the name.
     is_built_in = task.name in registry.TASKS
     content = task.name if is_built_in else custom.digest_of_files(Path(builder.data_path))[:16]
-    suffix = {"words": "", "subword": f"-subword{request.num_words}"}.get(
+    suffix = {"auto": "", "words": "", "subword": f"-subword{request.num_words}"}.get(
         request.tokenizer, f"-{request.tokenizer}"
     )
     arrays = cache.cached(
@@ -182,13 +184,14 @@ def _load_custom(request: _Request) -> Corpus:
     fields = parsing.Fields(texts.text_field, texts.label_field)
     source = custom.find_source(texts.path, fields, request.data_dir)
     key_parts = [source.digest, *dataclasses.astuple(texts)[1:], kind]
-    key_parts.append(kind == "subword" and request.num_words)
+    key_parts.append(kind in ("auto", "subword") and request.num_words)
     arrays = cache.cached(
         preparation.data_root(request.data_dir),
         f"text-{hashlib.sha256(json.dumps(key_parts).encode()).hexdigest()[:16]}",
         lambda: _encode_custom(source, texts, kind, request.num_words),
     )
     label_names = json.loads(arrays["label_names"].tobytes())
+    kind = arrays["kind"].tobytes().decode()
     corpus = _to_corpus(source.name, False, label_names, kind, arrays)
     report = f"{source.name}: {len(corpus.train):,} texts to train on, {len(corpus.test):,} to test"
     if texts.label_field:
@@ -206,6 +209,8 @@ def _encode_custom(
     from flaxrnn.datasets import splits
 
     examples = source.read()
+    if kind == "auto":
+        kind = suitable(example.text for example in examples)
     keeper = texts.kept_by or kind
     has_token = Tokenizer("characters" if keeper == "subword" else keeper)
     kept = [example for example in examples if has_token(example.text)]
@@ -221,6 +226,7 @@ def _encode_custom(
         **_to_arrays(Vocabulary.build(tokenized["train"], tokenizer), tokenized, labels),
         "label_names": np.frombuffer(json.dumps(names).encode(), np.uint8),
         "empty": np.array([len(examples) - len(kept)]),
+        "kind": np.frombuffer(kind.encode(), np.uint8),
     }
 
 

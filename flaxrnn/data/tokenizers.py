@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import io
 import re
 import unicodedata
@@ -94,6 +95,33 @@ class Tokenizer:
 
 
 KERAS = Tokenizer()
+
+# Letters of scripts that write words without spaces between them, or whose words are inflected so
+# much that most of a text's words are rare: Thai to Burmese, Hangul, kana, Chinese characters.
+_DENSE = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u3040-\u9fff\uac00-\ud7a3]"
+)
+
+
+def suitable(texts: Iterable[str]) -> str:
+    """The tokenizer for the script that most letters of some texts belong to.
+
+    Args:
+        texts: Of which at most 100,000 characters are looked at.
+
+    Returns:
+        "words"; for scripts that write no spaces between words, and for Korean, "subword", or
+        "characters" if SentencePiece is not installed.
+    """
+    sample = ""
+    for text in texts:
+        sample += text
+        if len(sample) > 100_000:
+            break
+    letters = sum(character.isalpha() for character in sample)
+    if 2 * len(_DENSE.findall(sample)) <= letters:
+        return "words"
+    return "subword" if importlib.util.find_spec("sentencepiece") else "characters"
 
 
 def _sentencepiece() -> Any:

@@ -9,9 +9,10 @@ from flaxrnn.config import Config
 from flaxrnn.data import batching
 from flaxrnn.runtime import distributed
 from flaxrnn.training import workdir
+from flaxrnn.training.texts import Texts
 
 
-def resolve(config: Config, num_texts: int, folder: Path) -> Config:
+def resolve(config: Config, texts: Texts, folder: Path) -> Config:
     """The config with a choice for every value in `config.AUTOMATIC`, which is printed.
 
     The workdir's `config.json` then records the choices, and a resumed run keeps them, even if
@@ -19,12 +20,19 @@ def resolve(config: Config, num_texts: int, folder: Path) -> Config:
 
     Args:
         config: The config that the run was started with.
-        num_texts: Its training texts.
+        texts: Its texts.
         folder: Its workdir.
     """
     recorded = distributed.broadcast(distributed.is_primary() and workdir.read_config(folder))
     known = config_lib.flatten(config_lib.with_defaults(recorded))
-    choices = {"train.batch_size": batching.suitable_batch_size(num_texts)}
+    num_texts = len(texts.training_data.rows["train"])
+    batch_size = config.train.batch_size or batching.suitable_batch_size(num_texts)
+    kind = texts.vocabulary.tokenizer.kind
+    choices = {
+        "data.tokenizer": "words" if kind == "keras" else kind,
+        "train.batch_size": batch_size,
+        "train.epochs": batching.suitable_epochs(texts.training_data.num_batches(batch_size)),
+    }
     values, is_new = config_lib.flatten(config.to_dict()), False
     for name, automatic in config_lib.AUTOMATIC.items():
         if values[name] == automatic:

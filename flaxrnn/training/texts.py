@@ -48,8 +48,8 @@ def load_texts(config: Config, folder: Path) -> Texts:
     return Texts(names, training_data, vocabulary, corpus.label_names, kept)
 
 
-def _load_corpus(config: Config, tokenizer: str) -> corpora.Corpus:
-    """The corpus as tokens of a tokenizer, which need not be that of the recurrent model."""
+def _load_corpus(config: Config, tokenizer: str, kept_by: str | None = None) -> corpora.Corpus:
+    """The corpus as tokens of a tokenizer; `kept_by`: see `corpora.CustomTexts`."""
     data = config.data
     custom = None
     if data.path is not None:
@@ -60,7 +60,7 @@ def _load_corpus(config: Config, tokenizer: str) -> corpora.Corpus:
             data.label_field if uses_labels else None,
             data.test_fraction,
             config.seed if data.split_seed is None else data.split_seed,
-            None if tokenizer == data.tokenizer else data.tokenizer,
+            kept_by,
         )
     return corpora.load_corpus(
         config.task,
@@ -85,8 +85,11 @@ def _add_scores(
         text_checksums(corpus.train + corpus.test),
     )
 
+    kind = corpus.vocabulary.tokenizer.kind
+
     def load_as(tokenizer: str) -> corpora.Corpus:
-        return corpus if tokenizer == config.data.tokenizer else _load_corpus(config, tokenizer)
+        is_loaded = tokenizer == ("words" if kind == "keras" else kind)
+        return corpus if is_loaded else _load_corpus(config, tokenizer, kind)
 
     scores = ngrams.scores(model, load_as, folder, key)
     return dataclasses.replace(data, texts=dataclasses.replace(data.texts, scores=scores))
