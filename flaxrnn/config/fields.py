@@ -211,7 +211,7 @@ class TrainConfig:
         "then train new weights on train and validation texts, for as many epochs as were kept",
     )
     baseline: bool = declare.flag(
-        True, "at the end, also evaluate a linear model of TF-IDF features; needs scikit-learn"
+        True, "at the end, also evaluate a linear model of TF-IDF features"
     )
 
 

@@ -55,7 +55,7 @@ def evaluate(corpus: Corpus, rows: Mapping[str, np.ndarray]) -> dict[str, Any]:
             n-gram.
     """
     if importlib.util.find_spec("sklearn") is None:
-        raise ConfigError("needs scikit-learn; pip install 'flaxrnn[baseline]'")
+        raise ConfigError("needs scikit-learn; pip install scikit-learn")
     start = time.perf_counter()
     texts = corpus.train + corpus.test
     train, val, test = (rows[split] for split in ("train", "val", "test"))
