@@ -59,8 +59,8 @@ def train(
     with signals.Listener() as listener:
         for seed, folder in zip(numbers, folders, strict=True):
             one = dataclasses.replace(checked, seed=seed)
-            # A signal that comes too late to stop a run stops the next one.
             baseline = results[0].get("baseline") if results else None
+            # A signal that comes too late to stop a run stops the next one.
             results.append(loop.train(one, root, folder.name, listener, baseline))
             if distributed.is_primary():  # from the first one on, so that those to come are known
                 _record_members(root, folders)

@@ -59,7 +59,7 @@ def test_few_see_a_config():
             {"jax", "matplotlib"},
         ),
         ("flaxrnn.export, flaxrnn.from_keras", {"jax", "h5py"}),
-        ("flaxrnn.loop", {"jinja2", "matplotlib"}),
+        ("flaxrnn.loop", {"jinja2", "matplotlib", "sklearn"}),
         ("flaxrnn.inference.predictor", {"tensorflow_datasets", "tensorboardX", "matplotlib"}),
     ],
 )
