@@ -26,6 +26,7 @@ import scipy.special
 from flaxrnn.config import ModelConfig
 from flaxrnn.data.corpora import Corpus
 from flaxrnn.data.ngrams import (
+    FILES,
     Counts,
     NgramClassifier,
     View,
@@ -37,49 +38,56 @@ from flaxrnn.data.ngrams import (
 from flaxrnn.data.ragged import RaggedTexts
 from flaxrnn.data.vocabulary import FIRST_WORD, START
 from flaxrnn.runtime import distributed, files
-from flaxrnn.training import workdir
+from flaxrnn.training.workdir import NGRAMS
 
 _FOLDS = 5
 _ENOUGH = 1_000  # held-out texts that settings are chosen by
 _SCORES = "scores.safetensors"
+_FILES = (*FILES, _SCORES)
 _MANY = 1_000_000  # n-grams; of more, those that occur in a single text are left out
 
 
 def scores(
-    config: ModelConfig, load: Callable[[str], Corpus], folder: Path, key: str
+    config: ModelConfig, corpus: Corpus, load: Callable[[str], Corpus], workdir: Path, key: str
 ) -> np.ndarray:
     """The scores of a corpus's texts, train split first, float32 [N, C].
 
-    The primary process fits the classifier, or reads what an earlier start of the run has saved.
+    The primary process fits the classifier, unless an earlier start of the run or, of several
+    seeds, another one has done so.
 
     Args:
         config: Which n-grams to use.
-        load: Loads the corpus as the tokens of a tokenizer, "words" or "characters".
-        folder: The workdir, where the classifier is saved in `ngrams/`.
+        corpus: The corpus.
+        load: Loads it as the tokens of a tokenizer, "words" or "characters".
+        workdir: Where the classifier is saved.
         key: Fingerprint of all that the classifier depends on.
     """
-    wanted = {"words": config.word_ngrams, "characters": config.character_ngrams}
-    loaded = {kind: load(kind) for kind, longest in wanted.items() if longest}
-    corpus = next(iter(loaded.values()))
     num_labels = len(corpus.label_names)
     shape = (len(corpus.train) + len(corpus.test), 1 if num_labels == 2 else num_labels)
     found = np.zeros(shape, np.float32)
     if distributed.is_primary():
-        folder = folder / workdir.NGRAMS
-        saved = _read_scores(folder, key)
+        folder = workdir / NGRAMS
+        saved = _find_scores(folder, key)
         if saved is None:
-            parts = [(loaded[kind], wanted[kind]) for kind in loaded]
+            longest = {"words": config.word_ngrams, "characters": config.character_ngrams}
+            parts = [(load(kind), n) for kind, n in longest.items() if n]
             saved = _fit_and_save(parts, folder, key)
         found = saved
     return np.asarray(distributed.broadcast_arrays(found))
 
 
-def _read_scores(folder: Path, key: str) -> np.ndarray | None:
+def _find_scores(folder: Path, key: str) -> np.ndarray | None:
     """The scores that a run with the same key saved; None: there are none, or they are damaged."""
-    if files.find_corruption(folder):
-        return None
-    arrays = safetensors.numpy.load_file(folder / _SCORES)
-    return arrays["scores"] if bytes(arrays["key"]).decode() == key else None
+    others = sorted(folder.parent.parent.glob(f"seed-*/{NGRAMS}"))
+    for saved in (folder, *others):
+        if files.find_corruption(saved):
+            continue
+        arrays = safetensors.numpy.load_file(saved / _SCORES)
+        if bytes(arrays["key"]).decode() == key:
+            if saved != folder:
+                files.write_folder(folder, {name: (saved / name).read_bytes() for name in _FILES})
+            return arrays["scores"]
+    return None
 
 
 def _fit_and_save(parts: list[tuple[Corpus, int]], folder: Path, key: str) -> np.ndarray:

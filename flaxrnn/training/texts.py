@@ -91,7 +91,7 @@ def _add_scores(
         is_loaded = tokenizer == ("words" if kind == "keras" else kind)
         return corpus if is_loaded else _load_corpus(config, tokenizer, kind)
 
-    scores = ngrams.scores(model, load_as, folder, key)
+    scores = ngrams.scores(model, corpus, load_as, folder, key)
     return dataclasses.replace(data, texts=dataclasses.replace(data.texts, scores=scores))
 
 
