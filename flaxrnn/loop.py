@@ -11,7 +11,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ml_collections import ConfigDict
 
 from flaxrnn import run as run_lib
@@ -22,7 +21,7 @@ from flaxrnn.nn.summary import summary
 from flaxrnn.reporting import page, provenance, result
 from flaxrnn.runtime import devices, distributed, signals
 from flaxrnn.runtime.clock import Clock
-from flaxrnn.training import baseline, metrics, optimizers, resume, steps, workdir
+from flaxrnn.training import baseline, metrics, optimizers, resume, workdir
 from flaxrnn.training.progress import kept_epoch, patience_in_epochs
 from flaxrnn.training.trainer import STEPS_PER_DISPATCH, MetricAccumulator
 
@@ -186,7 +185,10 @@ def _validate(run: run_lib.Run) -> None:
     with run.clock("eval"):
         sums, per_text = run.trainer.evaluate(weights, "val")
         if run.model.has_scores:
-            weights = _blend(run, per_text["logits"])
+            from flaxrnn.training import ngrams  # SciPy takes long to import
+
+            blend = ngrams.blend(per_text["logits"], run.texts.training_data)
+            weights = run.trainer.replicate({**weights, "blend": blend})
             sums, _ = run.trainer.evaluate(weights, "val")
     class_scores = metrics.class_scores(*run.model.head.class_totals(sums.pop("class_counts")))
     scores = {f"val_{name}": mean for name, mean in metrics.scores(sums, class_scores).items()}
@@ -198,18 +200,6 @@ def _validate(run: run_lib.Run) -> None:
     run.reporter.epoch(progress.history, settings.epochs, patience)
     if run.stop:
         _save_and_stop(run)
-
-
-def _blend(run: run_lib.Run, logits: np.ndarray) -> steps.Params:
-    """The averaged weights, with weights of network and n-grams that fit the validation texts."""
-    from flaxrnn.training import ngrams  # SciPy takes long to import
-
-    data = run.texts.training_data
-    rows = data.rows["val"]
-    assert data.texts.scores is not None
-    chosen = ngrams.calibrate(np.stack([logits, data.texts.scores[rows]]), data.texts.labels[rows])
-    values = np.array(distributed.broadcast(chosen.tolist()), np.float32)
-    return run.trainer.replicate({**run.state.average, "blend": {"weights": values}})
 
 
 def _end_epoch(run: run_lib.Run, scores: dict[str, Any], eval_seconds: float) -> None:

@@ -24,6 +24,7 @@ import scipy.sparse
 import scipy.special
 
 from flaxrnn.config import ModelConfig
+from flaxrnn.data.batching import TrainingData
 from flaxrnn.data.corpora import Corpus
 from flaxrnn.data.ngrams import (
     FILES,
@@ -275,6 +276,22 @@ def _choose(problem: _Problem, folds: np.ndarray) -> _Setting:
 
 def _predictions(scores: np.ndarray) -> np.ndarray:
     return scores.argmax(axis=1) if scores.shape[1] > 1 else (scores[:, 0] > 0).astype(int)
+
+
+def blend(logits: np.ndarray, data: TrainingData) -> dict[str, np.ndarray]:
+    """The weights of the network's logits and the n-gram classifier's scores that suit validation.
+
+    Args:
+        logits: Of the validation texts, float32 [n, C].
+        data: The texts, with scores.
+
+    Returns:
+        The parameters of `flaxrnn.nn.layers.Blend`.
+    """
+    rows = data.rows["val"]
+    assert data.texts.scores is not None
+    chosen = calibrate(np.stack([logits, data.texts.scores[rows]]), data.texts.labels[rows])
+    return {"weights": np.array(distributed.broadcast(chosen.tolist()), np.float32)}
 
 
 def calibrate(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
