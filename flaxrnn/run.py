@@ -86,11 +86,11 @@ def start(
     """
     texts = load_texts(config, folder)
     config = automatic.resolve(config, texts, folder)
-    run_fingerprint = _agreed_fingerprint(config, texts.training_data, folder)
+    agreed = _agreed_fingerprint(config, texts.training_data, folder)
     model = models.build(config.model, texts.vocabulary.num_words, len(texts.label_names))
     state = _init_state(config, texts, model)
     checkpoints = _open_checkpoints(folder, stack)
-    state, weights, progress = resume.restore(checkpoints, state, run_fingerprint, folder)
+    state, weights, progress = resume.restore(checkpoints, state, agreed, folder)
     clock.add(progress.seconds or {})
     if config.data.vectors and progress.seconds is None:
         state = _read_vectors(config, texts, state, folder)
@@ -99,7 +99,6 @@ def start(
         _write_inputs_and_summary(config, texts, model, folder, progress, int(state.step))
     trainer = _build_trainer(config, texts, model, refit=progress.refit is not None)
     state, weights = trainer.replicate(_copy((state, weights)))
-    reporter = _open_report(folder, progress, config.train.monitor, stack)
     run = Run(
         config=config,
         root=root,
@@ -110,7 +109,7 @@ def start(
         model=model,
         trainer=trainer,
         checkpoints=checkpoints,
-        reporter=reporter,
+        reporter=_open_report(folder, progress, config.train.monitor, stack),
         state=state,
         weights=weights,
         progress=progress,

@@ -67,8 +67,7 @@ class TextModel(nn.Module):
             lengths: Tokens of each text, int [B], at least 1. With a convolution, a text too short
                 for one pooling window is read with padding up to one.
             dropout_keys: Keys for training; None: nothing is dropped.
-            initial_carries: One per layer; None: zeros. Not available with `bidirectional` or
-                `segment`.
+            initial_carries: One per layer; None: zeros. Not with `bidirectional` or `segment`.
             scores: Logits of an n-gram classifier, float32 [B, C], if `has_scores`; None (in
                 training): the network's alone are returned.
 
@@ -102,11 +101,7 @@ class TextModel(nn.Module):
         if not self.head.per_token:
             x = layers.Pool(config.pooling, name="pool")(x, lengths, carry[-1])
         x = self._drop("output_dropout", x, dropout_keys)
-        init = nn.initializers.glorot_uniform()
-        logits = nn.Dense(self.num_outputs, kernel_init=init, name="dense")(x)
-        if self.has_scores:
-            logits = layers.Blend(name="blend")(logits, scores)
-        return logits, tuple(carries)
+        return self._output(x, scores), tuple(carries)
 
     def _embed(self, tokens: jax.Array, keys: DropoutKeys | None) -> Any:
         """Embedded tokens [B, T, E], looked up where a layer before the recurrence needs them."""
@@ -124,6 +119,11 @@ class TextModel(nn.Module):
             x = layers.Dropout(config.dropout, name="dropout")(x, keys and keys.texts)
         x = self._drop("spatial_dropout", x, keys, shared=(1,))
         return self._drop("word_dropout", x, keys, shared=(2,))
+
+    def _output(self, x: jax.Array, scores: jax.Array | None) -> jax.Array:
+        init = nn.initializers.glorot_uniform()
+        logits = nn.Dense(self.num_outputs, kernel_init=init, name="dense")(x)
+        return layers.Blend(name="blend")(logits, scores) if self.has_scores else logits
 
     def _drop(
         self, name: str, x: Any, keys: DropoutKeys | None, shared: tuple[int, ...] = ()

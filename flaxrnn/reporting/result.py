@@ -44,10 +44,7 @@ def build(
     """
     history, refit = progress.history, progress.refit or []
     kept = history[kept_epoch(history, config.train) - 1]
-    trained_on = _trained_on(training_data, len(history))
-    if refit:
-        trained_on += _trained_on(training_data.with_validation(), len(refit))
-    examples, tokens = map(int, trained_on)
+    examples, tokens = _trained_on(training_data, len(history), len(refit))
     result = {
         "task": config.task,
         **corpus,
@@ -67,17 +64,23 @@ def build(
         "resident": resident,
         "memory": devices.peak_memory(),
         **provenance.collect(),
-        "warnings": [],
     }
-    if labelled:
-        labels = training_data.texts.labels[training_data.rows["val"]]
-        counts = np.bincount(labels, minlength=len(class_scores["support"]))
-        accuracy = metrics.METRICS["accuracy"].value(kept, "train")
-        result["warnings"] = list(advice.warnings(result, accuracy, counts))
-    return result
+    advised = _warnings(result, kept, training_data) if labelled else []
+    return {**result, "warnings": advised}
 
 
-def _trained_on(data: TrainingData, epochs: int) -> np.ndarray:
-    """Texts and tokens of that many epochs, [2]."""
-    rows = data.rows["train"]
-    return epochs * np.array([len(rows), data.texts.lengths[rows].sum()])
+def _warnings(result: dict[str, Any], kept: dict[str, Any], data: TrainingData) -> list[str]:
+    num_labels = data.texts.labels.max(initial=0) + 1
+    counts = np.bincount(data.texts.labels[data.rows["val"]], minlength=num_labels)
+    accuracy = metrics.METRICS["accuracy"].value(kept, "train")
+    return list(advice.warnings(result, accuracy, counts))
+
+
+def _trained_on(data: TrainingData, epochs: int, refit_epochs: int) -> tuple[int, int]:
+    """Texts and tokens of all epochs, those of a refit included."""
+    texts = tokens = 0
+    for each, count in ((data, epochs), (data.with_validation(), refit_epochs)):
+        rows = each.rows["train"]
+        texts += count * len(rows)
+        tokens += count * int(each.texts.lengths[rows].sum())
+    return texts, tokens

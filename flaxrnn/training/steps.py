@@ -218,16 +218,20 @@ def evaluate(
         return total, {name: of_all.at[i].set(of_batch[name]) for name, of_all in per_text.items()}
 
     total = {**_zero_sums(), "class_counts": head.empty_counts(model.num_outputs)}
-    per_text: Arrays = {}
-    if not head.per_token:
-        shape = group.rows.shape
-        per_text = {"predicted": jnp.zeros(shape, jnp.int32), "probability": jnp.zeros(shape)}
-        if model.has_scores:
-            per_text["logits"] = jnp.zeros((*shape, model.num_outputs))
+    per_text = _empty_per_text(model, group.rows.shape)
     total, per_text = jax.lax.fori_loop(0, group.used, body, (total, per_text))
     if axis is not None:  # every process gets all rows
         per_text = jax.lax.all_gather(per_text, axis, axis=1, tiled=True)
     return all_reduce(total, axis), per_text
+
+
+def _empty_per_text(model: models.TextModel, shape: tuple[int, ...]) -> Arrays:
+    if model.head.per_token:
+        return {}
+    arrays = {"predicted": jnp.zeros(shape, jnp.int32), "probability": jnp.zeros(shape)}
+    if model.has_scores:
+        arrays["logits"] = jnp.zeros((*shape, model.num_outputs))
+    return arrays
 
 
 def _zero_sums() -> metrics.Sums:
