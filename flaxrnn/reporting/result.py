@@ -31,16 +31,14 @@ def build(
     """The content of result.json.
 
     Args:
-        config: The run's config.
+        config: The config.
         corpus: Its "dataset" and "data_source".
         progress: Its epochs.
-        sums: Over the test split.
-        class_scores: Class scores of the test split.
+        sums, class_scores: Of the test split.
         seconds: By part of the run.
         params: The weights that were kept.
-        training_data: Its texts.
+        training_data, resident: Its texts, and whether all of them were on the devices.
         labelled: Whether the classes are the labels of the texts, which there is advice on.
-        resident: Whether all texts were on the devices.
     """
     history, refit = progress.history, progress.refit or []
     kept = history[kept_epoch(history, config.train) - 1]
@@ -65,12 +63,14 @@ def build(
         "memory": devices.peak_memory(),
         **provenance.collect(),
     }
-    advised = _warnings(result, kept, training_data) if labelled else []
+    num_labels = len(class_scores["support"])
+    advised = _warnings(result, kept, training_data, num_labels) if labelled else []
     return {**result, "warnings": advised}
 
 
-def _warnings(result: dict[str, Any], kept: dict[str, Any], data: TrainingData) -> list[str]:
-    num_labels = data.texts.labels.max(initial=0) + 1
+def _warnings(
+    result: dict[str, Any], kept: dict[str, Any], data: TrainingData, num_labels: int
+) -> list[str]:
     counts = np.bincount(data.texts.labels[data.rows["val"]], minlength=num_labels)
     accuracy = metrics.METRICS["accuracy"].value(kept, "train")
     return list(advice.warnings(result, accuracy, counts))
