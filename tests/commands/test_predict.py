@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, loaded
+from helpers import ROOT, loaded, python
 
 from flaxrnn import predict
 from flaxrnn.data import tokenizers
@@ -29,7 +29,7 @@ def rows(capsys, *arguments):
 
 
 def start(*arguments, **keywords):
-    command = [sys.executable, "-m", "flaxrnn.predict", *map(str, arguments)]
+    command = [*python(), "-m", "flaxrnn.predict", *map(str, arguments)]
     return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, **keywords)
 
 

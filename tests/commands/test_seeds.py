@@ -13,6 +13,8 @@ from flaxrnn import run as run_lib
 from flaxrnn.errors import ConfigError
 from flaxrnn.runtime import signals
 
+pytestmark = pytest.mark.usefixtures("no_plots")
+
 
 @pytest.fixture
 def config(tiny_corpus, monkeypatch):
