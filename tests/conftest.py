@@ -5,21 +5,21 @@ import os
 import shutil
 import tempfile
 
-# For all processes of the tests, and before JAX. Most of their time would be XLA's: it compiles as fast
-# as it can, and compiled programs are shared, but never in the user's folder.
+# For all processes of the tests, and before JAX. Most of their time would be XLA's: it compiles as
+# fast as it can, and compiled programs are shared, but never in the user's folder.
 COMPILE_FAST = (
     "--xla_backend_optimization_level=0"
     " --xla_cpu_use_fusion_emitters=false"
     " --xla_cpu_parallel_codegen_split_count=1"
 )
+# A program that another process is still writing is compiled once more.
+TORN = "ignore:Error reading persistent compilation cache entry"
 if "PYTEST_XDIST_WORKER" not in os.environ:
     flags = os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = f"{flags} {COMPILE_FAST}"
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp()
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"])
-    # Of a program that another process is writing: it is compiled once more.
-    torn = "ignore:Error reading persistent compilation cache entry"
-    os.environ["PYTHONWARNINGS"] = f"{os.environ.get('PYTHONWARNINGS', '')},{torn}".lstrip(",")
+    os.environ["PYTHONWARNINGS"] = f"{os.environ.get('PYTHONWARNINGS', '')},{TORN}".lstrip(",")
 
 import jax
 import numpy as np
@@ -43,6 +43,10 @@ settings.register_profile(
 settings.load_profile("suite")
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("filterwarnings", TORN)
 
 
 @pytest.fixture(scope="session")

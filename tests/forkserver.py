@@ -109,7 +109,7 @@ def become(request, streams):
         os.close(given)
     unbuffered = request["arguments"][0] == "-u"
     sys.stdin, sys.stdout, sys.stderr = (
-        open(
+        open(  # noqa: SIM115
             stream,
             mode,
             encoding=old.encoding,

@@ -13,6 +13,12 @@ from flaxrnn.errors import DataError, DivergedError
 from flaxrnn.reporting import report
 
 
+@pytest.fixture(autouse=True)
+def plots_of_shipped_configs_only(request):
+    if not request.node.name.startswith("test_shipped_config_trains"):
+        request.getfixturevalue("no_plots")
+
+
 @pytest.mark.parametrize("variant", ["", "keras", "fast", "demo"])
 @pytest.mark.parametrize("module", [reuters, imdb])
 def test_shipped_config_trains(module, variant, tiny_corpus, tmp_path, capsys):

@@ -57,7 +57,7 @@ def compiled(program: jax.stages.Wrapped, *arguments: Any) -> jax.stages.Compile
     return executable
 
 
-def _compiler_options() -> dict[str, str] | None:
+def _compiler_options() -> dict[str, str | bool] | None:
     """On CPU, LLVM's level 2: level 3 takes a quarter longer, and the programs are no faster."""
     name = "xla_backend_optimization_level"
     if jax.default_backend() != "cpu" or name in os.environ.get("XLA_FLAGS", ""):
