@@ -50,7 +50,7 @@ runpy.run_path("train.py", run_name="__main__")
 
 
 def test_killed_runs_end_as_if_they_had_been_left_alone(few_texts, tmp_path):
-    """Four SIGKILLs and a SIGTERM, at random moments from the first training step on; many more
+    """Three SIGKILLs and a SIGTERM, at random moments from the first training step on; many more
     are benchmarks/faults.py's."""
     corpora.load_corpus("reuters", "synthetic", str(tmp_path / "data"))
     flags = [
@@ -69,7 +69,7 @@ def test_killed_runs_end_as_if_they_had_been_left_alone(few_texts, tmp_path):
     alone = faults.final_state(tmp_path / "alone")
     seconds = json.loads((tmp_path / "alone" / "result.json").read_text())["seconds"]["train"]
     draw, steps = random.Random(time.time()), []
-    for i, number in enumerate([signal.SIGKILL] * 4 + [signal.SIGTERM]):
+    for i, number in enumerate([signal.SIGKILL] * 3 + [signal.SIGTERM]):
         workdir, after = tmp_path / str(i), draw.uniform(0, seconds)
         command = [*python(), "-c", KILLED, str(after), str(int(number)), *flags]
         killed = subprocess.run(
