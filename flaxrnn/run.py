@@ -80,7 +80,8 @@ def start(
         config: The run's config.
         root: The value of --workdir.
         folder: The workdir: the root, or of several seeds a folder in it.
-        clock, listener: Of the run; the clock is advanced by the seconds of earlier starts.
+        clock: Is advanced by the seconds of earlier starts.
+        listener: Listener for signals.
         stack: Closes what must be closed at the end of the run.
     """
     texts = load_texts(config, folder)

@@ -5,8 +5,21 @@ import os
 import shutil
 import tempfile
 
-# Most of the time of the tests is LLVM's. Also for the processes that they start; before JAX.
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
+# For all processes of the tests, and before JAX. Most of their time would be XLA's: it compiles as
+# fast as it can, and compiled programs are shared, but never in the user's folder.
+COMPILE_FAST = (
+    "--xla_backend_optimization_level=0"
+    " --xla_cpu_use_fusion_emitters=false"
+    " --xla_cpu_parallel_codegen_split_count=1"
+)
+# A program that another process is still writing is compiled once more.
+TORN = "ignore:Error reading persistent compilation cache entry"
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags} {COMPILE_FAST}"
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"])
+    os.environ["PYTHONWARNINGS"] = f"{os.environ.get('PYTHONWARNINGS', '')},{TORN}".lstrip(",")
 
 import jax
 import numpy as np
@@ -17,8 +30,9 @@ from hypothesis import HealthCheck, settings
 from configs import imdb, reuters
 from flaxrnn.data import corpora, ragged
 from flaxrnn.data.vocabulary import FIRST_WORD, Vocabulary
-from flaxrnn.datasets import imdb_sentiment, reuters_topics
+from flaxrnn.datasets import imdb_sentiment, reuters_topics, synthetic
 from flaxrnn.datasets.preparation import MANUAL_DIR_VARIABLE
+from flaxrnn.reporting import plots
 
 settings.register_profile(
     "suite",
@@ -29,11 +43,10 @@ settings.register_profile(
 settings.load_profile("suite")
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Compiled programs are shared by the tests of a session, and never in the user's folder.
-COMPILED = tempfile.mkdtemp()
-atexit.register(shutil.rmtree, COMPILED)
-jax.config.update("jax_compilation_cache_dir", COMPILED)
-os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED
+
+
+def pytest_configure(config):
+    config.addinivalue_line("filterwarnings", TORN)
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +55,20 @@ def data_dir(tmp_path_factory):
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     return str(shared / "tensorflow_datasets")
+
+
+@pytest.fixture
+def few_texts(monkeypatch):
+    """Makes the synthetic Reuters a corpus of 230 texts, for who prepares it."""
+    counts = {"train": [4] * 46, "test": [1] * 46}
+    monkeypatch.setattr(synthetic, "TOPIC_COUNTS", counts)
+
+
+@pytest.fixture
+def no_plots(monkeypatch):
+    """Leaves out the plots of a run, which take longer than its training."""
+    monkeypatch.setattr(plots, "save_curves", lambda history, result, path: path.touch())
+    monkeypatch.setattr(plots, "curves_svg", lambda *_: "")
 
 
 @pytest.fixture

@@ -1,15 +1,20 @@
 """What several test files share."""
 
+import atexit
 import csv
 import functools
 import io
 import itertools
 import json
+import os
+import shutil
 import struct
 import subprocess
 import sys
 import tarfile
+import tempfile
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -82,7 +87,38 @@ def saved_seeds(folder, config, label_names, seeds=(0, 1)):
 loaded = functools.cache(predictor.load)
 
 
+def start_forkserver(environment):
+    """Starts a server of commands; returns what to write in place of `python`."""
+    script = ROOT / "tests" / "forkserver.py"
+    path = Path(tempfile.mkdtemp()) / "socket"
+    server = subprocess.Popen(
+        [sys.executable, script, "serve", path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        env=environment,
+        start_new_session=True,  # Ctrl-C is for the tests
+    )
+
+    def stop():
+        server.stdin.close()
+        server.wait()
+        shutil.rmtree(path.parent)
+
+    atexit.register(stop)
+    while not path.exists():
+        assert server.poll() is None, "the forkserver does not start"
+        time.sleep(0.01)
+    return [sys.executable, "-IS", str(script), str(path)]
+
+
+@functools.cache
+def python():
+    """`python` for commands that need not import the libraries anew; see forkserver.py."""
+    return start_forkserver(os.environ)
+
+
 def run(*arguments, cwd=ROOT, env=None, prefix=()):
+    """`train.py` in a process of its own."""
     return subprocess.run(
         [*prefix, sys.executable, str(ROOT / "train.py"), *map(str, arguments)],
         cwd=cwd,

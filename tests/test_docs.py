@@ -5,16 +5,17 @@ Python block that begins with a comment `# NAME.py` is also saved under that nam
 cannot run has `<!-- not run: why -->` on the line before it.
 """
 
+import functools
 import os
 import re
+import shlex
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import pytest
 import tensorflow_datasets as tfds
-from helpers import ROOT
+from helpers import ROOT, start_forkserver
 
 from flaxrnn.datasets import (
     download,
@@ -107,7 +108,13 @@ def tiny_data_dir(tmp_path_factory):
     return folder
 
 
-def run(path, folder, data_dir):
+@pytest.fixture(scope="module")
+def environment(tiny_data_dir):
+    """Of all blocks, without what differs by page."""
+    return {**os.environ, "TFDS_DATA_DIR": str(tiny_data_dir), "PYTHONWARNINGS": "ignore"}
+
+
+def run(path, folder, environment, python):
     """Runs the blocks of a page; returns a description of the first failure, or None."""
     for name in ("train.py", "configs", "benchmarks"):
         (folder / name).symlink_to(ROOT / name)
@@ -119,22 +126,20 @@ def run(path, folder, data_dir):
     (folder / "reviews.csv").write_text("text,label\n" + "".join(texts))
     (folder / "poems.txt").write_text("The sea is wide\nA hill is high\n" * 20)
     (folder / "bin").mkdir()
-    python = folder / "bin" / "python"
+    command = folder / "bin" / "python"
     short = f'[ "$1" = train.py ] && set -- "$@" {" ".join(SHORT)}'
-    python.write_text(f'#!/bin/sh\n{short}\nexec {sys.executable} "$@"\n')
-    python.chmod(0o755)
+    command.write_text(f'#!/bin/sh\n{short}\nexec {shlex.join(python)} "$@"\n')
+    command.chmod(0o755)
     environment = {
-        **os.environ,
+        **environment,
         "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
         "PYTHONPATH": f"{folder}:{ROOT}",
-        "TFDS_DATA_DIR": str(data_dir),
-        "PYTHONWARNINGS": "ignore",
     }
     for block in to_run(path):
         if saved := re.match(r"# (\w+\.py)\n", block.code):
             (folder / saved[1]).write_text(block.code)
         shell = (
-            ["bash", "-euo", "pipefail", "-c"] if block.language == "sh" else [str(python), "-c"]
+            ["bash", "-euo", "pipefail", "-c"] if block.language == "sh" else [str(command), "-c"]
         )
         done = subprocess.run(
             [*shell, block.code],
@@ -162,12 +167,12 @@ RUNNABLE = sorted(filter(to_run, PAGES), key=lambda path: -len(to_run(path)))  #
 
 
 @pytest.fixture(scope="module")
-def outcomes(tiny_data_dir, tmp_path_factory):
+def outcomes(environment, tmp_path_factory):
     """Runs all pages, one per core at a time; page → failure or None."""
     folders = [tmp_path_factory.mktemp(path.stem) for path in RUNNABLE]
+    run_in = functools.partial(run, environment=environment, python=start_forkserver(environment))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(run, RUNNABLE, folders, [tiny_data_dir] * len(folders))
-        return dict(zip(RUNNABLE, found, strict=True))
+        return dict(zip(RUNNABLE, pool.map(run_in, RUNNABLE, folders), strict=True))
 
 
 @pytest.mark.parametrize("path", RUNNABLE, ids=page_id)

@@ -7,7 +7,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import filelock
 import jax
 import numpy as np
 import pytest
-from helpers import ROOT, shrink, weights
+from helpers import ROOT, python, shrink, weights
 from hypothesis import given
 from hypothesis import strategies as st
 from ml_collections import ConfigDict
@@ -26,11 +25,13 @@ from configs import default, imdb, reuters
 from flaxrnn import config as config_lib
 from flaxrnn import loop
 from flaxrnn import run as run_lib
-from flaxrnn.data import batching, ragged, splitting
+from flaxrnn.data import batching, corpora, ragged, splitting
 from flaxrnn.data.vocabulary import FIRST_WORD, Vocabulary
 from flaxrnn.errors import ConfigError, DivergedError, OutOfMemoryError, WorkdirError
 from flaxrnn.runtime import files, signals
 
+pytestmark = pytest.mark.usefixtures("no_plots")
+STEPS = 16 * 83  # epochs, batches
 KILLED = """
 import os, runpy, signal, sys, threading
 from flaxrnn import loop
@@ -48,26 +49,30 @@ runpy.run_path("train.py", run_name="__main__")
 """
 
 
-def test_killed_runs_end_as_if_they_had_been_left_alone(data_dir, tmp_path):
-    """Five SIGKILLs and a SIGTERM, at random moments from the first training step on."""
+def test_killed_runs_end_as_if_they_had_been_left_alone(few_texts, tmp_path):
+    """Three SIGKILLs and a SIGTERM, at random moments from the first training step on; many more
+    are benchmarks/faults.py's."""
+    corpora.load_corpus("reuters", "synthetic", str(tmp_path / "data"))
     flags = [
         "--config=configs/reuters.py",
         "--config.data.source=synthetic",
-        f"--config.data.data_dir={data_dir}",
+        f"--config.data.data_dir={tmp_path / 'data'}",
         "--config.data.maxlen=20",
+        "--config.data.max_padding=0.5",
         "--config.model.hidden_size=8",
-        "--config.train.batch_size=40",
-        "--config.train.epochs=8",
+        "--config.train.batch_size=2",
+        "--config.train.epochs=16",
+        "--config.train.patience=16",
         "--config.train.baseline=False",
         "--config.train.checkpoint_steps=32",
     ]
-    faults.finish(flags, tmp_path / "alone")
+    faults.finish(flags, tmp_path / "alone")  # in new processes, unlike the others
     alone = faults.final_state(tmp_path / "alone")
     seconds = json.loads((tmp_path / "alone" / "result.json").read_text())["seconds"]["train"]
     draw, steps = random.Random(time.time()), []
-    for i, number in enumerate([signal.SIGKILL] * 5 + [signal.SIGTERM]):
+    for i, number in enumerate([signal.SIGKILL] * 3 + [signal.SIGTERM]):
         workdir, after = tmp_path / str(i), draw.uniform(0, seconds)
-        command = [sys.executable, "-c", KILLED, str(after), str(int(number)), *flags]
+        command = [*python(), "-c", KILLED, str(after), str(int(number)), *flags]
         killed = subprocess.run(
             [*command, f"--workdir={workdir}"],
             cwd=ROOT,
@@ -82,9 +87,10 @@ def test_killed_runs_end_as_if_they_had_been_left_alone(data_dir, tmp_path):
             assert "Traceback" not in killed.stderr
         found = (workdir / "checkpoints").iterdir()
         steps.append(max(int(path.name) for path in found if path.name.isdecimal()))
-        faults.finish(flags, workdir)
+        resume = [*python(), "train.py", *flags, f"--workdir={workdir}"]
+        subprocess.run(resume, cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
         assert faults.final_state(workdir) == alone, (number, after)
-    assert any(0 < step < 1600 for step in steps), steps
+    assert any(0 < step < STEPS for step in steps), steps
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -14,6 +14,12 @@ from flaxrnn.errors import ConfigError, DataError, DivergedError, WorkdirError
 from flaxrnn.reporting import report
 
 
+@pytest.fixture(autouse=True)
+def plots_of_shipped_configs_only(request):
+    if not request.node.name.startswith("test_shipped_config_trains"):
+        request.getfixturevalue("no_plots")
+
+
 @pytest.mark.parametrize("variant", ["", "keras", "fast", "best", "demo"])
 @pytest.mark.parametrize("module", [reuters, imdb])
 def test_shipped_config_trains(module, variant, tiny_corpus, tmp_path, capsys):

@@ -7,6 +7,7 @@ frequency rank r (from 1) is r + 3.
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import os
 from collections import Counter
@@ -58,8 +59,7 @@ class Vocabulary:
 
     def encode(self, words: Iterable[str]) -> list[int]:
         """The start id, then the ids of `words`; unknown words become `UNKNOWN`."""
-        get = self._ids.get
-        return [START, *(get(word, UNKNOWN) for word in words)]
+        return [START, *map(self._ids.get, words, itertools.repeat(UNKNOWN))]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`: unknown words become '?', start and padding are dropped."""

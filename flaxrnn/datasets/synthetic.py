@@ -30,6 +30,7 @@ TOPIC_COUNTS = {
              7, 12, 19, 31, 8, 4, 10, 4, 12, 13, 10, 5, 7, 6, 11, 2, 3, 5, 10, 8, 3, 6, 5, 1],
 }
 # fmt: on
+REVIEW_COUNTS = {"train": 25_000, "test": 25_000, "unsupervised": 50_000}
 
 _CUES = slice(40, 104)  # frequency ranks that only events use
 _BLOCK = 16  # tokens, at most one event in each
@@ -132,10 +133,9 @@ class SyntheticImdbSentiment(tfds.core.GeneratorBasedBuilder):
         return _info(self, imdb_sentiment.LABELS)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
-        sizes = {"train": 25_000, "test": 25_000, "unsupervised": 50_000}
         return {
-            split: self._generate_examples(split, seed, sizes[split])
-            for seed, split in enumerate(sizes)
+            split: self._generate_examples(split, seed, n)
+            for seed, (split, n) in enumerate(REVIEW_COUNTS.items())
         }
 
     def _generate_examples(self, split: str, seed: int, n: int) -> Iterator[tuple[int, dict]]:

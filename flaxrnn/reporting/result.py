@@ -34,16 +34,18 @@ def build(
         config: The config.
         corpus: Its "dataset" and "data_source".
         progress: Its epochs.
-        sums, class_scores: Of the test split.
+        sums: Of the test split.
+        class_scores: Likewise.
         seconds: By part of the run.
         params: The weights that were kept.
-        training_data, resident: Its texts, and whether all of them were on the devices.
+        training_data: Its texts.
         labelled: Whether the classes are the labels of the texts, which there is advice on.
+        resident: Whether all texts were on the devices.
     """
     history, refit = progress.history, progress.refit or []
     kept = history[kept_epoch(history, config.train) - 1]
     examples, tokens = _trained_on(training_data, len(history), len(refit))
-    result = {
+    result: dict[str, Any] = {
         "task": config.task,
         **corpus,
         "seed": config.seed,
@@ -63,9 +65,10 @@ def build(
         "memory": devices.peak_memory(),
         **provenance.collect(),
     }
-    num_labels = len(class_scores["support"])
-    advised = _warnings(result, kept, training_data, num_labels) if labelled else []
-    return {**result, "warnings": advised}
+    result["warnings"] = []
+    if labelled:
+        result["warnings"] = _warnings(result, kept, training_data, len(class_scores["support"]))
+    return result
 
 
 def _warnings(

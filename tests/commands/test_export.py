@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import subprocess
 import sys
 
@@ -79,7 +80,7 @@ def test_an_export_predicts_what_the_workdir_does(folder, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", STANDALONE, *(str(folder / "out" / name) for name in CASES)],
         cwd=tmp_path,
-        env={"PYTHONDONTWRITEBYTECODE": "1"},
+        env={"PYTHONDONTWRITEBYTECODE": "1", "XLA_FLAGS": os.environ["XLA_FLAGS"]},
         capture_output=True,
         text=True,
         check=False,

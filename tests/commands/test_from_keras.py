@@ -11,7 +11,7 @@ import zipfile
 import h5py
 import numpy as np
 import pytest
-from helpers import ROOT, WORDS
+from helpers import ROOT, WORDS, python
 
 import flaxrnn
 from configs import imdb, reuters
@@ -228,7 +228,7 @@ def test_without_h5py_one_line_says_so(tiny_corpus, tmp_path, monkeypatch):
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(arguments, message):
-    command = [sys.executable, "-m", "flaxrnn.from_keras", *arguments]
+    command = [*python(), "-m", "flaxrnn.from_keras", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr

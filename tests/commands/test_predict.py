@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, loaded
+from helpers import ROOT, loaded, python
 
 from flaxrnn import predict
 from flaxrnn.data import splitting
@@ -29,7 +29,7 @@ def rows(capsys, *arguments):
 
 
 def start(*arguments, **keywords):
-    command = [sys.executable, "-m", "flaxrnn.predict", *map(str, arguments)]
+    command = [*python(), "-m", "flaxrnn.predict", *map(str, arguments)]
     return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, **keywords)
 
 
@@ -197,8 +197,8 @@ def test_a_closed_pipe_and_ctrl_c_end_it_silently(imdb_workdir, tmp_path):
     waiting = start("--workdir", imdb_workdir, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     time.sleep(0.7)
     waiting.send_signal(signal.SIGINT)
+    assert waiting.wait() == -signal.SIGINT  # although there may be more to read
     assert waiting.communicate() == ("", "")
-    assert waiting.returncode == -signal.SIGINT
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

@@ -20,6 +20,8 @@ from flaxrnn.errors import ConfigError, WorkdirError
 from flaxrnn.runtime import signals
 from flaxrnn.training.texts import load_texts
 
+pytestmark = pytest.mark.usefixtures("no_plots")
+
 
 @pytest.fixture
 def config(tiny_corpus, monkeypatch):

@@ -1,6 +1,3 @@
-import shutil
-from pathlib import Path
-
 import numpy as np
 import pytest
 from helpers import korean, load_custom, write_csv
@@ -16,10 +13,7 @@ def test_second_load_reads_no_text(data_dir, monkeypatch):
     assert first.vocabulary.words == again.vocabulary.words
 
 
-def test_damaged_cache_is_rebuilt(data_dir, tmp_path):
-    corpora.load_corpus("reuters", "synthetic", data_dir)
-    dataset = "synthetic_reuters_topics"
-    shutil.copytree(Path(data_dir) / dataset, tmp_path / dataset)
+def test_damaged_cache_is_rebuilt(few_texts, tmp_path):
     data_dir = str(tmp_path)
     first = corpora.load_corpus("reuters", "synthetic", data_dir)
     (file,) = tmp_path.glob("encoded/*/arrays.safetensors")

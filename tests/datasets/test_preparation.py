@@ -5,14 +5,12 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tarfile
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import serve, write_archive
+from helpers import python, serve, write_archive
 
 from flaxrnn.data import corpora
 from flaxrnn.datasets import preparation, registry, reuters_topics
@@ -132,10 +130,8 @@ def test_hostile_archive_is_refused_and_nothing_written(tmp_path, no_web, name, 
     assert left <= {path.name, ".lock", "metadata.json"}
 
 
-def test_damaged_dataset_is_prepared_again(data_dir, tmp_path, capsys):
-    first = corpora.load_corpus("reuters", "synthetic", data_dir)
-    shutil.copytree(Path(data_dir) / REUTERS.synthetic.name, tmp_path / REUTERS.synthetic.name)
-    (tmp_path / "encoded").mkdir()
+def test_damaged_dataset_is_prepared_again(few_texts, tmp_path, capsys):
+    first = corpora.load_corpus("reuters", "synthetic", str(tmp_path))
     rng = np.random.default_rng(0)
     dataset = tmp_path / "synthetic_reuters_topics" / "1.0.0"
     for name in sorted(path.name for path in dataset.iterdir()):
@@ -160,7 +156,7 @@ assert len(list(builder.as_data_source("test"))) == 2246
 
 def start(tmp_path):
     return subprocess.Popen(
-        [sys.executable, "-c", PREPARE, str(tmp_path)],
+        [*python(), "-c", PREPARE, str(tmp_path)],
         stderr=subprocess.PIPE,
         text=True,
         cwd=os.getcwd(),

@@ -19,6 +19,12 @@ from flaxrnn.training.trainer import Trainer
 WORDS, LENGTH, TRAIN, TEST = 500, 100, 8_000, 2_000
 
 
+@pytest.fixture(autouse=True)
+def few_unlabelled_reviews(monkeypatch):
+    """Nothing here reads them."""
+    monkeypatch.setitem(synthetic.REVIEW_COUNTS, "unsupervised", 100)
+
+
 def bag_of_words(split):
     counts = scipy.sparse.csr_matrix(
         (np.ones(len(split.ids)), split.ids, split.offsets), shape=(len(split), WORDS)

@@ -35,6 +35,25 @@ def test_a_compiled_program_computes_what_the_jitted_one_does():
 
 
 @pytest.mark.parametrize(
+    ("flags", "options"),
+    [
+        ("--xla_cpu_max_isa=AVX2", {"xla_backend_optimization_level": "2"}),
+        ("--xla_backend_optimization_level=0", None),
+    ],
+)
+def test_cpu_programs_are_compiled_at_level_2_or_that_of_the_user(flags, options, monkeypatch):
+    class Program:
+        def lower(self, *arguments):
+            return self
+
+        def compile(self, options):
+            return options
+
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    assert devices.compiled(Program()) == options
+
+
+@pytest.mark.parametrize(
     "error",
     [
         MemoryError(),

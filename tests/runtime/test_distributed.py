@@ -5,12 +5,11 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
-from helpers import ROOT
+from helpers import ROOT, python
 
 from flaxrnn.errors import ConfigError
 from flaxrnn.runtime import distributed
@@ -66,7 +65,7 @@ def free_address():
 def start(*command, devices, **env):
     env |= {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices), "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
-        [sys.executable, "-u", *map(str, command)],
+        [*python(), "-u", *map(str, command)],
         cwd=ROOT,
         env=env,
         stdout=subprocess.PIPE,
@@ -158,23 +157,23 @@ def history(workdir):
 
 
 def test_a_run_resumes_on_other_devices_and_processes(data_dir, tmp_path):
-    straight = train(tmp_path / "straight", data_dir, 12, 1)
+    straight = train(tmp_path / "straight", data_dir, 7, 1)
     straight.communicate(timeout=120)
-    both = train_on_two(tmp_path / "moved", data_dir, 12, 1)
+    both = train_on_two(tmp_path / "moved", data_dir, 7, 1)
     wait_for_epoch(both[0])
     both[1].send_signal(signal.SIGTERM)  # to one of them only: both stop at the same step
     errors = [process.communicate(timeout=60)[1] for process in both]
     assert [process.returncode for process in both] == [128 + signal.SIGTERM] * 2
     assert all("SIGTERM: saved after step" in error for error in errors)
-    four = train(tmp_path / "moved", data_dir, 12, 4)
+    four = train(tmp_path / "moved", data_dir, 7, 4)
     wait_for_epoch(four)
     four.send_signal(signal.SIGINT)
     assert "SIGINT: saved after step" in four.communicate(timeout=60)[1]
     assert four.returncode == 128 + signal.SIGINT
-    one = train(tmp_path / "moved", data_dir, 12, 1)
+    one = train(tmp_path / "moved", data_dir, 7, 1)
     assert "Resuming" in one.communicate(timeout=120)[0]
     moved = history(tmp_path / "moved")
-    assert len(moved) == 12
+    assert len(moved) == 7
     np.testing.assert_allclose(moved, history(tmp_path / "straight"), rtol=1e-3)
 
 
