@@ -44,10 +44,6 @@ def build(
     """
     history, refit = progress.history, progress.refit or []
     kept = history[kept_epoch(history, config.train) - 1]
-    trained_on = _trained_on(training_data, len(history))
-    if refit:
-        trained_on += _trained_on(training_data.with_validation(), len(refit))
-    examples, tokens = map(int, trained_on)
     result = {
         "task": config.task,
         **corpus,
@@ -61,20 +57,38 @@ def build(
         "test_examples": int(sums["count"]),
         "skipped_steps": sum(row["skipped_steps"] for row in [*history, *refit]),
         "seconds": seconds,
-        "train_examples_per_second": examples / seconds["train"],
-        "train_tokens_per_second": tokens / seconds["train"],
+        **_speed(training_data, len(history), len(refit), seconds["train"]),
         "buckets": list(training_data.buckets),
         "resident": resident,
         "memory": devices.peak_memory(),
         **provenance.collect(),
-        "warnings": [],
     }
-    if labelled:
-        labels = training_data.texts.labels[training_data.rows["val"]]
-        counts = np.bincount(labels, minlength=len(class_scores["support"]))
-        accuracy = metrics.METRICS["accuracy"].value(kept, "train")
-        result["warnings"] = list(advice.warnings(result, accuracy, counts))
+    result["warnings"] = _warnings(result, kept, training_data, class_scores) if labelled else []
     return result
+
+
+def _warnings(
+    result: dict[str, Any],
+    kept: dict[str, Any],
+    data: TrainingData,
+    class_scores: metrics.ClassScores,
+) -> list[str]:
+    labels = data.texts.labels[data.rows["val"]]
+    counts = np.bincount(labels, minlength=len(class_scores["support"]))
+    accuracy = metrics.METRICS["accuracy"].value(kept, "train")
+    return list(advice.warnings(result, accuracy, counts))
+
+
+def _speed(data: TrainingData, epochs: int, refit_epochs: int, seconds: float) -> dict[str, float]:
+    """Texts and tokens per second of training, of the first fit and the refit together."""
+    trained_on = _trained_on(data, epochs)
+    if refit_epochs:
+        trained_on += _trained_on(data.with_validation(), refit_epochs)
+    texts, tokens = map(int, trained_on)
+    return {
+        "train_examples_per_second": texts / seconds,
+        "train_tokens_per_second": tokens / seconds,
+    }
 
 
 def _trained_on(data: TrainingData, epochs: int) -> np.ndarray:
