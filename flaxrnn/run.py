@@ -92,9 +92,8 @@ def start(
     checkpoints = _open_checkpoints(folder, stack)
     state, weights, progress = resume.restore(checkpoints, state, agreed, folder)
     clock.add(progress.seconds or {})
-    if config.data.vectors and progress.seconds is None:
-        state = _read_vectors(config, texts, state, folder)
-        weights = state.average
+    if progress.seconds is None:  # a new run
+        state, weights = _with_vectors(config, texts, state, folder)
     if checkpoints:
         _write_inputs_and_summary(config, texts, model, folder, progress, int(state.step))
     trainer = _build_trainer(config, texts, model, refit=progress.refit is not None)
@@ -140,15 +139,19 @@ def _init_state(config: Config, texts: Texts, model: models.TextModel) -> steps.
         return jax.block_until_ready(steps.init_state(model, optimizer, config.seed))
 
 
-def _read_vectors(
+def _with_vectors(
     config: Config, texts: Texts, state: steps.TrainState, folder: Path
-) -> steps.TrainState:
-    """The state of a new run, with the word vectors that its config names."""
+) -> tuple[steps.TrainState, steps.Params]:
+    """The state of a new run and its weights, with the word vectors that the config names."""
+    if config.data.vectors is None:
+        return state, state.average
     data = texts.training_data
     tokens = data.texts.take(data.rows["train"]).ids
     kept_in = folder if config.train.refit else None
-    path = str(config.data.vectors)
-    return pretrained.start_with_vectors(state, path, texts.vocabulary, tokens, kept_in)
+    state = pretrained.start_with_vectors(
+        state, config.data.vectors, texts.vocabulary, tokens, kept_in
+    )
+    return state, state.average
 
 
 def _open_checkpoints(folder: Path, stack: contextlib.ExitStack) -> Checkpoints | None:

@@ -31,11 +31,11 @@ def build(
     """The content of result.json.
 
     Args:
-        config: The config.
+        config: The run's config.
         corpus: Its "dataset" and "data_source".
         progress: Its epochs.
-        sums: Of the test split.
-        class_scores: Likewise.
+        sums: Over the test split.
+        class_scores: Class scores of the test split.
         seconds: By part of the run.
         params: The weights that were kept.
         training_data: Its texts.
@@ -44,8 +44,7 @@ def build(
     """
     history, refit = progress.history, progress.refit or []
     kept = history[kept_epoch(history, config.train) - 1]
-    examples, tokens = _trained_on(training_data, len(history), len(refit))
-    result: dict[str, Any] = {
+    result = {
         "task": config.task,
         **corpus,
         "seed": config.seed,
@@ -58,32 +57,41 @@ def build(
         "test_examples": int(sums["count"]),
         "skipped_steps": sum(row["skipped_steps"] for row in [*history, *refit]),
         "seconds": seconds,
-        "train_examples_per_second": examples / seconds["train"],
-        "train_tokens_per_second": tokens / seconds["train"],
+        **_speed(training_data, len(history), len(refit), seconds["train"]),
         "buckets": list(training_data.buckets),
         "resident": resident,
         "memory": devices.peak_memory(),
         **provenance.collect(),
     }
-    result["warnings"] = []
-    if labelled:
-        result["warnings"] = _warnings(result, kept, training_data, len(class_scores["support"]))
+    result["warnings"] = _warnings(result, kept, training_data, class_scores) if labelled else []
     return result
 
 
 def _warnings(
-    result: dict[str, Any], kept: dict[str, Any], data: TrainingData, num_labels: int
+    result: dict[str, Any],
+    kept: dict[str, Any],
+    data: TrainingData,
+    class_scores: metrics.ClassScores,
 ) -> list[str]:
-    counts = np.bincount(data.texts.labels[data.rows["val"]], minlength=num_labels)
+    labels = data.texts.labels[data.rows["val"]]
+    counts = np.bincount(labels, minlength=len(class_scores["support"]))
     accuracy = metrics.METRICS["accuracy"].value(kept, "train")
     return list(advice.warnings(result, accuracy, counts))
 
 
-def _trained_on(data: TrainingData, epochs: int, refit_epochs: int) -> tuple[int, int]:
-    """Texts and tokens of all epochs, those of a refit included."""
-    texts = tokens = 0
-    for each, count in ((data, epochs), (data.with_validation(), refit_epochs)):
-        rows = each.rows["train"]
-        texts += count * len(rows)
-        tokens += count * int(each.texts.lengths[rows].sum())
-    return texts, tokens
+def _speed(data: TrainingData, epochs: int, refit_epochs: int, seconds: float) -> dict[str, float]:
+    """Texts and tokens per second of training, of the first fit and the refit together."""
+    trained_on = _trained_on(data, epochs)
+    if refit_epochs:
+        trained_on += _trained_on(data.with_validation(), refit_epochs)
+    texts, tokens = map(int, trained_on)
+    return {
+        "train_examples_per_second": texts / seconds,
+        "train_tokens_per_second": tokens / seconds,
+    }
+
+
+def _trained_on(data: TrainingData, epochs: int) -> np.ndarray:
+    """Texts and tokens of that many epochs, [2]."""
+    rows = data.rows["train"]
+    return epochs * np.array([len(rows), data.texts.lengths[rows].sum()])
