@@ -24,7 +24,7 @@ def settings(folder, data_dir, **model):
     config = shrink(text_config.get_config(), epochs=3, cell="simple", **model)
     config.data.path = str(folder / "reviews.csv")
     config.data.data_dir = data_dir
-    config.model.word_ngrams, config.model.character_ngrams = 2, 3
+    config.data.num_words = 100
     return config
 
 
@@ -116,6 +116,6 @@ def test_a_damaged_classifier_is_refused_by_name(run, tmp_path):
 def test_n_grams_need_a_label_per_text():
     config = shrink(text_config.get_config())
     config.data.path = "poems.txt"
-    config.model.update({"target": "next", "bidirectional": False, "word_ngrams": 1})
+    config.model.update({"target": "next", "bidirectional": False, "segment": 0})
     with pytest.raises(ConfigError, match=r"model\.word_ngrams: must be 0 with model\.target=next"):
         flaxrnn.train(config)

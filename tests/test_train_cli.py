@@ -18,7 +18,10 @@ NO_NETWORK = ["unshare", "--user", "--map-root-user", "--net"]
         (["--config", "configs/nope.py"], "--config: there is no file configs/nope.py"),
         (["--config", "README.md"], "--config: README.md gives no config"),
         (["--config", "flaxrnn/errors.py"], "--config: flaxrnn/errors.py gives no config"),
-        (["--config", "configs/imdb.py:huge"], "variant 'huge' is not one of keras, fast, demo"),
+        (
+            ["--config", "configs/imdb.py:huge"],
+            "variant 'huge' is not one of keras, fast, best, demo",
+        ),
         (["--config", "configs/imdb.py", "--worksdir=x"], "worksdir"),
         (["--config", "configs/imdb.py", "x"], "x: unexpected argument"),
         (

@@ -113,8 +113,9 @@ def _fit_and_save(parts: list[tuple[Corpus, int]], folder: Path, key: str) -> np
 
 
 def _count(texts: RaggedTexts, hashes: np.ndarray, view: View) -> Counts:
-    words = texts.ids != START  # each text begins with one
-    return count(hashes[texts.ids[words]], texts.lengths - 1, view)
+    words = texts.ids != START  # which is in every text
+    lengths = np.diff(np.append(0, np.cumsum(words))[texts.offsets])
+    return count(hashes[texts.ids[words]], lengths, view)
 
 
 @dataclass(frozen=True)

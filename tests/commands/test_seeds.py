@@ -109,6 +109,7 @@ def test_figures_of_the_ensemble_are_those_of_the_mean_probabilities(config, tmp
 def test_all_seeds_are_tested_on_the_same_custom_texts(tmp_path, data_dir):
     """Else the test texts of one run would be training texts of another."""
     config = shrink(text_config.get_config(), epochs=1)
+    config.data.num_words = 100
     path = write_csv(tmp_path / "a.csv", korean(60))
     config.data.update({"path": str(path), "data_dir": data_dir})
     config.seed = 5
@@ -190,7 +191,7 @@ def test_a_signal_while_the_second_seed_starts_ends_at_once(config, tmp_path, mo
 def test_seeds_below_one_are_refused(config, tmp_path):
     with pytest.raises(ConfigError, match="--seeds: 0 must be a whole number of at least 1"):
         seeds.train(config, 0, tmp_path)
-    config.train.epochs = 0
-    with pytest.raises(ConfigError, match=r"train\.epochs: 0 must be"):
+    config.train.patience = 0
+    with pytest.raises(ConfigError, match=r"train\.patience: 0 must be"):
         seeds.train(config, 2)
     assert list(tmp_path.iterdir()) == []

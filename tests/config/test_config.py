@@ -17,7 +17,7 @@ from flaxrnn.errors import ConfigError
 from flaxrnn.nn import cells, heads, layers, recurrence
 from flaxrnn.training import optimizers
 
-VARIANTS = ["", "keras", "fast", "demo"]
+VARIANTS = ["", "keras", "fast", "best", "demo"]
 
 
 def test_choices_are_those_of_the_code():
@@ -26,7 +26,7 @@ def test_choices_are_those_of_the_code():
         return set(allowed.partition(", or a custom ")[0].split(", "))
 
     assert choices("task") == {*registry.TASKS, *registry.WITHOUT_BUILDER}
-    assert choices("data.tokenizer") == set(tokenizers.TOKENIZERS)
+    assert choices("data.tokenizer") == {"auto", *tokenizers.TOKENIZERS}
     assert choices("data.source") == set(corpora.SOURCES)
     assert choices("model.target") == set(heads.HEADS)
     assert choices("model.cell") == set(cells.CELLS)
@@ -58,10 +58,11 @@ def test_every_field_is_read(tmp_path, data_dir, monkeypatch):
     groups = (("", Config), ("data.", DataConfig), ("model.", ModelConfig), ("train.", TrainConfig))
     for prefix, group in groups:
         record(group, prefix)
-    rows = [f"{word} film,{word}" for word in ("good", "bad") * 20]
+    rows = [f"{word} film {i},{word}" for i, word in enumerate(("good", "bad") * 20)]
     (tmp_path / "reviews.csv").write_text("\n".join(["text,label", *rows]))
     config = shrink(text_config.get_config(), epochs=1, dropout=0.1, conv_filters=2)
     config.data.update({"path": str(tmp_path / "reviews.csv"), "data_dir": data_dir})
+    config.train.schedule = "constant"  # whose end patience decides
     loop.train_and_evaluate(config, tmp_path / "run")
     assert read - {"data", "model", "train"} == set(config_lib.FIELDS)
 

@@ -39,6 +39,7 @@ def assert_same(found, expected):
 def test_other_tokenizers_are_included(tokenizer, tmp_path):
     config = shrink(text_config.get_config(), cell="simple")
     config.data.path = "reviews.csv"
+    config.model.word_ngrams = config.model.character_ngrams = 0
     workdir, classify = exported(tmp_path, config, ["평", "a"], tokenizer)
     assert_same(classify(TEXTS), loaded(workdir).predict(TEXTS))
 

@@ -21,7 +21,7 @@ def test_one_program_for_any_batch_equals_the_model(module, padding):
     classes = {"imdb": 2, "reuters": 46}[config.task]
     model = models.build(parse(config).model, 16, classes)
     params = jax.tree.map(lambda p: 4 * p, models.init_params(model, jax.random.key(0)))
-    run = saved.SavedModel(model, (params,), Vocabulary(WORDS), [], parse(config))
+    run = saved.SavedModel(model, (params,), Vocabulary(WORDS), [], parse(config), None)
     flat = stablehlo.parameters(run)
     exported = stablehlo.lower(run)
     assert exported.platforms == stablehlo.PLATFORMS
