@@ -84,10 +84,10 @@ def train(
         with clock("compile"):
             run.trainer.compile(run.state)
         listener.deferred = True
-        while not run.progress.finished(config.train, run.trainer.num_batches()):
+        while not run.progress.finished(run.config.train, run.trainer.num_batches()):
             _train_epoch(run)
             _validate(run)
-        if config.train.refit:
+        if run.config.train.refit:
             _refit(run)
         outcome, details = _test(run)
         _add_baseline(run, outcome, details, known_baseline)

@@ -115,6 +115,13 @@ def test_automatic_batch_size_is_chosen_once(tiny_corpus, tmp_path, monkeypatch,
         flaxrnn.train(config, tmp_path / "resumed")
 
 
+def test_automatic_epochs_are_all_trained(tiny_corpus, tmp_path, monkeypatch):
+    config = shrink(reuters.get_config())
+    config.train.update({"epochs": 0, "patience": 9})
+    monkeypatch.setattr(batching, "suitable_epochs", lambda num_batches: num_batches - 2)
+    assert flaxrnn.train(config, tmp_path)["epochs"] == 3  # of 5 batches
+
+
 def test_same_seed_same_bits_other_seed_others(tiny_corpus, tmp_path):
     def run(name, seed):
         config = shrink(reuters.get_config())
