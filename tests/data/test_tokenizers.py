@@ -53,6 +53,22 @@ def test_subwords_share_pieces_and_stay_within_the_vocabulary():
     tokenizers.Tokenizer.learn(needed, int(str(caught.value).split()[-1]))
 
 
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("A film. हिन्दी में भी।", "words"),
+        ("오늘은 비가 온다, rain", "subword"),
+        ("今日は雨が降る", "subword"),
+        ("วันนี้ฝนตก", "subword"),
+        ("123 :-)", "words"),
+    ],
+)
+def test_the_script_decides_what_suits(text, kind, monkeypatch):
+    assert tokenizers.suitable(["", text]) == kind
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert tokenizers.suitable([text]) == {"subword": "characters"}.get(kind, kind)
+
+
 def test_subword_without_sentencepiece_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "sentencepiece", None)
     with pytest.raises(ConfigError, match=r"pip install 'flaxrnn\[subword\]'"):
