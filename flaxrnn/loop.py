@@ -185,9 +185,9 @@ def _validate(run: run_lib.Run) -> None:
     with run.clock("eval"):
         sums, per_text = run.trainer.evaluate(weights, "val")
         if run.model.has_scores:
-            from flaxrnn.training import ngrams  # SciPy takes long to import
+            from flaxrnn.training import calibration  # SciPy takes long to import
 
-            blend = ngrams.blend(per_text["logits"], run.texts.training_data)
+            blend = calibration.blend(per_text["logits"], run.texts.training_data)
             weights = run.trainer.replicate({**weights, "blend": blend})
             sums, _ = run.trainer.evaluate(weights, "val")
     class_scores = metrics.class_scores(*run.model.head.class_totals(sums.pop("class_counts")))

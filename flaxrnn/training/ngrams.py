@@ -19,12 +19,9 @@ from typing import Any
 
 import numpy as np
 import safetensors.numpy
-import scipy.optimize
 import scipy.sparse
-import scipy.special
 
 from flaxrnn.config import ModelConfig
-from flaxrnn.data.batching import TrainingData
 from flaxrnn.data.corpora import Corpus
 from flaxrnn.data.ngrams import (
     FILES,
@@ -39,9 +36,11 @@ from flaxrnn.data.ngrams import (
 from flaxrnn.data.ragged import RaggedTexts
 from flaxrnn.data.vocabulary import FIRST_WORD, START
 from flaxrnn.runtime import distributed, files
+from flaxrnn.training.calibration import calibrate
 from flaxrnn.training.workdir import NGRAMS
 
 _FOLDS = 5
+_PENALTIES = {False: (0.3, 1.0, 4.0), True: (0.15, 0.5, 2.0)}  # C, without and with ratios
 _ENOUGH = 1_000  # held-out texts that settings are chosen by
 _SCORES = "scores.safetensors"
 _FILES = (*FILES, _SCORES)
@@ -142,10 +141,10 @@ class _Setting:
 
 
 def fit(views: list[tuple[View, Counts]], labels: np.ndarray, num_labels: int) -> Fitted:
-    """Fits a linear SVM to the n-grams of each view, and a logistic regression to their scores.
+    """Fits linear SVMs to the n-grams of each view, and a logistic regression to their scores.
 
-    The penalty, and whether n-grams are weighted as in NB-SVM (Wang & Manning, 2012), are chosen
-    for each view by cross-validation.
+    Each view has two SVMs, one of them with n-grams weighted by their log-count ratios, as in
+    NB-SVM (Wang & Manning, 2012). Cross-validation chooses the penalties.
 
     Args:
         views: The n-grams of the training texts.
@@ -153,42 +152,53 @@ def fit(views: list[tuple[View, Counts]], labels: np.ndarray, num_labels: int) -
         num_labels: Number of classes.
     """
     folds = np.random.default_rng(0).permutation(len(labels)) % _FOLDS
-    parts, scores = [], []
+    tables, scores, weights, bias = [], [], [], []
     for view, counts in views:
         start = time.perf_counter()
         features = _Features(counts, len(labels))
         problem = _Problem(features.matrix, labels, num_labels)
-        setting = _choose(problem, folds)
-        held_out = np.zeros((len(labels), problem.columns))
-        for fold in range(_FOLDS):
-            problem.score(held_out, folds == fold, setting)
-        weights, bias = problem.solve(np.arange(len(labels)), setting)
-        scores.append(held_out)
-        parts.append((features, weights, bias))
-        accuracy = (_predictions(held_out) == labels).mean()
-        print(
-            f"n-grams of {'characters' if view.kind == 'characters' else 'words'}, up to"
-            f" {view.longest}: {len(features.codes):,}, cross-validated accuracy {accuracy:.4f}"
-            f" (C {setting.C:g}{', naive-Bayes weights' if setting.ratio else ''};"
-            f" {time.perf_counter() - start:.1f} s)",
-            file=sys.stderr,
-        )
+        tables.append(features)
+        settings = [_choose(problem, folds, ratio) for ratio in _PENALTIES]
+        for setting in settings:
+            scores.append(problem.cross_fit(folds, setting))
+            of_view, bias_of_view = problem.solve(np.arange(len(labels)), setting)
+            weights.append(of_view)
+            bias.append(bias_of_view)
+        _report(view, len(features.codes), settings, scores[-2:], labels, start)
     scales = calibrate(np.stack(scores), labels)
     combined = np.tensordot(scales, np.stack(scores), 1)
+    scaled = [scale * each for scale, each in zip(scales, weights, strict=True)]
     classifier = NgramClassifier(
         views=tuple(view for view, _ in views),
-        codes=tuple(features.codes for features, _, _ in parts),
-        idf=tuple(features.idf for features, _, _ in parts),
+        codes=tuple(features.codes for features in tables),
+        idf=tuple(features.idf for features in tables),
         weights=tuple(
-            (scale * weights).astype(np.float32)
-            for scale, (_, weights, _) in zip(scales, parts, strict=True)
+            (scaled[i] + scaled[i + 1]).astype(np.float32) for i in range(0, len(scaled), 2)
         ),
-        bias=sum(scale * bias for scale, (_, _, bias) in zip(scales, parts, strict=True)).astype(
-            np.float32
-        ),
+        bias=np.tensordot(scales, np.stack(bias), 1).astype(np.float32),
     )
-    accuracy = float((_predictions(combined) == labels).mean())
-    return Fitted(classifier, combined.astype(np.float32), accuracy)
+    return Fitted(classifier, combined.astype(np.float32), _accuracy(combined, labels))
+
+
+def _report(
+    view: View,
+    count: int,
+    settings: list[_Setting],
+    scores: list[np.ndarray],
+    labels: np.ndarray,
+    start: float,
+) -> None:
+    """Prints what was fitted to a view, how well, and in which time."""
+    kind = "characters" if view.kind == "characters" else "words"
+    accuracies = [
+        f"{_accuracy(each, labels):.4f} ({'NB-' if setting.ratio else ''}SVM, C {setting.C:g})"
+        for setting, each in zip(settings, scores, strict=True)
+    ]
+    print(
+        f"{count:,} n-grams of {kind}, 1 to {view.longest}: cross-validated accuracy"
+        f" {', '.join(accuracies)}; {time.perf_counter() - start:.1f} s",
+        file=sys.stderr,
+    )
 
 
 class _Features:
@@ -208,7 +218,7 @@ class _Problem:
     """One linear SVM per class, or one for two classes."""
 
     def __init__(self, matrix: Any, labels: np.ndarray, num_labels: int):
-        self._matrix, self._labels = matrix, labels
+        self._matrix, self.labels = matrix, labels
         self._classes = [1] if num_labels == 2 else list(range(num_labels))
 
     @property
@@ -220,7 +230,7 @@ class _Problem:
         """Weights [G, C] and biases [C] fitted to some texts."""
         from sklearn.svm import LinearSVC  # takes long to import
 
-        matrix, labels = self._matrix[rows], self._labels[rows]
+        matrix, labels = self._matrix[rows], self.labels[rows]
         weights, bias = np.zeros((matrix.shape[1], self.columns)), np.full(self.columns, -1.0)
         for column, label in enumerate(self._classes):
             of_class = labels == label
@@ -229,16 +239,26 @@ class _Problem:
                 continue
             scale = _log_count_ratios(matrix, of_class) if setting.ratio else None
             scaled = matrix if scale is None else _scale_columns(matrix, scale)
-            svm = LinearSVC(C=setting.C, random_state=0).fit(scaled, of_class)
+            svm = LinearSVC(C=setting.C, tol=0.01, random_state=0).fit(scaled, of_class)
             weights[:, column] = svm.coef_[0] if scale is None else svm.coef_[0] * scale
             bias[column] = svm.intercept_[0]
         return weights, bias
 
-    def score(self, out: np.ndarray, held_out: np.ndarray, setting: _Setting) -> float:
-        """Fits to the other texts, and writes the scores of those held out; their accuracy."""
-        weights, bias = self.solve(np.flatnonzero(~held_out), setting)
-        out[held_out] = self._matrix[np.flatnonzero(held_out)] @ weights + bias
-        return float((_predictions(out[held_out]) == self._labels[held_out]).sum())
+    def cross_fit(self, folds: np.ndarray, setting: _Setting, enough: int | None = None) -> Any:
+        """Scores of the texts of each fold by a fit to the others, float64 [N, C].
+
+        Args:
+            folds: Of each text, int [N].
+            setting: How to fit.
+            enough: Folds are left out, and their scores are NaN, once so many texts have some.
+        """
+        scores = np.full((len(folds), self.columns), np.nan)
+        for fold in range(_FOLDS):
+            if enough is None or np.isfinite(scores[:, 0]).sum() < enough:
+                held_out = np.flatnonzero(folds == fold)
+                weights, bias = self.solve(np.flatnonzero(folds != fold), setting)
+                scores[held_out] = self._matrix[held_out] @ weights + bias
+        return scores
 
 
 def _scale_columns(matrix: Any, scale: np.ndarray) -> Any:
@@ -253,65 +273,18 @@ def _log_count_ratios(matrix: Any, of_class: np.ndarray) -> np.ndarray:
     return np.log(inside / inside.sum() / (outside / outside.sum()))
 
 
-def _choose(problem: _Problem, folds: np.ndarray) -> _Setting:
-    """The setting with the highest accuracy on enough held-out texts."""
-    out = np.zeros((len(folds), problem.columns))
+def _choose(problem: _Problem, folds: np.ndarray, ratio: bool) -> _Setting:
+    """The penalty with the highest accuracy on enough held-out texts."""
 
-    def correct(setting: _Setting) -> float:
-        total, held_out = 0.0, 0
-        for fold in range(_FOLDS):
-            total += problem.score(out, folds == fold, setting)
-            held_out += (folds == fold).sum()
-            if held_out >= _ENOUGH:
-                break
-        return total
+    def accuracy(setting: _Setting) -> float:
+        scores = problem.cross_fit(folds, setting, _ENOUGH)
+        scored = np.isfinite(scores[:, 0])
+        return _accuracy(scores[scored], problem.labels[scored])
 
-    plain, ratio = _Setting(0.5, False), _Setting(0.5, True)
-    results = {setting: correct(setting) for setting in (plain, ratio)}
-    best = max(results, key=results.__getitem__)
-    for C in (0.15, 2.0):
-        setting = _Setting(C, best.ratio)
-        results[setting] = correct(setting)
-    return max(results, key=results.__getitem__)
+    return max((_Setting(C, ratio) for C in _PENALTIES[ratio]), key=accuracy)
 
 
-def _predictions(scores: np.ndarray) -> np.ndarray:
-    return scores.argmax(axis=1) if scores.shape[1] > 1 else (scores[:, 0] > 0).astype(int)
-
-
-def blend(logits: np.ndarray, data: TrainingData) -> dict[str, np.ndarray]:
-    """The weights of the network's logits and the n-gram classifier's scores that suit validation.
-
-    Args:
-        logits: Of the validation texts, float32 [n, C].
-        data: The texts, with scores.
-
-    Returns:
-        The parameters of `flaxrnn.nn.layers.Blend`.
-    """
-    rows = data.rows["val"]
-    assert data.texts.scores is not None
-    chosen = calibrate(np.stack([logits, data.texts.scores[rows]]), data.texts.labels[rows])
-    return {"weights": np.array(distributed.broadcast(chosen.tolist()), np.float32)}
-
-
-def calibrate(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The positive weights of scores that make their sum the best logits: least cross-entropy.
-
-    Args:
-        scores: float [V, N, C] of V classifiers.
-        labels: int [N].
-
-    Returns:
-        float64 [V].
-    """
-
-    def loss(log_scales: np.ndarray) -> float:
-        logits = np.tensordot(np.exp(log_scales), scores, 1)
-        if logits.shape[1] == 1:
-            return float(np.logaddexp(0, np.where(labels == 1, -1, 1) * logits[:, 0]).mean())
-        likelihood = scipy.special.log_softmax(logits, axis=1)
-        return float(-likelihood[np.arange(len(labels)), labels].mean())
-
-    found = scipy.optimize.minimize(loss, np.zeros(len(scores)), method="Nelder-Mead")
-    return np.exp(found.x)
+def _accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
+    binary = scores.shape[1] == 1
+    predicted = scores[:, 0] > 0 if binary else scores.argmax(axis=1)
+    return float((predicted == labels).mean())

@@ -1,0 +1,56 @@
+"""Weights of several classifiers: those whose sum of scores makes the best logits."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.optimize
+import scipy.special
+
+from flaxrnn.data.batching import TrainingData
+from flaxrnn.runtime import distributed
+
+
+def blend(logits: np.ndarray, data: TrainingData) -> dict[str, np.ndarray]:
+    """The weights of the network's logits and the n-gram classifier's scores that suit validation.
+
+    Args:
+        logits: Of the validation texts, float32 [n, C].
+        data: The texts, with scores.
+
+    Returns:
+        The parameters of `flaxrnn.nn.layers.Blend`.
+    """
+    rows = data.rows["val"]
+    assert data.texts.scores is not None
+    chosen = calibrate(np.stack([logits, data.texts.scores[rows]]), data.texts.labels[rows])
+    return {"weights": np.array(distributed.broadcast(chosen.tolist()), np.float32)}
+
+
+def calibrate(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The weights, none negative, of scores whose weighted sum has the least cross-entropy.
+
+    Args:
+        scores: float [V, N, C] of V classifiers; C is 1 for two classes.
+        labels: int [N].
+
+    Returns:
+        float64 [V].
+    """
+    if scores.shape[2] == 1:  # two logits that differ by the score
+        scores = np.concatenate([-scores / 2, scores / 2], axis=2)
+    targets = np.arange(scores.shape[2]) == labels[:, None]
+
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        likelihood = scipy.special.log_softmax(np.tensordot(weights, scores, 1), axis=1)
+        slope = np.exp(likelihood) - targets
+        return -likelihood[targets].mean(), (slope * scores).sum(axis=(1, 2)) / len(labels)
+
+    found = scipy.optimize.minimize(
+        loss,
+        np.ones(len(scores)),
+        method="L-BFGS-B",
+        jac=True,
+        bounds=[(0, 100)]
+        * len(scores),  # scores that separate the labels would have no best weight
+    )
+    return found.x
