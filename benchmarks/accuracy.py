@@ -15,6 +15,7 @@ import statistics
 from pathlib import Path
 
 from flaxrnn import seeds
+from flaxrnn.inference import saved
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -46,12 +47,14 @@ def main() -> None:
             for metric, values in scores.items()
             if len(values) > 1
         },
+        "ensemble": saved.read_record(arguments.runs / name).get("ensemble"),
         "runs": runs,
     }
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"accuracy-{name}.json").write_text(json.dumps(summary, indent=1) + "\n")
     for metric, values in scores.items():
         print(f"{name} {metric}: {' '.join(f'{v:.4f}' for v in values)}")
+    print(f"{name} ensemble: {summary['ensemble']}")
 
 
 if __name__ == "__main__":

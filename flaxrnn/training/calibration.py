@@ -50,7 +50,6 @@ def calibrate(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
         np.ones(len(scores)),
         method="L-BFGS-B",
         jac=True,
-        bounds=[(0, 100)]
-        * len(scores),  # scores that separate the labels would have no best weight
+        bounds=[(0, 100)] * len(scores),  # where scores separate the labels, more is always better
     )
     return found.x
