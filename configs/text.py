@@ -36,6 +36,7 @@ def get_config() -> ConfigDict:
     config.model.word_ngrams = 2
     config.model.character_ngrams = 4
     config.train.batch_size = 0
+    config.train.eval_batch_size = 100
     config.train.epochs = 0
     config.train.optimizer = "adamw"
     config.train.weight_decay = 0.01

@@ -167,7 +167,7 @@ class TrainConfig:
         " ignores patience",
     )
     epochs: int = declare.at_least(
-        0, 200, "maximum number of epochs; 0: 4 to 30, for about 1,500 training steps"
+        0, 200, "maximum number of epochs; 0: 4 to 20, for about 1,000 training steps"
     )
     monitor: str = declare.one_of(
         "loss",

@@ -144,8 +144,8 @@ def suitable_batch_size(num_texts: int) -> int:
 
 
 def suitable_epochs(num_batches: int) -> int:
-    """4 to 30 epochs, for about 1,500 training steps: fewer batches must be seen more often."""
-    return int(np.clip(-(-1_500 // num_batches), 4, 30))
+    """4 to 20 epochs, for about 1,000 training steps: fewer batches must be seen more often."""
+    return int(np.clip(-(-1_000 // num_batches), 4, 20))
 
 
 def batches(
