@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors.numpy
@@ -40,9 +40,6 @@ from flaxrnn.training.calibration import calibrate
 from flaxrnn.training.workdir import NGRAMS
 
 _FOLDS = 5
-_PENALTIES = {False: (0.3, 1.0, 4.0), True: (0.15, 0.5, 2.0)}  # C, without and with ratios
-_ENOUGH = 1_000  # held-out texts that penalties are chosen by, unless that takes too long
-_TOO_LONG = 50_000_000  # entries of the matrix, times classes, times fits
 _SCORES = "scores.safetensors"
 _FILES = (*FILES, _SCORES)
 _MANY = 1_000_000  # n-grams; of more, those that occur in a single text are left out
@@ -133,19 +130,24 @@ class Fitted:
     accuracy: float
 
 
-@dataclass(frozen=True)
-class _Setting:
-    """How a view's classifier is fitted."""
+class _Setting(NamedTuple):
+    """How an SVM is fitted."""
 
     C: float  # inverse strength of the L2 penalty
     ratio: bool  # whether n-grams are weighted by their naive-Bayes log-count ratio
 
 
-def fit(views: list[tuple[View, Counts]], labels: np.ndarray, num_labels: int) -> Fitted:
-    """Fits linear SVMs to the n-grams of each view, and a logistic regression to their scores.
+_SETTINGS = [_Setting(C, False) for C in (0.3, 1.0, 3.0)] + [
+    _Setting(C, True) for C in (0.15, 0.5, 2.0)
+]
 
-    Each view has two SVMs, one of them with n-grams weighted by their log-count ratios, as in
-    NB-SVM (Wang & Manning, 2012). Cross-validation chooses the penalties.
+
+def fit(views: list[tuple[View, Counts]], labels: np.ndarray, num_labels: int) -> Fitted:
+    """Fits linear SVMs to the n-grams of each view, and weighs their scores.
+
+    Each view has SVMs of several penalties, without and with n-grams weighted by their log-count
+    ratios, as in NB-SVM (Wang & Manning, 2012). The weights of their scores are those with the
+    least cross-entropy on cross-fitted scores; most become 0.
 
     Args:
         views: The n-grams of the training texts.
@@ -153,116 +155,96 @@ def fit(views: list[tuple[View, Counts]], labels: np.ndarray, num_labels: int) -
         num_labels: Number of classes.
     """
     folds = np.random.default_rng(0).permutation(len(labels)) % _FOLDS
-    tables, scores, weights, bias = [], [], [], []
+    problems, scores = [], []
     for view, counts in views:
         start = time.perf_counter()
-        features = _Features(counts, len(labels))
-        problem = _Problem(features.matrix, labels, num_labels)
-        tables.append(features)
-        settings = [_choose(problem, folds, ratio) for ratio in _PENALTIES]
-        for setting in settings:
-            scores.append(problem.cross_fit(folds, setting))
-            of_view, bias_of_view = problem.solve(np.arange(len(labels)), setting)
-            weights.append(of_view)
-            bias.append(bias_of_view)
-        _report(view, len(features.codes), settings, scores[-2:], labels, start)
-    scales = calibrate(np.stack(scores), labels)
-    combined = np.tensordot(scales, np.stack(scores), 1)
-    scaled = [scale * each for scale, each in zip(scales, weights, strict=True)]
+        problem = _Problem(counts, labels, num_labels)
+        of_view = problem.cross_fit(folds)
+        alone = np.tensordot(calibrate(of_view, labels), of_view, 1)
+        print(
+            f"{len(problem.codes):,} n-grams of"
+            f" {'characters' if view.kind == 'characters' else 'words'}, 1 to {view.longest}:"
+            f" cross-validated accuracy {_accuracy(alone, labels):.4f};"
+            f" {time.perf_counter() - start:.1f} s",
+            file=sys.stderr,
+        )
+        problems.append(problem)
+        scores.append(of_view)
+    stacked = np.concatenate(scores)
+    scales = calibrate(stacked, labels)
+    parts = [
+        problem.solve(of_view)
+        for problem, of_view in zip(problems, np.split(scales, len(views)), strict=True)
+    ]
     classifier = NgramClassifier(
         views=tuple(view for view, _ in views),
-        codes=tuple(features.codes for features in tables),
-        idf=tuple(features.idf for features in tables),
-        weights=tuple(
-            (scaled[i] + scaled[i + 1]).astype(np.float32) for i in range(0, len(scaled), 2)
-        ),
-        bias=np.tensordot(scales, np.stack(bias), 1).astype(np.float32),
+        codes=tuple(problem.codes for problem in problems),
+        idf=tuple(problem.idf for problem in problems),
+        weights=tuple(weights.astype(np.float32) for weights, _ in parts),
+        bias=np.sum([bias for _, bias in parts], axis=0).astype(np.float32),
     )
+    combined = np.tensordot(scales, stacked, 1)
     return Fitted(classifier, combined.astype(np.float32), _accuracy(combined, labels))
 
 
-def _report(
-    view: View,
-    count: int,
-    settings: list[_Setting],
-    scores: list[np.ndarray],
-    labels: np.ndarray,
-    start: float,
-) -> None:
-    """Prints what was fitted to a view, how well, and in which time."""
-    kind = "characters" if view.kind == "characters" else "words"
-    accuracies = [
-        f"{_accuracy(each, labels):.4f} ({'NB-' if setting.ratio else ''}SVM, C {setting.C:g})"
-        for setting, each in zip(settings, scores, strict=True)
-    ]
-    print(
-        f"{count:,} n-grams of {kind}, 1 to {view.longest}: cross-validated accuracy"
-        f" {', '.join(accuracies)}; {time.perf_counter() - start:.1f} s",
-        file=sys.stderr,
-    )
+class _Problem:
+    """The texts of a view and their labels, to fit SVMs to: one per class, or one for two."""
 
-
-class _Features:
-    """The TF-IDF matrix of the training texts, and what it takes to compute that of others."""
-
-    def __init__(self, counts: Counts, num_texts: int):
+    def __init__(self, counts: Counts, labels: np.ndarray, num_labels: int):
         codes, frequencies = document_frequencies(counts)
         known = frequencies >= (1 if len(codes) <= _MANY else 2)
         self.codes = codes[known]
-        self.idf = (np.log((1 + num_texts) / (1 + frequencies[known])) + 1).astype(np.float32)
-        rows, ids, values = tf_idf(self.codes, self.idf, counts, num_texts)
-        shape = (num_texts, len(self.codes))
-        self.matrix = scipy.sparse.csr_matrix((values.astype(np.float64), (rows, ids)), shape)
-
-
-class _Problem:
-    """One linear SVM per class, or one for two classes."""
-
-    def __init__(self, matrix: Any, labels: np.ndarray, num_labels: int):
-        self._matrix, self.labels = matrix, labels
+        self.idf = (np.log((1 + len(labels)) / (1 + frequencies[known])) + 1).astype(np.float32)
+        rows, ids, values = tf_idf(self.codes, self.idf, counts, len(labels))
+        shape = (len(labels), len(self.codes))
+        self._matrix = scipy.sparse.csr_matrix((values.astype(np.float64), (rows, ids)), shape)
+        self._labels = labels
         self._classes = [1] if num_labels == 2 else list(range(num_labels))
 
-    @property
-    def columns(self) -> int:
-        """Scores per text."""
-        return len(self._classes)
+    def cross_fit(self, folds: np.ndarray) -> np.ndarray:
+        """Scores of the texts of each fold, int [N], by fits to the others: float64 [S, N, C]."""
+        scores = np.zeros((len(_SETTINGS), len(folds), len(self._classes)))
+        for fold in range(_FOLDS):
+            held_out = np.flatnonzero(folds == fold)
+            matrix = self._matrix[held_out]
+            everywhere = np.ones(len(_SETTINGS))
+            for s, column, weights, bias in self._fits(np.flatnonzero(folds != fold), everywhere):
+                scores[s, held_out, column] = matrix @ weights + bias
+        return scores
 
-    def solve(self, rows: np.ndarray, setting: _Setting) -> tuple[np.ndarray, np.ndarray]:
-        """Weights [G, C] and biases [C] fitted to some texts."""
-        from sklearn.svm import LinearSVC  # takes long to import
-
-        matrix, labels = self._matrix[rows], self.labels[rows]
-        weights, bias = np.zeros((matrix.shape[1], self.columns)), np.full(self.columns, -1.0)
-        for column, label in enumerate(self._classes):
-            of_class = labels == label
-            if of_class.all() or not of_class.any():
-                bias[column] = 1.0 if of_class.all() else -1.0
-                continue
-            scale = _log_count_ratios(matrix, of_class) if setting.ratio else None
-            scaled = matrix if scale is None else _scale_columns(matrix, scale)
-            svm = LinearSVC(C=setting.C, tol=0.01, random_state=0).fit(scaled, of_class)
-            weights[:, column] = svm.coef_[0] if scale is None else svm.coef_[0] * scale
-            bias[column] = svm.intercept_[0]
+    def solve(self, scales: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Weights [G, C] and bias [C] of the sum of all SVMs, each times its scale, [S]."""
+        weights = np.zeros((len(self.codes), len(self._classes)))
+        bias = np.zeros(len(self._classes))
+        for s, column, of_fit, bias_of_fit in self._fits(np.arange(len(self._labels)), scales):
+            weights[:, column] += scales[s] * of_fit
+            bias[column] += scales[s] * bias_of_fit
         return weights, bias
 
-    def cross_fit(self, folds: np.ndarray, setting: _Setting, all_folds: bool = True) -> Any:
-        """Scores of the texts of each fold by a fit to the others, float64 [N, C].
+    def _fits(
+        self, rows: np.ndarray, scales: np.ndarray
+    ) -> Iterator[tuple[int, int, np.ndarray, float]]:
+        """Fits to the texts `rows`: setting, column of the class, weights [G] and bias of each.
 
-        Args:
-            folds: Of each text, int [N].
-            setting: How to fit.
-            all_folds: If not, enough folds to choose a setting by; other scores are NaN.
+        Settings whose scale is 0 are left out.
         """
-        scores = np.full((len(folds), self.columns), np.nan)
-        for fold in range(_FOLDS):
-            scored = np.isfinite(scores[:, 0]).sum()
-            work = fold * self._matrix.nnz * self.columns
-            if not all_folds and (scored >= _ENOUGH or work >= _TOO_LONG):
-                break
-            held_out = np.flatnonzero(folds == fold)
-            weights, bias = self.solve(np.flatnonzero(folds != fold), setting)
-            scores[held_out] = self._matrix[held_out] @ weights + bias
-        return scores
+        from sklearn.svm import LinearSVC  # takes long to import
+
+        matrix, labels = self._matrix[rows], self._labels[rows]
+        for column, label in enumerate(self._classes):
+            of_class = labels == label
+            trivial = of_class.all() or not of_class.any()
+            ratios = np.ones(matrix.shape[1]) if trivial else _log_count_ratios(matrix, of_class)
+            scaled = _scale_columns(matrix, ratios)
+            for s in map(int, np.flatnonzero(scales)):
+                setting = _SETTINGS[s]
+                if trivial:
+                    yield s, column, np.zeros(matrix.shape[1]), 1.0 if of_class.all() else -1.0
+                    continue
+                svm = LinearSVC(C=setting.C, tol=0.01, random_state=0)
+                svm.fit(scaled if setting.ratio else matrix, of_class)
+                weights = svm.coef_[0] * ratios if setting.ratio else svm.coef_[0]
+                yield s, column, weights, svm.intercept_[0]
 
 
 def _scale_columns(matrix: Any, scale: np.ndarray) -> Any:
@@ -275,17 +257,6 @@ def _log_count_ratios(matrix: Any, of_class: np.ndarray) -> np.ndarray:
     contains = matrix.astype(bool).astype(np.float64)
     inside, outside = 1 + contains.T @ of_class, 1 + contains.T @ ~of_class
     return np.log(inside / inside.sum() / (outside / outside.sum()))
-
-
-def _choose(problem: _Problem, folds: np.ndarray, ratio: bool) -> _Setting:
-    """The penalty with the highest accuracy on held-out texts."""
-
-    def accuracy(setting: _Setting) -> float:
-        scores = problem.cross_fit(folds, setting, all_folds=False)
-        scored = np.isfinite(scores[:, 0])
-        return _accuracy(scores[scored], problem.labels[scored])
-
-    return max((_Setting(C, ratio) for C in _PENALTIES[ratio]), key=accuracy)
 
 
 def _accuracy(scores: np.ndarray, labels: np.ndarray) -> float:

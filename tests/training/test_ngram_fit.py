@@ -33,7 +33,7 @@ def counted(texts):
 @pytest.mark.parametrize("classes", [2, 4])
 def test_the_classifier_is_a_linear_svm_on_tf_idf(classes, monkeypatch):
     texts, labels = corpus(300, classes, 0.2)
-    monkeypatch.setattr(ngrams, "_PENALTIES", {False: (1.0,), True: (1e-9,)})  # without NB-SVM
+    monkeypatch.setattr(ngrams, "_SETTINGS", [ngrams._Setting(1.0, ratio=False)])
     fitted = ngrams.fit([(VIEW, counted(texts))], labels, classes)
     matrix = TfidfVectorizer(analyzer=list, sublinear_tf=True).fit_transform(texts)
     expected = LinearSVC(C=1, random_state=0).fit(matrix, labels).decision_function(matrix)
@@ -45,13 +45,13 @@ def test_the_classifier_is_a_linear_svm_on_tf_idf(classes, monkeypatch):
 
 def test_naive_bayes_ratios_are_log_odds():
     texts, labels = corpus(200, 2, 0.5)
-    features = ngrams._Features(counted(texts), len(texts))
-    ratios = ngrams._log_count_ratios(features.matrix, labels == 1)
+    problem = ngrams._Problem(counted(texts), labels, 2)
+    ratios = ngrams._log_count_ratios(problem._matrix, labels == 1)
     has = np.array(["w1" in text for text in texts])  # a word of class 1
     of_class = (labels == 1, labels == 0)
     sizes = [len(ratios) + sum(len(set(texts[i])) for i in np.flatnonzero(c)) for c in of_class]
     odds = [(1 + has[c].sum()) / size for c, size in zip(of_class, sizes, strict=True)]
-    place = np.searchsorted(features.codes, counted([["w1"]]).codes[0])
+    place = np.searchsorted(problem.codes, counted([["w1"]]).codes[0])
     np.testing.assert_allclose(ratios[place], np.log(odds[0] / odds[1]))
     assert ratios[place] > 1
 
