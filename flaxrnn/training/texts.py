@@ -35,7 +35,7 @@ def load_texts(config: Config, folder: Path) -> Texts:
         DataError: The corpus is not available, or has too few texts for the config.
     """
     data = config.data
-    corpus = _load_corpus(config, data.tokenizer)
+    corpus = load_corpus(config, data.tokenizer)
     training_data = prepare_data(corpus, data, config.seed)
     if config.model.word_ngrams or config.model.character_ngrams:
         training_data = _add_scores(training_data, config, corpus, folder)
@@ -48,7 +48,7 @@ def load_texts(config: Config, folder: Path) -> Texts:
     return Texts(names, training_data, vocabulary, corpus.label_names, kept)
 
 
-def _load_corpus(config: Config, tokenizer: str, kept_by: str | None = None) -> corpora.Corpus:
+def load_corpus(config: Config, tokenizer: str, kept_by: str | None = None) -> corpora.Corpus:
     """The corpus as tokens of a tokenizer; `kept_by`: see `corpora.CustomTexts`."""
     data = config.data
     custom = None
@@ -89,7 +89,7 @@ def _add_scores(
 
     def load_as(tokenizer: str) -> corpora.Corpus:
         is_loaded = tokenizer == ("words" if kind == "keras" else kind)
-        return corpus if is_loaded else _load_corpus(config, tokenizer, kind)
+        return corpus if is_loaded else load_corpus(config, tokenizer, kind)
 
     scores = ngrams.scores(model, corpus, load_as, folder, key)
     return dataclasses.replace(data, texts=dataclasses.replace(data.texts, scores=scores))

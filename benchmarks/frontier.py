@@ -1,0 +1,183 @@
+"""Accuracy against seconds: flaxrnn, and the linear models that a user would try first.
+
+    python -m benchmarks.frontier --texts FOLDER            each .csv in FOLDER, configs/text.py
+    python -m benchmarks.frontier --tasks reuters imdb      the real corpora and their variants
+
+Every contender has the same splits and runs in turn. The linear models are scikit-learn's TF-IDF of
+words (1-2) or characters (1-4) with LinearSVC or LogisticRegression; C is chosen on flaxrnn's
+validation texts, and the model is then fitted to all training texts. Their seconds are those of
+vectorizing, choosing and fitting; flaxrnn's are those of the whole command, start-up and
+compilation included. Test texts are used once, at the end. Writes
+benchmarks/results/frontier-NAME.json, and a plot of each set.
+"""
+
+import argparse
+import importlib
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import throughput
+from flaxrnn.config import Config, parse
+from flaxrnn.data import batching
+from flaxrnn.training import metrics, texts
+
+RESULTS = Path(__file__).parent / "results"
+VARIANTS = {"reuters": ("fast", "", "best"), "imdb": ("fast", "", "best")}
+PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0)  # C
+MOST_CHARACTERS = 10_000_000  # of a set whose n-grams of characters are tried
+
+
+def load(config: Config) -> tuple[list[str], np.ndarray, batching.TrainingData, int]:
+    """The texts as characters, spaces and punctuation included, their labels, splits, classes."""
+    by_words = texts.load_corpus(config, config.data.tokenizer)
+    kept_by = by_words.vocabulary.tokenizer.kind if config.task == "text" else None
+    by_characters = texts.load_corpus(config, "characters", kept_by)
+    data = texts.prepare_data(by_words, config.data, config.seed)
+    both = by_characters.train + by_characters.test
+    raw = [by_characters.vocabulary.decode(ids) for ids in both.texts()]
+    return raw, both.labels, data, len(by_words.label_names)
+
+
+def linear_models(
+    raw: list[str], labels: np.ndarray, data: batching.TrainingData, num_labels: int
+) -> list[dict[str, Any]]:
+    """The four linear models: name, seconds, C, accuracies and macro-F1."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.svm import LinearSVC
+
+    train, val, test = (data.rows[split] for split in ("train", "val", "test"))
+    found = []
+    few = sum(map(len, raw)) < MOST_CHARACTERS
+    for unit, options in (
+        ("words (1-2)", {"ngram_range": (1, 2)}),
+        ("characters (1-4)", {"analyzer": "char", "ngram_range": (1, 4)}),
+    )[: 1 + few]:
+        start = time.perf_counter()
+        everything = np.concatenate([train, val])
+        vectorizer = TfidfVectorizer(sublinear_tf=True, dtype=np.float32, **options)
+        features = vectorizer.fit([raw[i] for i in everything]).transform(raw)
+        vectorizing = time.perf_counter() - start
+        for name, kind, more in (
+            ("LinearSVC", LinearSVC, {"random_state": 0}),
+            ("LogisticRegression", LogisticRegression, {"max_iter": 300}),
+        ):
+            start = time.perf_counter()
+            accuracy, C = max(
+                (kind(C=C, **more).fit(features[train], labels[train]).score(
+                    features[val], labels[val]), -C)
+                for C in PENALTIES
+            )  # fmt: skip
+            model = kind(C=-C, **more).fit(features[everything], labels[everything])
+            seconds = vectorizing + time.perf_counter() - start
+            predicted = model.predict(features[test])
+            scores = metrics.of_predictions(labels[test], predicted, num_labels)
+            found.append(
+                {"name": f"{name}, {unit}", "seconds": seconds, "C": -C, "val_accuracy": accuracy}
+                | {f"test_{metric}": score for metric, score in scores.items()}
+            )
+    return found
+
+
+def flaxrnn(name: str, flags: list[str], seeds: int) -> dict[str, Any]:
+    """A config's command, with several seeds: means of seconds, accuracy and macro-F1."""
+    runs, seconds = [], []
+    for seed in range(seeds):
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, "train.py", *flags, "--workdir", folder]
+            command += [f"--config.seed={seed}", "--config.train.baseline=False"]
+            if "--config.task=text" in flags:
+                command.append("--config.data.split_seed=0")
+            start = time.perf_counter()
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            seconds.append(time.perf_counter() - start)
+            runs.append(json.loads((Path(folder) / "result.json").read_text()))
+    shown = {
+        metric: [run[metric] for run in runs]
+        for metric in ("val_accuracy", "test_accuracy", "test_macro_f1")
+    }
+    return {
+        "name": name,
+        "seconds": statistics.mean(seconds),
+        **{metric: statistics.mean(values) for metric, values in shown.items()},
+        "seeds": seeds,
+        "test_accuracies": shown["test_accuracy"],
+    }
+
+
+def plot(name: str, contenders: list[dict[str, Any]]) -> None:
+    """Plots accuracy against seconds; the line joins those that nobody beats in both."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    ordered = sorted(contenders, key=lambda one: one["seconds"])
+    best, frontier = -1.0, []
+    for one in ordered:
+        axes.plot(one["seconds"], one["test_accuracy"], "o")
+        axes.annotate(one["name"], (one["seconds"], one["test_accuracy"]), fontsize=8)
+        if one["test_accuracy"] > best:
+            best = one["test_accuracy"]
+            frontier.append(one)
+    axes.plot(
+        [one["seconds"] for one in frontier],
+        [one["test_accuracy"] for one in frontier],
+        drawstyle="steps-post",
+        lw=1,
+    )
+    axes.set(title=name, xscale="log", xlabel="seconds", ylabel="test accuracy")
+    figure.savefig(RESULTS / f"frontier-{name}.png", dpi=110)
+
+
+def compare(name: str, config: Any, contenders: dict[str, list[str]], seeds: int) -> None:
+    """Runs all contenders on one set, prints a table and writes the result file."""
+    found = linear_models(*load(parse(config)))
+    found += [flaxrnn(label, flags, seeds) for label, flags in contenders.items()]
+    print(f"\n{name}\n{'':34}{'seconds':>9}{'val acc':>9}{'test acc':>10}{'macro-F1':>10}")
+    for one in sorted(found, key=lambda one: -one["test_accuracy"]):
+        figures = (one["val_accuracy"], one["test_accuracy"], one["test_macro_f1"])
+        shown = "".join(f"{figure:>9.4f} " for figure in figures)
+        print(f"{one['name']:34}{one['seconds']:>9.1f}{shown}", flush=True)
+    record = {**throughput.provenance(), "set": name, "contenders": found}
+    (RESULTS / f"frontier-{name}.json").write_text(json.dumps(record, indent=1) + "\n")
+    plot(name, found)
+
+
+def main() -> None:
+    """Compares on each corpus and each file."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--tasks", nargs="*", default=[], choices=list(VARIANTS))
+    parser.add_argument("--texts", type=Path, help="folder of .csv files for configs/text.py")
+    parser.add_argument("--seeds", type=int, default=1)
+    arguments = parser.parse_args()
+    for task in arguments.tasks:
+        module = importlib.import_module(f"configs.{task}")
+        config = module.get_config("best")
+        config.data.source = "real"
+        contenders = {
+            f"flaxrnn {task}.py{variant and ':'}{variant}": [
+                "--config",
+                f"configs/{task}.py{variant and ':'}{variant}",
+                "--config.data.source=real",
+            ]
+            for variant in VARIANTS[task]
+        }
+        compare(task, config, contenders, arguments.seeds)
+    for path in sorted(arguments.texts.glob("*.csv")) if arguments.texts else []:
+        config = importlib.import_module("configs.text").get_config()
+        config.data.path, config.data.split_seed = str(path), 0
+        flags = ["--config", "configs/text.py", f"--config.data.path={path}"]
+        flags += ["--config.task=text"]
+        compare(path.stem, config, {"flaxrnn text.py": flags}, arguments.seeds)
+
+
+if __name__ == "__main__":
+    main()
