@@ -122,8 +122,7 @@ def plot(name: str, contenders: list[dict[str, Any]]) -> None:
     ordered = sorted(contenders, key=lambda one: one["seconds"])
     best, frontier = -1.0, []
     for one in ordered:
-        axes.plot(one["seconds"], one["test_accuracy"], "o")
-        axes.annotate(one["name"], (one["seconds"], one["test_accuracy"]), fontsize=8)
+        axes.plot(one["seconds"], one["test_accuracy"], "o", label=one["name"])
         if one["test_accuracy"] > best:
             best = one["test_accuracy"]
             frontier.append(one)
@@ -131,8 +130,11 @@ def plot(name: str, contenders: list[dict[str, Any]]) -> None:
         [one["seconds"] for one in frontier],
         [one["test_accuracy"] for one in frontier],
         drawstyle="steps-post",
+        color="0.6",
         lw=1,
+        zorder=0,
     )
+    axes.legend(fontsize=8)
     axes.set(title=name, xscale="log", xlabel="seconds", ylabel="test accuracy")
     figure.savefig(RESULTS / f"frontier-{name}.png", dpi=110)
 
