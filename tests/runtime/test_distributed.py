@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from helpers import ROOT, python
+from helpers import ROOT, korean, python, weights, write_csv
 
 from flaxrnn.errors import ConfigError
 from flaxrnn.runtime import distributed
@@ -175,6 +175,41 @@ def test_a_run_resumes_on_other_devices_and_processes(data_dir, tmp_path):
     moved = history(tmp_path / "moved")
     assert len(moved) == 7
     np.testing.assert_allclose(moved, history(tmp_path / "straight"), rtol=1e-3)
+
+
+def test_two_processes_share_the_n_gram_classifier(data_dir, tmp_path):
+    """The primary process fits it; the others are sent the scores."""
+    path = write_csv(tmp_path / "reviews.csv", korean(120))
+    flags = [
+        "--config=configs/text.py",
+        f"--config.data.path={path}",
+        f"--config.data.data_dir={data_dir}",
+        "--config.data.num_words=100",
+        "--config.model.hidden_size=8",
+        "--config.train.batch_size=8",
+        "--config.train.epochs=2",
+        "--config.train.baseline=False",
+    ]
+    address = free_address()
+    alone = [start("train.py", *flags, f"--workdir={tmp_path / 'alone'}", devices=2)]
+    both = [
+        start(
+            "train.py",
+            *flags,
+            f"--workdir={tmp_path / 'both'}",
+            f"--coordinator={address}",
+            "--num_processes=2",
+            f"--process_id={i}",
+            devices=1,
+        )
+        for i in range(2)
+    ]
+    ended = [process.communicate(timeout=120) for process in alone + both]
+    assert [process.returncode for process in alone + both] == [0] * 3, ended
+    np.testing.assert_allclose(history(tmp_path / "both"), history(tmp_path / "alone"), rtol=1e-4)
+    blends = [weights(tmp_path / name)["blend"]["weights"] for name in ("alone", "both")]
+    np.testing.assert_allclose(*blends, rtol=1e-2)
+    assert "n-grams of words" not in ended[2][1]
 
 
 @pytest.mark.parametrize("lost", [0, 1])
