@@ -25,23 +25,13 @@ def get_config() -> ConfigDict:
     config.data.maxlen = 256
     config.data.max_padding = 0.3
     config.data.validation = "stratified"
-    config.model.embedding_size = 64
-    config.model.hidden_size = 64
-    config.model.bidirectional = True
-    config.model.pooling = "max_mean"
-    config.model.segment = 64
+    default.beside_ngrams(config)
     config.model.word_dropout = 0.125
-    config.model.spatial_dropout = 0.25
-    config.model.output_dropout = 0.5
     config.model.word_ngrams = 2
     config.model.character_ngrams = 4
     config.train.batch_size = 0
     config.train.eval_batch_size = 100
     config.train.epochs = 0
-    config.train.optimizer = "adamw"
-    config.train.weight_decay = 0.01
-    config.train.clip_norm = 1.0
     config.train.learning_rate = 2e-3
-    config.train.schedule = "warmup_cosine"
     config.train.label_smoothing = 0.05
     return config

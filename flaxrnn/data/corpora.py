@@ -109,13 +109,13 @@ def _load_dataset(request: _Request) -> Corpus:
 
     task = registry.get_task(request.task)
     builder = preparation.prepare(task, request.source, request.data_dir, request.manual_dir)
-    words = request.tokenizer in ("auto", "words")
-    kind = task.word_tokenizer if words else request.tokenizer
+    tokenizer = "words" if request.tokenizer == "auto" else request.tokenizer
+    kind = task.word_tokenizer if tokenizer == "words" else tokenizer
     # A custom dataset may change without a new version, so its content is part of the name.
     is_built_in = task.name in registry.TASKS
     content = task.name if is_built_in else custom.digest_of_files(Path(builder.data_path))[:16]
-    suffix = {"auto": "", "words": "", "subword": f"-subword{request.num_words}"}.get(
-        request.tokenizer, f"-{request.tokenizer}"
+    suffix = {"words": "", "subword": f"-subword{request.num_words}"}.get(
+        tokenizer, f"-{tokenizer}"
     )
     arrays = cache.cached(
         preparation.data_root(request.data_dir),

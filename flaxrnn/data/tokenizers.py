@@ -26,6 +26,11 @@ class Tokenizer:
     kind: str = "keras"  # keras: `tokenize` | words | characters | subword
     model: bytes = b""  # of subword: a serialized SentencePiece model
 
+    @property
+    def choice(self) -> str:
+        """The value of `data.tokenizer` that stands for it."""
+        return "words" if self.kind == "keras" else self.kind
+
     def __call__(self, text: str) -> list[str]:
         """The tokens of a text."""
         if self.kind == "subword":

@@ -27,9 +27,8 @@ def resolve(config: Config, texts: Texts, folder: Path) -> Config:
     known = config_lib.flatten(config_lib.with_defaults(recorded))
     num_texts = len(texts.training_data.rows["train"])
     batch_size = config.train.batch_size or batching.suitable_batch_size(num_texts)
-    kind = texts.vocabulary.tokenizer.kind
     choices = {
-        "data.tokenizer": "words" if kind == "keras" else kind,
+        "data.tokenizer": texts.vocabulary.tokenizer.choice,
         "train.batch_size": batch_size,
         "train.epochs": batching.suitable_epochs(texts.training_data.num_batches(batch_size)),
     }

@@ -85,11 +85,11 @@ def _add_scores(
         text_checksums(corpus.train + corpus.test),
     )
 
-    kind = corpus.vocabulary.tokenizer.kind
+    loaded = corpus.vocabulary.tokenizer
 
     def load_as(tokenizer: str) -> corpora.Corpus:
-        is_loaded = tokenizer == ("words" if kind == "keras" else kind)
-        return corpus if is_loaded else load_corpus(config, tokenizer, kind)
+        is_loaded = tokenizer == loaded.choice
+        return corpus if is_loaded else load_corpus(config, tokenizer, loaded.kind)
 
     scores = ngrams.scores(model, corpus, load_as, folder, key)
     return dataclasses.replace(data, texts=dataclasses.replace(data.texts, scores=scores))
