@@ -14,6 +14,7 @@ from ml_collections import config_flags
 
 from flaxrnn.config import flags as flag_parser
 from flaxrnn.errors import FlaxrnnError
+from flaxrnn.runtime import terminal
 
 config_flags.DEFINE_config_file("config", None, "The config: FILE or FILE:VARIANT.")
 flags.DEFINE_string(
@@ -40,6 +41,7 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    terminal.replace_unencodable()
     try:
         app.run(main, flags_parser=flag_parser.parse)
     except FlaxrnnError as error:

@@ -34,7 +34,7 @@ def flaxrnn(case: Case) -> Workload:
     config = config_for(case)
     classes = 46 if case.model == "reuters" else 2
     model = models.build(config.model, config.data.num_words, classes)
-    devices.use_all_cores()
+    devices.initialize()
     mesh = devices.make_mesh(case.batch)
     tokens, labels = random_batch(case)
     lengths = np.full(len(tokens), tokens.shape[1], np.int32)

@@ -158,7 +158,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="cpu", help="used in the name of the result file")
     arguments = parser.parse_args()
-    devices.use_all_cores()
+    devices.initialize()
     devices.enable_compilation_cache(None)
     tasks = {task: time_task(task, arguments.rounds) for task in arguments.tasks}
     path = throughput.RESULTS / f"epoch-{arguments.device}.json"

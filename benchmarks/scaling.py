@@ -33,7 +33,7 @@ def child(case: Case, address: str, processes: int, process: int) -> None:
     from benchmarks import baselines
     from flaxrnn.runtime import devices, distributed
 
-    devices.use_all_cores()
+    devices.initialize()
     if processes > 1:
         distributed.initialize(address, processes, process)
     workload = baselines.flaxrnn(case)

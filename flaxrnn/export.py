@@ -57,7 +57,7 @@ def export(workdir: str | Path, folder: Path) -> dict[str, bytes]:
         File name → content.
 
     Raises:
-        ConfigError: flatbuffers is not installed.
+        ConfigError: flatbuffers is not installed, or JAX cannot be used as it is set.
         WorkdirError: The workdir holds no trained model, or the folder is not empty or cannot be
             written.
     """
@@ -69,7 +69,9 @@ def export(workdir: str | Path, folder: Path) -> dict[str, bytes]:
     import safetensors.numpy
 
     from flaxrnn.inference import stablehlo
+    from flaxrnn.runtime import devices
 
+    devices.initialize()
     model = saved.load(workdir)
     contents = {
         "program.jax": bytes(stablehlo.lower(model).serialize()),

@@ -74,7 +74,7 @@ def train(
         clock = Clock()
         with clock("startup"):
             listener.deferred = False
-            devices.use_all_cores()
+            devices.initialize()
             devices.enable_compilation_cache(config.compile_cache)
             stack.enter_context(distributed.fail_fast())
             root = Path(distributed.broadcast(str(root))).expanduser()

@@ -101,7 +101,6 @@ def _formatter(
         # An unpaired surrogate is valid in JSON, but cannot be encoded as UTF-8.
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
         return functools.partial(formats.json_line, top=flags.top, explain=flags.explain)
-    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     colour = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
     colour = colour and not os.environ.get("NO_COLOR")
     columns = shutil.get_terminal_size().columns

@@ -17,7 +17,7 @@ from flaxrnn.errors import ConfigError, WorkdirError
 from flaxrnn.inference import predictor, saved
 from flaxrnn.nn import heads
 from flaxrnn.reporting import console
-from flaxrnn.runtime import distributed, files, signals
+from flaxrnn.runtime import devices, distributed, files, signals
 from flaxrnn.training import metrics
 from flaxrnn.training.texts import load_texts
 
@@ -49,6 +49,7 @@ def train(
     """
     if seeds < 1:
         raise ConfigError(f"--seeds: {seeds} must be a whole number of at least 1")
+    devices.initialize()
     checked = _with_split_seed(config_lib.parse(config))
     root = Path(workdir or loop.fresh_workdir(checked)).expanduser()
     if distributed.broadcast((root / "config.json").exists()):

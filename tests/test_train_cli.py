@@ -20,8 +20,9 @@ NO_NETWORK = ["unshare", "--user", "--map-root-user", "--net"]
         (["--config", "flaxrnn/errors.py"], "--config: flaxrnn/errors.py gives no config"),
         (
             ["--config", "configs/imdb.py:huge"],
-            "variant 'huge' is not one of keras, fast, best, demo",
+            "--config: configs/imdb.py:huge: variant 'huge' is not one of keras, fast, best, demo",
         ),
+        (["--config", "configs/tagging.py:x"], "configs/tagging.py:x: the config has no variants"),
         (["--config", "configs/imdb.py", "--worksdir=x"], "worksdir"),
         (["--config", "configs/imdb.py", "x"], "x: unexpected argument"),
         (
@@ -53,6 +54,12 @@ def test_a_mistake_is_one_line_and_exit_code_2(arguments, message):
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
+
+
+def test_help_is_no_failure():
+    done = run("--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "--workdir" in done.stdout
 
 
 def test_without_network_and_archive_the_embedded_corpus_is_used(tmp_path):

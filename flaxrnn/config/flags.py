@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import re
+import sys
 from pathlib import Path
+from typing import NoReturn
 
 from absl import flags, logging
 from ml_collections import ConfigDict
@@ -29,7 +31,7 @@ def parse(argv: list[str], arguments: tuple[str, ...] = ()) -> list[str]:
             config, or an argument is missing.
     """
     if any(re.match(r"--?(help|\?)", argument) for argument in argv[1:]):
-        return flags.FLAGS(argv)  # prints the help and exits
+        _print_help(argv)
     path = _config_path(argv)
     if not path:
         raise ConfigError("--config: missing; name a file, like --config configs/imdb.py")
@@ -41,7 +43,7 @@ def parse(argv: list[str], arguments: tuple[str, ...] = ()) -> list[str]:
             logging.set_verbosity(logging.WARNING)  # TFDS chats at INFO
         config = flags.FLAGS.config
     except flags.Error as error:
-        raise ConfigError(" ".join(str(error).removeprefix("flag ").split())) from None
+        raise ConfigError(_reason(error)) from None
     except Exception as error:  # whatever the file's code raises
         raise ConfigError(f"--config: {path} gives no config: {plugins.reason(error)}") from None
     if not isinstance(config, ConfigDict):
@@ -51,6 +53,28 @@ def parse(argv: list[str], arguments: tuple[str, ...] = ()) -> list[str]:
     if extra := rest[len(arguments) + 1 :]:
         raise ConfigError(f"{extra[0]}: unexpected argument; flags begin with --")
     return rest
+
+
+def _print_help(argv: list[str]) -> NoReturn:
+    try:
+        flags.FLAGS(argv)  # prints it, and exits with 1, as if it had not been asked for
+    except SystemExit:
+        pass
+    except flags.Error as error:
+        raise ConfigError(_reason(error)) from None
+    sys.exit()
+
+
+def _reason(error: flags.Error) -> str:
+    """What is wrong with a flag in one line, of an error in a config file only its last line."""
+    message = str(error).removeprefix("flag ")
+    flag, raised, trace = message.partition(": Error whilst parsing config file:\n\n")
+    if raised:
+        name, _, reason = trace.strip().rpartition("\n")[2].partition(": ")
+        if "get_config() takes 0 positional arguments" in reason:
+            reason = "the config has no variants"
+        message = f"{flag.replace('=', ': ', 1)}: {reason or name}"
+    return " ".join(message.split())
 
 
 def _config_path(argv: list[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,16 +66,17 @@ class TextPredictor:
         """Number of runs whose mean is predicted."""
         return len(self._members)
 
-    def predict(self, texts: list[str]) -> tuple[list[str], np.ndarray]:
-        """Classifies N raw texts.
+    def predict(self, texts: str | Iterable[str]) -> tuple[list[str], np.ndarray]:
+        """Classifies N raw texts; a string is a list of one.
 
         Returns:
             The most likely label of each text, and the probabilities of all labels, float32 [N, C].
 
         Raises:
             ConfigError: The model does not classify texts.
-            DataError: A text has no words.
+            DataError: A text has no words, or is not a string.
         """
+        texts = as_list(texts)
         encoded = [self.encode(text) for text in texts]
         for i, text in enumerate(encoded):
             if not text.total_words:
@@ -83,13 +84,15 @@ class TextPredictor:
         probabilities = self.probabilities(encoded)
         return [self.label_names[i] for i in probabilities.argmax(axis=1)], probabilities
 
-    def tag(self, texts: list[str]) -> list[list[str]]:
+    def tag(self, texts: str | Iterable[str]) -> list[list[str]]:
         """The most likely tag of each token read of each raw text; see `EncodedText`.
 
         Raises:
             ConfigError: The model does not tag tokens.
+            DataError: A text is not a string.
         """
         self._check_target("tags")
+        texts = as_list(texts)
         encoded = [self.encode(text) for text in texts]
         tags: list[list[str]] = [[] for _ in texts]
         for rows, probabilities in self._batches(self._predict, _ragged(encoded), self._batch_size):
@@ -100,7 +103,11 @@ class TextPredictor:
         return tags
 
     def generate(
-        self, prompts: list[str], length: int = 100, temperature: float = 1.0, seed: int = 0
+        self,
+        prompts: str | Iterable[str],
+        length: int = 100,
+        temperature: float = 1.0,
+        seed: int = 0,
     ) -> list[str]:
         """Continues raw texts token by token.
 
@@ -118,8 +125,10 @@ class TextPredictor:
 
         Raises:
             ConfigError: The model does not predict the next token.
+            DataError: A prompt is not a string.
         """
         self._check_target("next")
+        prompts = as_list(prompts)
         encoded = [self.encode(prompt) for prompt in prompts]
         vocabulary = self._saved.vocabulary
         program = programs.generate_program(self._saved.model, self._mesh, length)
@@ -255,6 +264,23 @@ class TextPredictor:
             yield rows, outputs[0] if len(outputs) == 1 else sum(outputs) / len(outputs)
 
 
+def as_list(texts: str | Iterable[str]) -> list[str]:
+    """The texts, of which a single string is one.
+
+    Raises:
+        DataError: Something else than a string is among them.
+    """
+    if isinstance(texts, str):
+        return [texts]
+    if isinstance(texts, bytes) or not isinstance(texts, Iterable):
+        raise DataError(f"texts: {texts!r:.40} is neither a string nor a list of strings")
+    found = list(texts)
+    for i, text in enumerate(found):
+        if not isinstance(text, str):
+            raise DataError(f"text {i} is not a string but {type(text).__name__}: {text!r:.40}")
+    return found
+
+
 def _ragged(encoded: list[EncodedText]) -> ragged.RaggedTexts:
     """The ids and scores of texts, without labels."""
     ids = [text.ids for text in encoded]
@@ -279,7 +305,7 @@ def load(workdir: str | Path) -> TextPredictor:
     Raises:
         WorkdirError: The workdir holds no trained model, or no ensemble.
     """
-    devices.use_all_cores()
+    devices.initialize()
     model = saved.load(workdir)
     devices.enable_compilation_cache(model.config.compile_cache)
     return TextPredictor(model)

@@ -5,6 +5,11 @@ Their backward passes are hand-written; tests compare them with JAX's gradients 
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import textwrap
+from collections.abc import Iterator
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -141,26 +146,43 @@ def get_cell(name: str) -> type[Recurrent]:
     """The cell with a name in `CELLS`, or the subclass of `Recurrent` that "module:Class" names.
 
     Raises:
-        ConfigError: The module cannot be imported or has no such class, or its `pointwise` does not
-            give back a carry.
+        ConfigError: The module cannot be imported or has no such class, or its methods fail or
+            return other shapes than they must.
     """
     if name in CELLS:
         return CELLS[name]
     cell = plugins.load("model.cell", name, Recurrent)
-    B, H = 2, 3
+    _check(name, cell)
+    return cell
+
+
+@functools.cache
+def _check(name: str, cell: type[Recurrent]) -> None:
+    """Tries a custom cell on shapes alone: its step, then a layer of it with its gradient."""
+    B, T, H = 2, 4, 3
     if not hasattr(cell, "num_gates"):
         raise ConfigError(f"model.cell: {name}: num_gates is missing")
     carry = (jax.ShapeDtypeStruct((B, H), jnp.float32),) * cell.num_states
     z = jax.ShapeDtypeStruct((B, cell.num_gates * H), jnp.float32)
-    try:
+    with _as_config_error(f"model.cell: {name}: pointwise fails"):
         found: object = jax.eval_shape(cell.pointwise, carry, z, z)
-    except Exception as error:  # whatever the code of the class raises
-        raise ConfigError(f"model.cell: {name}: pointwise fails: {plugins.reason(error)}") from None
     if jax.tree.map(_form, found) != jax.tree.map(_form, carry):
         raise ConfigError(
             f"model.cell: {name}: pointwise must return a tuple of {cell.num_states} arrays [B, H]"
         )
-    return cell
+    x = jax.ShapeDtypeStruct((B, T, H), jnp.float32)
+    with _as_config_error(f"model.cell: {name}: a layer of it fails"):
+        weights = jax.eval_shape(cell(H).init, jax.random.key(0), x)
+        jax.eval_shape(jax.grad(lambda w, x: cell(H).apply(w, x)[0].sum()), weights, x)
+
+
+@contextlib.contextmanager
+def _as_config_error(problem: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # whatever the code of the class raises
+        reason = textwrap.shorten(plugins.reason(error), 300, placeholder=" …")
+        raise ConfigError(f"{problem}: {reason}") from None
 
 
 def _form(x: jax.ShapeDtypeStruct) -> tuple:

@@ -8,6 +8,7 @@ import os
 import re
 import resource
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,19 +18,39 @@ import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from flaxrnn.errors import OutOfMemoryError
+from flaxrnn.errors import ConfigError, OutOfMemoryError
 
 MIN_ROWS_PER_DEVICE = 8  # a smaller batch is sharded over fewer devices
 
 
-def use_all_cores() -> None:
-    """Makes each core a device of JAX's CPU backend.
+# Settings of JAX that must be off, and why.
+_UNUSABLE = {
+    "jax_enable_x64": "flaxrnn computes in float32",
+    "jax_disable_jit": "flaxrnn compiles its steps",
+}
 
-    Has no effect once JAX is initialized, or where `jax_num_cpu_devices` is set.
+
+def initialize() -> None:
+    """Starts JAX, with each core as a device of its CPU backend.
+
+    Has no effect on the devices once JAX is initialized, or where `jax_num_cpu_devices` is set.
+
+    Raises:
+        ConfigError: JAX has no device of the platform that it is set to, or computes in float64 or
+            without compiling.
     """
+    for name, reason in _UNUSABLE.items():
+        if jax.config.values[name]:
+            raise ConfigError(f"{name.upper()}: must be off: {reason}")
     if jax.config.values["jax_num_cpu_devices"] <= 0:
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", os.cpu_count())
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # JAX asserts that one platform has devices
+        platforms = jax.config.values["jax_platforms"]
+        found = f" ({textwrap.shorten(str(error), 150)})" if str(error) else ""
+        raise ConfigError(f"JAX_PLATFORMS: {platforms}: there is no such device{found}") from None
 
 
 def enable_compilation_cache(folder: str | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import itertools
 import os
 import re
@@ -27,6 +28,7 @@ class Parser(argparse.ArgumentParser):
 
 def run(main: Callable[[], None]) -> None:
     """Runs a command: its errors are one line, Ctrl-C and a closed pipe end it silently."""
+    replace_unencodable()
     for name in ("SIGINT", "SIGPIPE"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_DFL)
@@ -39,6 +41,12 @@ def run(main: Callable[[], None]) -> None:
     except OSError as error:
         # sys.exit would try once more to flush the output, and fail again.
         os._exit(_print_error(f"reading or writing failed ({error.strerror})", 1))
+
+
+def replace_unencodable() -> None:
+    """Lets stdout print "?" for what its encoding lacks, as that of an old console lacks Hangul."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a notebook's is not
+        sys.stdout.reconfigure(errors="replace")
 
 
 def _print_error(message: str, code: int) -> int:

@@ -1,6 +1,7 @@
 """Predictions for any text, one by one or in batches, and workdirs that cannot predict."""
 
 import functools
+import re
 import shutil
 
 import jax
@@ -98,6 +99,29 @@ def test_an_empty_text_is_refused_by_number(imdb_workdir):
         loaded(imdb_workdir).predict(["good", " .,"])
     labels, probabilities = loaded(imdb_workdir).predict([])
     assert (labels, probabilities.shape) == ([], (0, 2))
+
+
+def test_a_single_string_is_one_text(imdb_workdir):
+    model = loaded(imdb_workdir)
+    labels, probabilities = model.predict("Great film")
+    assert (labels, probabilities.shape) == (model.predict(["Great film"])[0], (1, 2))
+    np.testing.assert_array_equal(probabilities, model.predict(["Great film"])[1])
+    assert model.predict(text for text in ("good", "bad"))[1].shape == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["good", float("nan")], "text 1 is not a string but float: nan"),
+        (["good", None], "text 1 is not a string but NoneType: None"),
+        ([b"good"], "text 0 is not a string but bytes: b'good'"),
+        (b"good", "texts: b'good' is neither a string nor a list of strings"),
+        (float("nan"), "texts: nan is neither a string nor a list of strings"),
+    ],
+)
+def test_what_is_not_a_string_is_refused_by_number(texts, message, imdb_workdir):
+    with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+        loaded(imdb_workdir).predict(texts)
 
 
 def test_what_the_model_was_not_trained_for_is_refused(imdb_workdir):

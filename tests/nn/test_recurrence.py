@@ -387,10 +387,21 @@ def test_a_layer_of_ones_own_is_found_by_its_module(tmp_path, monkeypatch):
         "class Bare(Recurrent):\n"
         "    num_gates = 1\n"
         "    pointwise = staticmethod(lambda carry, z, u: z + carry)\n"
+        "class Biased(Recurrent):\n"
+        "    num_gates = 1\n"
+        "    init_bias = lambda self, key, shape: __import__('jax').numpy.zeros(7)\n"
+        "    pointwise = staticmethod(lambda carry, z, u: (z + u,))\n"
+        "class Narrow(Recurrent):\n"
+        "    num_gates = 1\n"
+        "    pointwise = staticmethod(lambda carry, z, u: (z + u,))\n"
+        "    forward = classmethod(lambda cls, carry, z, u: ((z + u,), (z,)))\n"
+        "    backward = classmethod(lambda cls, d, saved: (d, saved[0][:, :2], saved[0]))\n"
     )
     for name, problem in [
         ("wrong_cell:Wide", "wrong_cell:Wide: pointwise must return a tuple of 1 arrays"),
         ("wrong_cell:Bare", "wrong_cell:Bare: pointwise fails: "),
+        ("wrong_cell:Biased", "wrong_cell:Biased: a layer of it fails: "),
+        ("wrong_cell:Narrow", "wrong_cell:Narrow: a layer of it fails: "),
         ("nowhere:Plain", "nowhere cannot be imported: No module named 'nowhere'"),
         ("broken_cell:Plain", "broken_cell cannot be imported: division by zero"),
         ("own_cell:Other", "own_cell has no subclass of Recurrent named 'Other'"),

@@ -1,7 +1,12 @@
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import ROOT
 from jax.sharding import PartitionSpec
 
 from flaxrnn.errors import OutOfMemoryError
@@ -13,6 +18,26 @@ def test_a_small_batch_is_sharded_over_fewer_devices(batch_size, expected):
     assert jax.device_count() == 2
     mesh = devices.make_mesh(batch_size)
     assert (mesh.size, mesh.axis_names) == (expected, ("data",))
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"JAX_PLATFORMS": "cuda"}, "JAX_PLATFORMS: cuda: there is no such device"),
+        ({"JAX_PLATFORMS": "toaster"}, "JAX_PLATFORMS: toaster: there is no such device (Unable"),
+        ({"JAX_ENABLE_X64": "1"}, "JAX_ENABLE_X64: must be off: flaxrnn computes in float32"),
+        ({"JAX_DISABLE_JIT": "1"}, "JAX_DISABLE_JIT: must be off: flaxrnn compiles its steps"),
+    ],
+)
+def test_settings_of_jax_that_cannot_work_are_one_line(environment, message, imdb_workdir):
+    command = [sys.executable, "-m", "flaxrnn.predict", "--workdir", imdb_workdir, "good film"]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: {message}")
+    assert done.stderr.count("\n") == 1
 
 
 def test_specs_are_a_prefix_of_the_tree():

@@ -1,3 +1,5 @@
+import io
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,6 +36,15 @@ def test_wrap_indents_and_ignores_colours():
         "  longer-than-the-line",
         "  b",
     ]
+
+
+@pytest.mark.parametrize(("encoding", "shown"), [("cp1252", "é ?? ?"), ("cp949", "? 긍정 ─")])
+def test_what_the_encoding_of_stdout_lacks_is_a_question_mark(encoding, shown, monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding))
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    terminal.run(lambda: print("é 긍정 ─", end=""))
+    assert written.getvalue().decode(encoding) == shown
 
 
 def test_table_aligns_wide_characters():
