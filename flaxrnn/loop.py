@@ -15,11 +15,11 @@ from ml_collections import ConfigDict
 
 from flaxrnn import run as run_lib
 from flaxrnn.config import Config, flatten, parse
-from flaxrnn.errors import ConfigError, DivergedError, FlaxrnnError, WorkdirError
+from flaxrnn.errors import ConfigError, DivergedError, WorkdirError
 from flaxrnn.nn import cells, heads
 from flaxrnn.nn.summary import summary
 from flaxrnn.reporting import page, provenance, result
-from flaxrnn.runtime import devices, distributed, signals
+from flaxrnn.runtime import devices, distributed, plugins, signals
 from flaxrnn.runtime.clock import Clock
 from flaxrnn.training import baseline, metrics, optimizers, resume, workdir
 from flaxrnn.training.progress import kept_epoch, patience_in_epochs
@@ -236,7 +236,10 @@ def _refit(run: run_lib.Run) -> None:
 
 
 def _test(run: run_lib.Run) -> tuple[dict[str, Any], page.Details]:
-    """Evaluates the kept weights on the test split; writes and returns the result and its page."""
+    """Evaluates the kept weights on the test split; writes and returns the result and its page.
+
+    The weights, then the result, are on disk before anything that is only shown is made.
+    """
     texts, head = run.texts, run.model.head
     with run.clock("test"):
         sums, per_text = run.trainer.evaluate(run.weights, "test")
@@ -257,19 +260,23 @@ def _test(run: run_lib.Run) -> tuple[dict[str, Any], page.Details]:
         labelled=head.uses_labels and not head.per_token,
         resident=run.trainer.resident,
     )
-    mistakes = None
+    run.reporter.result(outcome, run.progress.history, run.progress.refit)
+    mistakes, confusion = None, head.confusion(class_counts)
     if not head.per_token:
-        mistakes = page.mistakes(texts.training_data, texts.vocabulary, **per_text)
+        data = texts.training_data
+        mistakes = page.mistakes(data, texts.vocabulary, **per_text)
+        labels = data.texts.labels[data.rows["test"]]
+        confusion = metrics.confusion(labels, per_text["predicted"])
     details = page.Details(
         texts.label_names,
         class_scores,
-        head.confusion(class_counts),
+        confusion,
         mistakes,
         flatten(run.config.to_dict()),
         summary(run.model, run.config.train.batch_size, run.config.data.maxlen),
         head.unit,
     )
-    run.reporter.finish(outcome, run.progress.history, details, run.progress.refit)
+    run.reporter.finish(outcome, run.progress.history, details)
     return outcome, details
 
 
@@ -290,8 +297,8 @@ def _add_baseline(
     listener.deferred = False  # there is nothing to save
     try:
         outcome["baseline"] = known or baseline.evaluate(corpus, run.texts.training_data.rows)
-    except FlaxrnnError as error:
-        print(f"  baseline    none: {error}", flush=True)
+    except Exception as error:  # of too many classes for the memory, say
+        print(f"  baseline    none: {plugins.reason(error)}", flush=True)
         return
     except signals.Stopped as stopped:
         number = stopped.exit_code - 128

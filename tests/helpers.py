@@ -136,7 +136,7 @@ ATTACK = "<script>console.error('x')</script> & \"quoted\""
 def finished_run(classes=2, epochs=7, **changes):
     """A made-up run with hostile texts: result, history and details, as reports are given them."""
     rng = np.random.default_rng(0)
-    confusion = np.diag(rng.integers(1, 900, classes)).astype(float)
+    confusion = np.diag(rng.integers(1, 900, classes))
     confusion[rng.integers(0, classes, 90), rng.integers(0, classes, 90)] += 7
     confusion[-1] = 0  # a class without texts, as in reuters_clean
     history = [
@@ -190,7 +190,7 @@ def finished_run(classes=2, epochs=7, **changes):
         class_scores=metrics.class_scores(
             np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
         ),
-        confusion=confusion,
+        confusion=np.stack([*np.nonzero(confusion), confusion[confusion > 0]], axis=1),
         mistakes=[
             page.Mistake(f"{ATTACK} and so on " + "word " * 90, classes - 2, classes - 1, 0.98765),
             page.Mistake("short", classes - 1, classes - 2, 0.5),

@@ -84,6 +84,15 @@ def test_a_signal_before_it_leaves_it_out(config, tmp_path, monkeypatch):
     assert set(flaxrnn.train(config, tmp_path)) == RESULT
 
 
+def test_its_failure_costs_a_line(config, tmp_path, monkeypatch, capsys):
+    def fail(*_):
+        raise MemoryError("of 3 GiB")
+
+    monkeypatch.setattr(baseline, "evaluate", fail)
+    assert set(flaxrnn.train(config, tmp_path)) == RESULT
+    assert capsys.readouterr().out.splitlines()[-1] == "  baseline    none: of 3 GiB"
+
+
 def test_without_scikit_learn_a_line_says_how_to_install_it(config, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "sklearn", None)
     assert set(flaxrnn.train(config, tmp_path)) == RESULT

@@ -15,7 +15,7 @@ from flaxrnn.data import corpora
 from flaxrnn.errors import ConfigError, WorkdirError
 from flaxrnn.inference import loader
 from flaxrnn.reporting import report
-from flaxrnn.training import ngrams
+from flaxrnn.training import ngrams, texts
 
 TEXTS = ["방 직원 정말 좋았어요", "the worst!", "별로였다,  다시는 안 가요"]
 
@@ -119,3 +119,11 @@ def test_n_grams_need_a_label_per_text():
     config.model.update({"target": "next", "bidirectional": False, "segment": 0})
     with pytest.raises(ConfigError, match=r"model\.word_ngrams: must be 0 with model\.target=next"):
         flaxrnn.train(config)
+
+
+def test_more_classes_than_can_be_fitted_are_refused(run, tmp_path, monkeypatch):
+    config, _, _ = run
+    monkeypatch.setattr(texts, "_MOST_CLASSES", 2)
+    message = r"^model\.word_ngrams: 3 classes are too many for n-grams.*model\.word_ngrams=0 and"
+    with pytest.raises(ConfigError, match=message):
+        flaxrnn.train(config, tmp_path / "run")

@@ -46,7 +46,7 @@ def stratified_split(
     drawn = {c for i in chosen for c in classes[i]}
     for i in sorted(range(len(groups)), key=lambda i: len(groups[i])):
         counts = classes[i]
-        if counts.keys() - drawn and all(n < left[c] for c, n in counts.items()):
+        if any(c not in drawn for c in counts) and all(n < left[c] for c, n in counts.items()):
             choose(i)
             drawn |= counts.keys()
     in_validation = np.zeros(len(texts), bool)

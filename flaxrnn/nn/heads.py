@@ -27,7 +27,7 @@ Examples = tuple[jax.Array, jax.Array, jax.Array]  # logits [N, C], labels [N], 
 
 
 class Head:
-    """A head with one label per text, cross-entropy as its loss, and a confusion matrix.
+    """A head with one label per text, and cross-entropy as its loss.
 
     Attributes:
         per_token: Whether the model outputs logits per token, [B, T, C], else per text, [B, C].
@@ -86,20 +86,23 @@ class Head:
 
     def empty_counts(self, num_outputs: int) -> jax.Array:
         """What `class_counts` returns for no examples."""
-        return jnp.zeros((max(2, num_outputs),) * 2)
+        return jnp.zeros((3, max(2, num_outputs)))
 
     def class_counts(self, logits: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
-        """Examples by true and predicted class, [C, C]."""
+        """What is counted on the devices: by default `class_totals`, [3, C], not every pair."""
+        predicted = self.predictions(logits)
+        correct = weights * (predicted == labels)
         counts = self.empty_counts(logits.shape[-1])
-        return counts.at[labels, self.predictions(logits)].add(weights)
-
-    def confusion(self, counts: np.ndarray) -> np.ndarray | None:
-        """The confusion matrix, true by predicted class, [C, C]; None: not counted."""
-        return counts
+        counts = counts.at[0, labels].add(correct).at[1, labels].add(weights)
+        return counts.at[2, predicted].add(weights)
 
     def class_totals(self, counts: np.ndarray) -> np.ndarray:
         """Correct, true and predicted examples of each class, [3, C]."""
-        return np.stack([np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)])
+        return counts
+
+    def confusion(self, counts: np.ndarray) -> np.ndarray | None:
+        """`metrics.confusion` of a head with one example per token; None: not counted."""
+        return None
 
 
 class LabelHead(Head):
@@ -147,6 +150,21 @@ class TagHead(TokenHead):
             )
         super().check(config)
 
+    def empty_counts(self, num_outputs: int) -> jax.Array:  # noqa: D102
+        return jnp.zeros((max(2, num_outputs),) * 2)
+
+    def class_counts(self, logits: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
+        """Tokens by true and predicted tag, [C, C]: there are few tags and many tokens."""
+        counts = self.empty_counts(logits.shape[-1])
+        return counts.at[labels, self.predictions(logits)].add(weights)
+
+    def class_totals(self, counts: np.ndarray) -> np.ndarray:  # noqa: D102
+        return np.stack([np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)])
+
+    def confusion(self, counts: np.ndarray) -> np.ndarray | None:  # noqa: D102
+        labels, predicted = np.nonzero(counts)
+        return np.stack([labels, predicted, counts[labels, predicted].astype(int)], axis=1)
+
 
 class NextTokenHead(TokenHead):
     """Predicts the token that follows each token; padding follows the last, marking the end."""
@@ -166,23 +184,6 @@ class NextTokenHead(TokenHead):
 
     def labels(self, batch: Batch) -> jax.Array:  # noqa: D102
         return jnp.pad(batch["tokens"][:, 1:], ((0, 0), (0, 1)), constant_values=PAD)
-
-    def empty_counts(self, num_outputs: int) -> jax.Array:  # noqa: D102
-        return jnp.zeros((3, num_outputs))
-
-    def class_counts(self, logits: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
-        """`class_totals` [3, C]: a confusion matrix of the vocabulary would be too large."""
-        predicted = self.predictions(logits)
-        correct = weights * (predicted == labels)
-        counts = self.empty_counts(logits.shape[-1])
-        counts = counts.at[0, labels].add(correct).at[1, labels].add(weights)
-        return counts.at[2, predicted].add(weights)
-
-    def confusion(self, counts: np.ndarray) -> np.ndarray | None:  # noqa: D102
-        return None
-
-    def class_totals(self, counts: np.ndarray) -> np.ndarray:  # noqa: D102
-        return counts
 
 
 HEADS: dict[str, type[Head]] = {"label": LabelHead, "tags": TagHead, "next": NextTokenHead}

@@ -16,6 +16,9 @@ from flaxrnn.reporting import plots
 from flaxrnn.training import metrics
 
 _MISTAKES = 20
+_MATRIX = 100  # classes at most whose confusion is shown as a matrix
+_PAIRS = 100  # pairs that are shown instead
+_CLASSES = 1_000  # that are listed
 _SNIPPET = 240  # characters shown of a misclassified text before it is expanded
 _TIME_TITLES = {
     "startup": "start-up and data",
@@ -52,8 +55,8 @@ class Details:
     Attributes:
         label_names: One per class.
         class_scores: Class scores of the test split.
-        confusion: Test examples by true and predicted class, [C, C]; None if the classes are the
-            words of the vocabulary.
+        confusion: Test examples by true and predicted class, see `metrics.confusion`; None if the
+            classes are the words of the vocabulary.
         mistakes: The most confident ones first; None if outputs are per token.
         config: Values by dotted name.
         summary: The table of the model's layers.
@@ -160,20 +163,44 @@ def _tiles(result: Mapping[str, Any], unit: str) -> list[tuple[str, str, str]]:
 
 
 def _classes(details: Details) -> dict[str, Any]:
-    """The scores of each class and the confusion matrix, the most frequent class first."""
-    confusion = details.confusion
-    if confusion is None:
-        return {"classes": None, "confusion": None}
-    scores = details.class_scores
+    """The scores of each class, and the confusion matrix or, of many classes, the commonest pairs.
+
+    The most frequent class comes first. Nothing here grows faster than the number of classes.
+    """
+    shown: dict[str, Any] = {"classes": None, "confusion": None, "confused": None}
+    if details.confusion is None:
+        return shown
+    scores, names = details.class_scores, details.label_names
     order = np.argsort(-scores["support"], kind="stable")
-    names = [details.label_names[i] for i in order]
-    return {
-        "classes": [
-            {"name": name, **{score: float(values[i]) for score, values in scores.items()}}
-            for name, i in zip(names, order, strict=True)
-        ],
-        "confusion": list(zip(names, confusion[np.ix_(order, order)].tolist(), strict=True)),
-    }
+    shown["classes"] = [
+        {"name": names[i], **{score: float(values[i]) for score, values in scores.items()}}
+        for i in order[:_CLASSES]
+    ]
+    if len(names) > _MATRIX:
+        shown["confused"] = _most_confused(details.confusion, scores["support"], names)
+        return shown
+    matrix = np.zeros((len(names), len(names)))
+    matrix[details.confusion[:, 0], details.confusion[:, 1]] = details.confusion[:, 2]
+    rows = matrix[np.ix_(order, order)].tolist()
+    shown["confusion"] = [(names[i], row) for i, row in zip(order, rows, strict=True)]
+    return shown
+
+
+def _most_confused(
+    confusion: np.ndarray, support: np.ndarray, names: list[str]
+) -> list[dict[str, Any]]:
+    """The commonest pairs of a class and another that was predicted, at most 100."""
+    wrong = confusion[confusion[:, 0] != confusion[:, 1]]
+    wrong = wrong[np.argsort(-wrong[:, 2], kind="stable")][:_PAIRS]
+    return [
+        {
+            "label": names[label],
+            "predicted": names[predicted],
+            "count": int(count),
+            "share": float(count / support[label]),
+        }
+        for label, predicted, count in wrong
+    ]
 
 
 def _time(seconds: Mapping[str, float]) -> list[dict[str, Any]]:

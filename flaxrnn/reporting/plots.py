@@ -138,6 +138,7 @@ def save(figure: Figure, path: Path) -> None:
     families = ["DejaVu Sans", *[name for name in _FALLBACKS if name in installed][:1]]
     for text in figure.findobj(Text):
         text.set_fontfamily(families)
+        text.set_parse_math(False)  # a name may have dollar signs
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")
         figure.savefig(path, dpi=110)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from flaxrnn.reporting import console, page, plots
 from flaxrnn.reporting.tensorboard import EventLog
 from flaxrnn.runtime import files
 from flaxrnn.training.progress import History, best_epoch
+
+_PAGE = "report.html"
 
 
 class Report:
@@ -90,31 +93,34 @@ class Report:
             self._write_metrics(history, refit)
         print(console.refit_line(refit[-1], epochs), flush=True)
 
-    def finish(
-        self,
-        result: dict[str, Any],
-        history: History,
-        details: page.Details,
-        refit: History | None = None,
+    def result(
+        self, result: dict[str, Any], history: History, refit: History | None = None
     ) -> None:
-        """Writes curves.png, report.html and result.json, and prints the outcome.
+        """Writes metrics.jsonl, then result.json, whose presence marks a run as finished.
 
         Raises:
             OSError: One of the files cannot be written.
         """
         self._write_metrics(history, refit)
-        plots.save_curves(history, result, self._workdir / "curves.png")
-        self._write_result(result, history, details)
-        page_path = self._workdir / "report.html"
-        print(console.outcome(result, page_path, self._monitor), flush=True)
+        self._write_result(result)
+
+    def finish(self, result: dict[str, Any], history: History, details: page.Details) -> None:
+        """Writes curves.png and report.html, and prints the outcome; a failure costs a warning."""
+        with self._warn_on_failure("curves.png"):
+            plots.save_curves(history, result, self._workdir / "curves.png")
+        self._write_page(result, history, details)
+        outcome = console.outcome(result, self._workdir / _PAGE, self._monitor)
+        with self._warn_on_failure("stdout"):
+            print(outcome.encode("utf-8", "replace").decode(), flush=True)
 
     def baseline(self, result: dict[str, Any], history: History, details: page.Details) -> None:
-        """Adds the baseline that a written result now has to report.html and result.json.
+        """Adds the baseline that a written result now has to result.json and report.html.
 
         Raises:
-            OSError: One of the files cannot be written.
+            OSError: result.json cannot be written.
         """
-        self._write_result(result, history, details)
+        self._write_result(result)
+        self._write_page(result, history, details)
         print(console.baseline(result["baseline"]), flush=True)
 
     def close(self) -> None:
@@ -123,24 +129,29 @@ class Report:
             with self._warn_on_failure():
                 self._events.close()
 
-    def _write_result(
-        self, result: dict[str, Any], history: History, details: page.Details
-    ) -> None:
-        rendered = page.render(result, history, details)
-        files.write_atomically(self._workdir / "report.html", rendered)
-        # Last, because its presence marks a run as finished.
+    def _write_result(self, result: dict[str, Any]) -> None:
         files.write_atomically(self._workdir / "result.json", json.dumps(result, indent=2) + "\n")
+
+    def _write_page(self, result: dict[str, Any], history: History, details: page.Details) -> None:
+        with self._warn_on_failure(_PAGE):
+            rendered = page.render(result, history, details)
+            # The name of a file need not be UTF-8.
+            files.write_atomically(self._workdir / _PAGE, rendered.encode("utf-8", "replace"))
 
     def _write_metrics(self, history: History, refit: History | None = None) -> None:
         lines = "".join(json.dumps(row) + "\n" for row in [*history, *(refit or [])])
         files.write_atomically(self._workdir / "metrics.jsonl", lines)
 
     @contextlib.contextmanager
-    def _warn_on_failure(self) -> Iterator[None]:
+    def _warn_on_failure(self, name: str = "") -> Iterator[None]:
+        """Prints a warning instead of an error: nothing that is only shown may cost a result."""
         try:
             yield
-        except OSError as error:
-            print(f"warning: {self._workdir} cannot be written ({error.strerror})", file=sys.stderr)
+        except Exception as error:
+            reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+            reason = textwrap.shorten(reason, 200, placeholder=" …")
+            warning = f"warning: {self._workdir / name} cannot be written ({reason})"
+            print(warning.encode("utf-8", "replace").decode(), file=sys.stderr)
 
 
 class NoReport:
@@ -154,6 +165,9 @@ class NoReport:
         """Does nothing."""
 
     def refit_epoch(self, *_: Any) -> None:
+        """Does nothing."""
+
+    def result(self, *_: Any) -> None:
         """Does nothing."""
 
     def finish(self, *_: Any) -> None:

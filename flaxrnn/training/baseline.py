@@ -23,6 +23,7 @@ from flaxrnn.training import metrics
 
 _PENALTIES = (0.3, 1.0, 3.0)  # C of the SVM, tried in this order until accuracy falls
 _MOST_NGRAMS = 30_000_000  # what takes about 15 seconds
+_MOST_WORK = 200_000_000  # classes times n-grams of the training texts: about 20 seconds per fit
 _CHARACTERS = 4  # longest n-gram of characters
 _UNITS = {"keras": ("words", 2), "words": ("words", 2), "subword": ("subwords", 2)}
 
@@ -51,8 +52,8 @@ def evaluate(corpus: Corpus, rows: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
     Raises:
         ConfigError: scikit-learn is not installed.
-        DataError: The corpus is too large, all training texts are of one class, or they share no
-            n-gram.
+        DataError: The corpus is too large or has too many classes, all training texts are of one
+            class, or they share no n-gram.
     """
     if importlib.util.find_spec("sklearn") is None:
         raise ConfigError("needs scikit-learn; pip install scikit-learn")
@@ -67,6 +68,8 @@ def evaluate(corpus: Corpus, rows: Mapping[str, np.ndarray]) -> dict[str, Any]:
     highest = -1.0
     for tokens in _kinds_of_tokens(corpus.vocabulary, texts, chooses):
         features = tf_idf(tokens.texts, tokens.longest, train)
+        if len(corpus.label_names) * features[train].nnz > _MOST_WORK:
+            raise DataError(f"{len(corpus.label_names):,} classes are too many for so many texts")
         accuracy, C, model = _fit(features, labels, train, val, _PENALTIES if chooses else (1.0,))
         if accuracy > highest:
             highest = accuracy

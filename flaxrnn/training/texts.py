@@ -9,8 +9,11 @@ from pathlib import Path
 from flaxrnn.config import Config, DataConfig
 from flaxrnn.data import batching, corpora
 from flaxrnn.data.vocabulary import Vocabulary
+from flaxrnn.errors import ConfigError
 from flaxrnn.nn import heads
 from flaxrnn.training.progress import fingerprint, text_checksums
+
+_MOST_CLASSES = 1_000  # of an n-gram classifier, whose time and memory grow with their number
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ def load_texts(config: Config, folder: Path) -> Texts:
         folder: Its workdir, which keeps the n-gram classifier.
 
     Raises:
+        ConfigError: There are too many classes for n-grams.
         DataError: The corpus is not available, or has too few texts for the config.
     """
     data = config.data
@@ -40,7 +44,8 @@ def load_texts(config: Config, folder: Path) -> Texts:
     if config.model.word_ngrams or config.model.character_ngrams:
         training_data = _add_scores(training_data, config, corpus, folder)
     source = "synthetic" if corpus.synthetic else "real"
-    names = {"dataset": corpus.name, "data_source": source}
+    name = corpus.name.encode("utf-8", "replace").decode()  # that of a file need not be UTF-8
+    names = {"dataset": name, "data_source": source}
     vocabulary = corpus.vocabulary.limit(data.num_words)
     head = heads.get_head(config.model.target)
     with_baseline = config.train.baseline and head.uses_labels and not head.per_token
@@ -76,10 +81,19 @@ def load_corpus(config: Config, tokenizer: str, kept_by: str | None = None) -> c
 def _add_scores(
     data: batching.TrainingData, config: Config, corpus: corpora.Corpus, folder: Path
 ) -> batching.TrainingData:
-    """The texts with the scores of the n-gram classifier, which is fitted if it is not saved."""
+    """The texts with the scores of the n-gram classifier, which is fitted if it is not saved.
+
+    Raises:
+        ConfigError: There are too many classes.
+    """
+    model, classes = config.model, len(corpus.label_names)
+    if classes > _MOST_CLASSES:
+        raise ConfigError(
+            f"model.word_ngrams: {classes:,} classes are too many for n-grams, which need a fit per"
+            " class; set model.word_ngrams=0 and model.character_ngrams=0"
+        )
     from flaxrnn.training import ngrams  # SciPy takes long to import
 
-    model = config.model
     key = fingerprint(
         {"words": model.word_ngrams, "characters": model.character_ngrams},
         text_checksums(corpus.train + corpus.test),

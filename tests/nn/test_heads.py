@@ -8,7 +8,7 @@ from sklearn.metrics import log_loss
 from configs import language_model, tagging
 from flaxrnn.config import parse
 from flaxrnn.errors import ConfigError
-from flaxrnn.nn.heads import LabelHead, NextTokenHead, get_head
+from flaxrnn.nn.heads import LabelHead, NextTokenHead, TagHead, get_head
 
 HEAD = LabelHead()
 
@@ -29,7 +29,7 @@ def test_softmax_and_sigmoid_losses_are_the_log_loss():
     np.testing.assert_array_equal(HEAD.predictions(logits), p.argmax(axis=1))
 
 
-@pytest.mark.parametrize("head", [LabelHead(), NextTokenHead()])
+@pytest.mark.parametrize("head", [LabelHead(), TagHead(), NextTokenHead()])
 @pytest.mark.parametrize("num_outputs", [2, 4])
 def test_class_counts_hold_only_examples_with_weight(head, num_outputs):
     rng = np.random.default_rng(0)
@@ -47,7 +47,19 @@ def test_class_counts_hold_only_examples_with_weight(head, num_outputs):
 
 def test_one_logit_counts_two_classes():
     counts = HEAD.class_counts(jnp.array([[1.0], [-1.0]]), jnp.array([1, 1]), jnp.ones(2))
-    np.testing.assert_array_equal(counts, [[0, 0], [1, 1]])
+    np.testing.assert_array_equal(counts, [[0, 1], [0, 2], [1, 1]])
+
+
+def test_tags_count_pairs_of_classes():
+    head = TagHead()
+    logits = jnp.array([[1.0, 0, 0], [0, 1, 0], [0, 1, 0], [0, 0, 1]])
+    counts = head.class_counts(logits, jnp.array([0, 1, 2, 2]), jnp.array([1.0, 1, 1, 0]))
+    np.testing.assert_array_equal(
+        head.confusion(np.asarray(counts)), [[0, 0, 1], [1, 1, 1], [2, 1, 1]]
+    )
+    np.testing.assert_array_equal(
+        head.class_totals(np.asarray(counts)), [[1, 1, 0], [1, 1, 1], [1, 2, 0]]
+    )
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,25 @@ def test_page_shows_the_run(classes):
         assert outline.text.count(name) >= 3
 
 
+def test_many_classes_show_the_pairs_that_are_confused_most():
+    result, history, details = finished_run(2_000)
+    names, confusion = details.label_names, details.confusion
+    wrong = confusion[confusion[:, 0] != confusion[:, 1]]
+    wrong = np.append(wrong, [[3, 5, 800], [5, 3, 700]], axis=0)
+    details = dataclasses.replace(details, confusion=wrong)
+    details.class_scores["support"][3] = 1_000
+    content = page.render(result, history, details)
+    assert len(content) < 2_000_000
+    pairs = re.findall(
+        "<tr><th scope=.row.>(.*)</th><th>(.*)</th><td>(.*)</td><td>(.*)</td>", content
+    )
+    assert pairs[0] == (names[3], names[5], "800", "80%")
+    assert pairs[1][:3] == (names[5], names[3], "700")
+    assert len(pairs) == min(100, len(wrong))
+    assert "Listed are the 1,000 most frequent of 2,000 classes." in content
+    assert Outline(content).open == []
+
+
 def test_time_bars_add_up_to_the_total():
     shown = page.render(*finished_run(2))
     bar = re.search('<div class="time">(.*?)</div>', shown)[1]

@@ -9,7 +9,7 @@ import pytest
 from helpers import events, finished_run
 from tensorboardX.event_file_writer import EventsWriter
 
-from flaxrnn.reporting import report
+from flaxrnn.reporting import page, plots, report
 from flaxrnn.runtime import files
 from flaxrnn.training import metrics
 
@@ -19,6 +19,7 @@ def run_reports(folder, result, history, details):
     reporter = report.Report(folder, [])
     for done in range(1, len(history) + 1):
         reporter.epoch(history[:done], epochs=200, patience=5)
+    reporter.result(result, history)
     reporter.finish(result, history, details)
     reporter.close()
 
@@ -101,3 +102,39 @@ def test_run_without_an_event_file_is_trained(tmp_path, capsys):
     reporter.epoch(finished_run(epochs=1)[1], epochs=200, patience=5)
     reporter.close()
     assert capsys.readouterr().err.count("cannot be written (Not a directory)") == 2
+
+
+@pytest.mark.parametrize("name", ["curves.png", "report.html"])
+@pytest.mark.parametrize(
+    "error", [MemoryError("of 3 GiB"), ValueError("ParseFatalException: Expected end of text")]
+)
+def test_the_result_is_safe_before_what_shows_it(name, error, tmp_path, monkeypatch, capsys):
+    result, history, details = finished_run(epochs=2)
+
+    def fail(*_):
+        assert json.loads((tmp_path / "result.json").read_text()) == result
+        assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
+        raise error
+
+    owner, function = {"curves.png": (plots, "save_curves"), "report.html": (page, "render")}[name]
+    monkeypatch.setattr(owner, function, fail)
+    run_reports(tmp_path, result, history, details)
+    out, err = capsys.readouterr()
+    reason = f"{type(error).__name__}: {error}"
+    assert err == f"warning: {tmp_path / name} cannot be written ({reason})\n"
+    assert "accuracy 0.7386" in out
+    assert (tmp_path / ({"curves.png", "report.html"} - {name}).pop()).exists()
+
+
+@pytest.mark.parametrize("dataset", ["$\\frac{1}$ and $x.csv", "$", "리뷰.csv"])
+def test_any_name_of_a_file_can_be_shown(dataset, tmp_path, capsys):
+    """The command, too, names files; they need not be UTF-8."""
+    result, history, details = finished_run(epochs=2, dataset=dataset, command="train.py \udcff")
+    folder = tmp_path / "\udcff"
+    folder.mkdir()
+    run_reports(folder, result, history, details)
+    out, err = capsys.readouterr()
+    assert (err, f"{tmp_path}/?/report.html" in out) == ("", True)
+    assert json.loads((folder / "result.json").read_text()) == result
+    assert (folder / "curves.png").exists()
+    assert dataset in (folder / "report.html").read_text()

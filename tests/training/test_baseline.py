@@ -122,6 +122,13 @@ def test_a_large_corpus_has_shorter_ngrams_or_no_baseline(monkeypatch):
         baseline.evaluate(corpus, rows_of(corpus))
 
 
+def test_many_classes_have_no_baseline(monkeypatch):
+    corpus = corpus_of(random_texts(0, 60), random_texts(1, 20))
+    monkeypatch.setattr(baseline, "_MOST_WORK", 3 * 100)
+    with pytest.raises(DataError, match="3 classes are too many for so many texts"):
+        baseline.evaluate(corpus, rows_of(corpus))
+
+
 def test_texts_that_teach_nothing_are_named():
     test = random_texts(2, 50)
     same = ragged_texts([[1, 4]] * 40, [0] * 40)

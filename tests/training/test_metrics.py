@@ -31,9 +31,7 @@ def test_sums_are_divided_once_at_the_end():
 def test_class_scores_are_those_of_scikit_learn():
     rng = np.random.default_rng(0)
     labels, predicted = rng.integers(0, 5, 60), rng.integers(0, 7, 60)  # 7 and 8 never occur
-    counts = np.zeros((9, 9))
-    np.add.at(counts, (labels, predicted), 1)
-    found = metrics.class_scores(*LabelHead().class_totals(counts))
+    found = metrics.class_scores(*metrics.class_totals(labels, predicted, 9))
     want = f1_score(labels, predicted, average="macro")
     np.testing.assert_allclose(metrics.macro_f1(found), want)
     names = ("precision", "recall", "f1", "support")
@@ -41,3 +39,12 @@ def test_class_scores_are_those_of_scikit_learn():
     for name, values in zip(names, want, strict=True):
         np.testing.assert_allclose(found[name], values, err_msg=name)
     np.testing.assert_array_equal(found["predicted"], np.bincount(predicted, minlength=9))
+
+
+def test_confusion_lists_the_pairs_that_occur():
+    labels, predicted = np.array([2, 0, 2, 2, 1], np.int32), np.array([2, 1, 5, 2, 1], np.int32)
+    pairs = [[0, 1, 1], [1, 1, 1], [2, 2, 2], [2, 5, 1]]
+    np.testing.assert_array_equal(metrics.confusion(labels, predicted), pairs)
+    many = np.arange(50_000, dtype=np.int32)  # whose matrix would take 20 GB
+    assert len(metrics.confusion(many, many[::-1])) == len(many)
+    assert metrics.of_predictions(many, many, len(many))["macro_f1"] == 1

@@ -189,8 +189,8 @@ def test_evaluation_counts_every_row_once():
     for group in batching.group_batches(batches, 3, steps=2):
         sums, _ = evaluate(state.params, texts_of(batch), group)
         total += sums["class_counts"]
-    assert total.sum() == 4
-    np.testing.assert_array_equal(total.sum(axis=1), np.bincount(batch["labels"], minlength=46))
+    np.testing.assert_array_equal(total[1], np.bincount(batch["labels"], minlength=46))
+    assert total[2].sum() == 4
 
 
 @pytest.mark.parametrize(("config", "device_memory"), [(reuters, 1.0), (imdb, 0.0)])
