@@ -33,6 +33,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.data.padding = "pre"
         config.train.averaging = False
         config.train.restore_best = False
+        config.train.calibrate = False
     elif variant == "fast":  # chosen on validation: more words, a small model, a single epoch
         config.data.num_words = 20_000
         config.data.maxlen = 300

@@ -25,6 +25,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.data.validation = "test"
         config.train.averaging = False
         config.train.restore_best = False
+        config.train.calibrate = False
     elif variant == "fast":  # chosen on validation: longer texts, a smaller LSTM, warm-up and decay
         config.data.maxlen = 150
         config.data.max_padding = 0.2

@@ -15,13 +15,13 @@ from ml_collections import ConfigDict
 
 from flaxrnn import run as run_lib
 from flaxrnn.config import Config, flatten, parse
-from flaxrnn.errors import ConfigError, DivergedError, WorkdirError
-from flaxrnn.nn import cells, heads
+from flaxrnn.errors import DivergedError, WorkdirError
 from flaxrnn.nn.summary import summary
 from flaxrnn.reporting import page, provenance, result
 from flaxrnn.runtime import devices, distributed, plugins, signals
 from flaxrnn.runtime.clock import Clock
-from flaxrnn.training import baseline, metrics, optimizers, resume, workdir
+from flaxrnn.training import baseline, metrics, resume, workdir
+from flaxrnn.training.confidence import Confidence
 from flaxrnn.training.progress import kept_epoch, patience_in_epochs
 from flaxrnn.training.trainer import STEPS_PER_DISPATCH, MetricAccumulator
 
@@ -69,7 +69,7 @@ def train(
     A signal that the listener received earlier stops the run after its first steps. The baseline is
     computed unless that of another run on the same texts is known.
     """
-    _check_names(config)
+    run_lib.check_names(config)
     with contextlib.ExitStack() as stack:
         clock = Clock()
         with clock("startup"):
@@ -92,23 +92,6 @@ def train(
         outcome, details = _test(run)
         _add_baseline(run, outcome, details, known_baseline)
         return outcome
-
-
-def _check_names(config: Config) -> None:
-    """Checks what the config names in modules of the user's, before anything is read.
-
-    Raises:
-        ConfigError: A head, cell or optimizer cannot be imported or is none.
-    """
-    head = heads.get_head(config.model.target)
-    head.check(config)
-    if config.train.monitor == "macro_f1" and not head.uses_labels:
-        raise ConfigError(
-            f"train.monitor: must be loss or accuracy with model.target={config.model.target},"
-            " whose classes are the words of the vocabulary"
-        )
-    cells.get_cell(config.model.cell)
-    optimizers.build(config.train, steps=1)
 
 
 def fresh_workdir(config: Config) -> Path:
@@ -189,12 +172,12 @@ def _validate(run: run_lib.Run) -> None:
 
             blend = calibration.blend(per_text["logits"], run.texts.training_data)
             weights = run.trainer.replicate({**weights, "blend": blend})
-            sums, _ = run.trainer.evaluate(weights, "val")
+            sums, per_text = run.trainer.evaluate(weights, "val")
     class_scores = metrics.class_scores(*run.model.head.class_totals(sums.pop("class_counts")))
     scores = {f"val_{name}": mean for name, mean in metrics.scores(sums, class_scores).items()}
     _end_epoch(run, scores, time.perf_counter() - start)
     if kept_epoch(progress.history, settings) == len(progress.history):
-        run.keep(weights)
+        run.keep_calibrated(weights, per_text.get("logits"))
     run.save()
     patience = patience_in_epochs(settings, run.trainer.num_batches())
     run.reporter.epoch(progress.history, settings.epochs, patience)
@@ -227,8 +210,10 @@ def _refit(run: run_lib.Run) -> None:
         _train_epoch(run)
         _end_epoch(run, {"phase": "refit"}, 0.0)
         if len(progress.epochs) == epochs:
-            blend = {"blend": run.weights["blend"]} if run.model.has_scores else {}
-            run.keep({**run.state.average, **blend})
+            if run.model.has_scores:
+                run.keep({**run.state.average, "blend": run.weights["blend"]})
+            else:
+                run.keep(run.state.average, progress.temperature)
         run.save()
         run.reporter.refit_epoch(progress.history, progress.epochs, epochs)
         if run.stop:
@@ -248,6 +233,10 @@ def _test(run: run_lib.Run) -> tuple[dict[str, Any], page.Details]:
         raise WorkdirError(f"--workdir: {run.workdir}: {failure}")
     class_counts = sums.pop("class_counts")
     class_scores = metrics.class_scores(*head.class_totals(class_counts))
+    labels, confidence = texts.test_labels, None
+    if not head.per_token:
+        correct = per_text["predicted"] == labels
+        confidence = Confidence(per_text["probability"], correct)
     outcome = result.build(
         config=run.config,
         corpus=texts.names,
@@ -256,6 +245,7 @@ def _test(run: run_lib.Run) -> tuple[dict[str, Any], page.Details]:
         class_scores=class_scores,
         seconds=run.clock.read(),
         params=run.weights,
+        confidence=confidence,
         training_data=texts.training_data,
         labelled=head.uses_labels and not head.per_token,
         resident=run.trainer.resident,
@@ -263,15 +253,14 @@ def _test(run: run_lib.Run) -> tuple[dict[str, Any], page.Details]:
     run.reporter.result(outcome, run.progress.history, run.progress.refit)
     mistakes, confusion = None, head.confusion(class_counts)
     if not head.per_token:
-        data = texts.training_data
-        mistakes = page.mistakes(data, texts.vocabulary, **per_text)
-        labels = data.texts.labels[data.rows["test"]]
+        mistakes = page.mistakes(texts.training_data, texts.vocabulary, **per_text)
         confusion = metrics.confusion(labels, per_text["predicted"])
     details = page.Details(
         texts.label_names,
         class_scores,
         confusion,
         mistakes,
+        confidence,
         flatten(run.config.to_dict()),
         summary(run.model, run.config.train.batch_size, run.config.data.maxlen),
         head.unit,

@@ -16,12 +16,21 @@ import optax
 from flaxrnn.config import Config
 from flaxrnn.data import batching
 from flaxrnn.errors import ConfigError, WorkdirError
-from flaxrnn.nn import models
+from flaxrnn.nn import cells, heads, models
 from flaxrnn.nn.summary import summary
 from flaxrnn.reporting import console, report
 from flaxrnn.runtime import devices, distributed, files, signals
 from flaxrnn.runtime.clock import Clock
-from flaxrnn.training import automatic, objective, optimizers, pretrained, resume, steps, workdir
+from flaxrnn.training import (
+    automatic,
+    objective,
+    optimizers,
+    pretrained,
+    resume,
+    steps,
+    temperature,
+    workdir,
+)
 from flaxrnn.training.checkpoint import Checkpoints
 from flaxrnn.training.progress import Progress, fingerprint, text_checksums
 from flaxrnn.training.texts import Texts, load_texts
@@ -61,9 +70,26 @@ class Run:
         progress = self.progress.to_json()
         return self.checkpoints.save(self.state, self.weights, progress, wait, self.earlier_steps)
 
-    def keep(self, weights: steps.Params) -> None:
-        """Marks weights as those to keep."""
-        self.weights = _copy(weights)
+    def keep(self, weights: steps.Params, divided_by: float = 1.0) -> None:
+        """Marks weights as those to keep, with logits that are divided by a temperature."""
+        self.weights = _copy(temperature.divide_logits(weights, divided_by))
+
+    def keep_calibrated(self, weights: steps.Params, logits: np.ndarray | None) -> None:
+        """Like `keep`, with the temperature that suits their logits of the validation texts.
+
+        It stays 1 where nothing may be chosen on these texts, or where there are no logits.
+        """
+        config, data = self.config, self.texts.training_data
+        chosen = 1.0
+        if (
+            logits is not None
+            and config.train.calibrate
+            and config.model.target == "label"
+            and config.data.validation != "test"
+        ):
+            chosen = temperature.fit(logits, data.texts.labels[data.rows["val"]])
+        self.progress.temperature = distributed.broadcast(chosen)
+        self.keep(weights, self.progress.temperature)
 
 
 def start(
@@ -116,6 +142,23 @@ def start(
     if not int(state.step) and (failure := run.save(wait=True)):  # so that there is always one
         raise WorkdirError(f"--workdir: {folder}: {failure}")
     return run
+
+
+def check_names(config: Config) -> None:
+    """Checks what the config names in modules of the user's, before anything is read.
+
+    Raises:
+        ConfigError: A head, cell or optimizer cannot be imported or is none.
+    """
+    head = heads.get_head(config.model.target)
+    head.check(config)
+    if config.train.monitor == "macro_f1" and not head.uses_labels:
+        raise ConfigError(
+            f"train.monitor: must be loss or accuracy with model.target={config.model.target},"
+            " whose classes are the words of the vocabulary"
+        )
+    cells.get_cell(config.model.cell)
+    optimizers.build(config.train, steps=1)
 
 
 def begin_refit(run: Run) -> None:

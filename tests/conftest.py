@@ -68,7 +68,8 @@ def few_texts(monkeypatch):
 def no_plots(monkeypatch):
     """Leaves out the plots of a run, which take longer than its training."""
     monkeypatch.setattr(plots, "save_curves", lambda history, result, path: path.touch())
-    monkeypatch.setattr(plots, "curves_svg", lambda *_: "")
+    for name in ("curves_svg", "reliability_svg", "coverage_svg"):
+        monkeypatch.setattr(plots, name, lambda *_: "")
 
 
 @pytest.fixture

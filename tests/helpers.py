@@ -29,6 +29,7 @@ from flaxrnn.inference import predictor, saved
 from flaxrnn.nn import models
 from flaxrnn.reporting import page
 from flaxrnn.training import checkpoint, metrics
+from flaxrnn.training.confidence import Confidence
 
 ROOT = Path(__file__).parents[1]
 WORDS = ["the", "a", "of", "and", "good", "bad", "not", "very", "film", "plot", "oil", "grain"]
@@ -36,7 +37,7 @@ RESULT = {
     "task", "dataset", "data_source", "seed", "parameters", "epochs", "best_epoch",
     "refit", "val_loss",
     "val_accuracy", "val_macro_f1", "test_loss", "test_accuracy", "test_macro_f1", "test_examples",
-    "skipped_steps", "seconds",
+    "temperature", "test_calibration_error", "skipped_steps", "seconds",
     "train_examples_per_second", "train_tokens_per_second", "buckets", "resident", "memory",
     "devices", "versions", "commit", "command", "warnings",
 }  # fmt: skip
@@ -171,6 +172,8 @@ def finished_run(classes=2, epochs=7, **changes):
         "test_accuracy": 0.7386,
         "test_macro_f1": 0.2801,
         "test_examples": int(confusion.sum()),
+        "temperature": 1.0,
+        "test_calibration_error": 0.1,
         "skipped_steps": 0,
         "seconds": {**seconds, "test": 1.0, "total": 36.2},
         "train_examples_per_second": 5_419.2,
@@ -195,6 +198,7 @@ def finished_run(classes=2, epochs=7, **changes):
             page.Mistake(f"{ATTACK} and so on " + "word " * 90, classes - 2, classes - 1, 0.98765),
             page.Mistake("short", classes - 1, classes - 2, 0.5),
         ],
+        confidence=Confidence(rng.uniform(0.3, 1, 500), rng.random(500) < 0.7),
         config={"task": "reuters", "data.manual_dir": ATTACK, "train.averaging": True},
         summary=f"a summary {ATTACK}",
     )

@@ -1,17 +1,19 @@
 """One page that runs the whole system, for every shipped config and variant, on tiny data."""
 
+import functools
 import json
 
 import jax
 import numpy as np
 import pytest
-from helpers import RESULT, shrink, weights
+from helpers import RESULT, WORDS, shrink, weights
 
 import flaxrnn
 from configs import imdb, language_model, reuters
 from flaxrnn.data import batching
 from flaxrnn.errors import ConfigError, DataError, DivergedError, WorkdirError
 from flaxrnn.reporting import report
+from flaxrnn.training import temperature
 
 
 @pytest.fixture(autouse=True)
@@ -132,6 +134,23 @@ def test_same_seed_same_bits_other_seed_others(tiny_corpus, tmp_path):
     first = run("a", 0)
     np.testing.assert_array_equal(first, run("b", 0))
     assert (first != run("c", 1)).any()
+
+
+def test_calibration_divides_the_logits_and_nothing_else(tiny_corpus, tmp_path):
+    config = shrink(reuters.get_config(), epochs=6)
+    config.train.learning_rate = 0.05
+    calibrated = flaxrnn.train(config, tmp_path / "calibrated")
+    config.train.calibrate = False
+    plain = flaxrnn.train(config, tmp_path / "plain")
+    assert plain["temperature"] == 1 != calibrated["temperature"]
+    expected = temperature.divide_logits(weights(tmp_path / "plain"), calibrated["temperature"])
+    same = functools.partial(np.testing.assert_allclose, rtol=1e-6)
+    jax.tree.map(same, expected, weights(tmp_path / "calibrated"))
+    for name in ("val_loss", "test_accuracy", "test_macro_f1", "epochs", "best_epoch"):
+        assert calibrated[name] == plain[name]
+    labels, probabilities = flaxrnn.load(tmp_path / "calibrated").predict(WORDS)
+    assert labels == flaxrnn.load(tmp_path / "plain").predict(WORDS)[0]
+    assert abs(probabilities - flaxrnn.load(tmp_path / "plain").predict(WORDS)[1]).max() > 1e-3
 
 
 def test_early_stopping_brings_the_best_weights_back(tiny_corpus, tmp_path):

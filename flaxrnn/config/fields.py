@@ -210,6 +210,11 @@ class TrainConfig:
         False,
         "then train new weights on train and validation texts, for as many epochs as were kept",
     )
+    calibrate: bool = declare.flag(
+        True,
+        "divide the logits by the temperature that suits the validation texts, which changes"
+        " probabilities and no label; not with validation=test",
+    )
     baseline: bool = declare.flag(
         True, "at the end, also evaluate a linear model of TF-IDF features"
     )

@@ -14,11 +14,13 @@ from flaxrnn.data import batching
 from flaxrnn.data.vocabulary import Vocabulary
 from flaxrnn.reporting import plots
 from flaxrnn.training import metrics
+from flaxrnn.training.confidence import Confidence
 
 _MISTAKES = 20
 _MATRIX = 100  # classes at most whose confusion is shown as a matrix
 _PAIRS = 100  # pairs that are shown instead
 _CLASSES = 1_000  # that are listed
+_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 _SNIPPET = 240  # characters shown of a misclassified text before it is expanded
 _TIME_TITLES = {
     "startup": "start-up and data",
@@ -58,6 +60,7 @@ class Details:
         confusion: Test examples by true and predicted class, see `metrics.confusion`; None if the
             classes are the words of the vocabulary.
         mistakes: The most confident ones first; None if outputs are per token.
+        confidence: In the labels of the test split; None if outputs are per token.
         config: Values by dotted name.
         summary: The table of the model's layers.
         unit: What is classified, "texts" or "tokens".
@@ -67,6 +70,7 @@ class Details:
     class_scores: metrics.ClassScores
     confusion: np.ndarray | None
     mistakes: list[Mistake] | None
+    confidence: Confidence | None
     config: dict[str, Any]
     summary: str
     unit: str = "texts"
@@ -127,6 +131,7 @@ def render(result: dict[str, Any], history: list[dict[str, Any]], details: Detai
         names=details.label_names,
         **_classes(details),
         mistakes=details.mistakes,
+        **_confidence(details.confidence),
         time=_time(result["seconds"]),
         summary=details.summary,
         config={name: json.dumps(value) for name, value in details.config.items()},
@@ -201,6 +206,17 @@ def _most_confused(
         }
         for label, predicted, count in wrong
     ]
+
+
+def _confidence(confidence: Confidence | None) -> dict[str, Any]:
+    """The plots of confidence, and what thresholds of `predict --threshold` would do."""
+    if confidence is None:
+        return {"confidence": None}
+    return {
+        "confidence": [plots.reliability_svg(confidence), plots.coverage_svg(confidence)],
+        "calibration_error": confidence.calibration_error,
+        "coverage": [confidence.above(threshold) for threshold in _THRESHOLDS],
+    }
 
 
 def _time(seconds: Mapping[str, float]) -> list[dict[str, Any]]:

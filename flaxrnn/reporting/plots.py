@@ -1,4 +1,4 @@
-"""Plots: the training curves of a run, as a PNG file and as SVG for its page."""
+"""Plots: the training curves of a run, as PNG and as SVG, and its confidence, for its page."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from flaxrnn.training import metrics
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from flaxrnn.training.confidence import Confidence
 
 # For what matplotlib's own font lacks, the first of these that is installed: East Asian scripts on
 # Linux, Windows and macOS.
@@ -95,29 +97,97 @@ def curves_svg(history: list[dict[str, Any]], best: int, metric: metrics.Metric)
     """
     import matplotlib
 
-    with matplotlib.rc_context(_STYLE), io.StringIO() as file:
-        _curves(history, best, [metric]).savefig(
-            file, format="svg", transparent=True, metadata={"Date": None}
+    tooltips = {
+        split: [
+            f"epoch {epoch}, {title}: {metric.title} {value:{metric.format}}"
+            for epoch, value in _finite(history, metric, split).items()
+        ]
+        for split, (title, _) in _SPLITS.items()
+    }
+    label = (
+        f"{metric.label} by epoch in training and validation; best epoch {best},"
+        f" validation {metric.title} {metric.show(history[best - 1], 'val')}"
+    )
+    with matplotlib.rc_context(_STYLE):
+        return _to_svg(_curves(history, best, [metric]), label, tooltips)
+
+
+def reliability_svg(confidence: Confidence) -> str:
+    """The accuracy of texts by the probability of their label, as an SVG element; see above."""
+    import matplotlib
+
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _share_axes("probability of the predicted label", "share that is right")
+        found = confidence.bins()
+        points = ([each.probability for each in found], [each.accuracy for each in found])
+        axes.plot([0, 1], [0, 1], color=_SOFT, ls="--", lw=1, label="calibrated", clip_on=False)
+        axes.plot(*points, "o-", ms=5, color=_BLUE, label="test", gid="test", clip_on=False)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+        tooltips = [
+            f"{each.texts:,} texts of probability {each.probability:.3f}: {each.accuracy:.1%} right"
+            for each in found
+        ]
+        label = "share of right labels by their probability, on the test split"
+        return _to_svg(figure, label, {"test": tooltips})
+
+
+def coverage_svg(confidence: Confidence) -> str:
+    """The accuracy of the most confident share of texts, as an SVG element; see above."""
+    import matplotlib
+
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _share_axes(
+            "share of texts that get a label", "share of those that is right"
         )
+        curve = confidence.curve()
+        points = ([each.share for each in curve], [each.accuracy for each in curve])
+        axes.plot(*points, "o-", ms=2, color=_BLUE, gid="test", clip_on=False)
+        axes.set_ylim(auto=True)
+        tooltips = [
+            f"threshold {each.threshold:.3f}: {each.share:.1%} get a label,"
+            f" {each.accuracy:.1%} of those are right"
+            for each in curve
+        ]
+        label = "accuracy by the share of texts that get a label, the most confident first"
+        return _to_svg(figure, label, {"test": tooltips})
+
+
+def _share_axes(x: str, y: str) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 3.4), layout="constrained")
+    axes = figure.subplots()
+    axes.grid(axis="y", clip_on=False)
+    axes.set(xlabel=x, ylabel=y, xlim=(0, 1), ylim=(0, 1))
+    return figure, axes
+
+
+def _to_svg(figure: Figure, label: str, tooltips: dict[str, list[str]]) -> str:
+    """A plot as an SVG element in the colours of page.css.
+
+    Args:
+        figure: The plot.
+        label: What it shows, for who does not see it.
+        tooltips: By the gid of a line, one per marker.
+    """
+    with io.StringIO() as file:
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
         root = ElementTree.fromstring(file.getvalue())
     for element in root.iter():  # HTML has no namespaces
         element.tag = element.tag.rpartition("}")[2]
         for name in list(element.attrib):
             element.set(name.rpartition("}")[2], element.attrib.pop(name))
     root[:] = root.findall("g")  # without metadata, and a style sheet that is for the whole page
-    for split, (title, _) in _SPLITS.items():
-        markers = root.findall(f".//g[@id='{split}']/g/use")
-        points = _finite(history, metric, split).items()
-        for marker, (epoch, value) in zip(markers, points, strict=True):
-            tooltip = f"epoch {epoch}, {title}: {metric.title} {value:{metric.format}}"
-            ElementTree.SubElement(marker, "title").text = tooltip
+    for line, texts in tooltips.items():
+        markers = root.findall(f".//g[@id='{line}']/g/use")
+        for marker, text in zip(markers, texts, strict=True):
+            ElementTree.SubElement(marker, "title").text = text
     for group in root.iter("g"):
         group.attrib.pop("id", None)  # those of two plots on a page would be the same
     root.attrib = {
         "viewBox": root.attrib["viewBox"],
         "role": "img",
-        "aria-label": f"{metric.label} by epoch in training and validation; best epoch {best},"
-        f" validation {metric.title} {metric.show(history[best - 1], 'val')}",
+        "aria-label": label,
     }
     svg = ElementTree.tostring(root, encoding="unicode")
     for colour, name in _COLOURS.items():

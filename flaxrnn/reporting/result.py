@@ -12,6 +12,7 @@ from flaxrnn.data.batching import TrainingData
 from flaxrnn.reporting import advice, provenance
 from flaxrnn.runtime import devices
 from flaxrnn.training import metrics
+from flaxrnn.training.confidence import Confidence
 from flaxrnn.training.progress import Progress, best_epoch, kept_epoch
 
 
@@ -24,6 +25,7 @@ def build(
     class_scores: metrics.ClassScores,
     seconds: dict[str, float],
     params: Any,
+    confidence: Confidence | None,
     training_data: TrainingData,
     labelled: bool,
     resident: bool,
@@ -38,6 +40,7 @@ def build(
         class_scores: Class scores of the test split.
         seconds: By part of the run.
         params: The weights that were kept.
+        confidence: Of the labels of the test split; None: its tokens have the labels.
         training_data: Its texts.
         labelled: Whether the classes are the labels of the texts, which there is advice on.
         resident: Whether all texts were on the devices.
@@ -55,6 +58,8 @@ def build(
         **{f"val_{metric.name}": metric.value(kept, "val") for metric in metrics.METRICS.values()},
         **{f"test_{name}": score for name, score in metrics.scores(sums, class_scores).items()},
         "test_examples": int(sums["count"]),
+        "temperature": progress.temperature,
+        "test_calibration_error": confidence and confidence.calibration_error,
         "skipped_steps": sum(row["skipped_steps"] for row in [*history, *refit]),
         "seconds": seconds,
         **_speed(training_data, len(history), len(refit), seconds["train"]),

@@ -35,6 +35,7 @@ class Progress:
         sums: Metric sums of the current epoch so far; see `MetricAccumulator.read`.
         epoch_seconds: Duration of the current epoch so far.
         diverged_at: The training step whose non-finite loss stopped the run; None: none did.
+        temperature: What the logits of the weights to keep were divided by; see `temperature`.
         seconds: Duration of each phase so far, over all starts of the run; None: not yet saved.
     """
 
@@ -45,6 +46,7 @@ class Progress:
     sums: dict[str, float] = field(default_factory=dict)
     epoch_seconds: float = 0.0
     diverged_at: int | None = None
+    temperature: float = 1.0
     seconds: dict[str, float] | None = None
 
     @property

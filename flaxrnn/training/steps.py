@@ -21,7 +21,7 @@ from jax.sharding import Mesh, PartitionSpec
 from flaxrnn.config import ModelConfig
 from flaxrnn.data import batching
 from flaxrnn.nn import models
-from flaxrnn.training import metrics
+from flaxrnn.training import metrics, temperature
 from flaxrnn.training.objective import Objective
 
 Params = Any
@@ -189,7 +189,7 @@ def evaluate(
     Returns:
         `metrics.batch_sums` over all examples, together with the "class_counts" of the head; and
         for each of the [S, B] texts the most likely class, "predicted", int32, and its
-        "probability", float32, and if the model has scores, its "logits", float32 [S, B, C]. If the
+        "probability", float32, and of not too many classes, its "logits", float32 [S, B, C]. If the
         head has one example per token, only the sums.
     """
     head = model.head
@@ -229,7 +229,7 @@ def _empty_per_text(model: models.TextModel, shape: tuple[int, ...]) -> Arrays:
     if model.head.per_token:
         return {}
     arrays = {"predicted": jnp.zeros(shape, jnp.int32), "probability": jnp.zeros(shape)}
-    if model.has_scores:
+    if model.num_outputs <= temperature.MOST_CLASSES:
         arrays["logits"] = jnp.zeros((*shape, model.num_outputs))
     return arrays
 

@@ -6,6 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from flaxrnn.config import Config, DataConfig
 from flaxrnn.data import batching, corpora
 from flaxrnn.data.vocabulary import Vocabulary
@@ -25,6 +27,12 @@ class Texts:
     vocabulary: Vocabulary  # limited to `data.num_words`
     label_names: list[str]
     corpus: corpora.Corpus | None  # unclipped, for the baseline; None: the run has none
+
+    @property
+    def test_labels(self) -> np.ndarray:
+        """The labels of the test split, int [N], or of all its tokens."""
+        data = self.training_data
+        return data.texts.take(data.rows["test"]).labels
 
 
 def load_texts(config: Config, folder: Path) -> Texts:

@@ -197,7 +197,7 @@ class Trainer:
         Returns:
             The sums over all texts; and, unless the head has one example per token, for each text
             in the order of the split the class "predicted", int32 [N], its "probability", float32
-            [N], and if the model has scores, the "logits", float32 [N, C]. See `steps.evaluate`.
+            [N], and of not too many classes the "logits", float32 [N, C]. See `steps.evaluate`.
         """
         batches = self._data.batches(split, self._eval_batch_size)
         total: metrics.Sums = {}

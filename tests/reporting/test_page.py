@@ -50,10 +50,10 @@ def test_page_shows_the_run(classes):
     result, history, details = finished_run(classes)
     outline = Outline(page.render(result, history, details))
     assert outline.open == []
-    assert outline.elements["svg"] == 2
-    assert outline.elements["table"] == 3
-    # The tables of classes, confusion and time; the last row of time is the total.
-    assert outline.elements["td"] == classes * 5 + classes**2 + 2 * 8
+    assert outline.elements["svg"] == 4
+    assert outline.elements["table"] == 4
+    # The tables of classes, confusion, coverage and time; the last row of time is the total.
+    assert outline.elements["td"] == classes * 5 + classes**2 + 3 * 7 + 2 * 8
     shown = " ".join(outline.text.split())
     for value in ("0.7386", "1.0647", "0.2801", "5,419", "130,862", "98.77%", "reuters_topics"):
         assert value in shown
@@ -207,7 +207,9 @@ def test_browser_opens_it_without_errors_or_requests(classes, tmp_path):
 
 def test_page_of_a_language_model_has_no_classes_and_no_errors(tmp_path):
     result, history, details = finished_run()
-    details = dataclasses.replace(details, confusion=None, mistakes=None, unit="tokens")
+    details = dataclasses.replace(
+        details, confusion=None, mistakes=None, confidence=None, unit="tokens"
+    )
     content = page.render(result, history, details)
     assert f"{result['test_examples']:,} tokens" in content
     assert re.findall("<h2>(.*)</h2>", content) == [

@@ -5,10 +5,12 @@ import re
 import struct
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from helpers import finished_run
 
 from flaxrnn.reporting import plots
+from flaxrnn.training.confidence import Confidence
 from flaxrnn.training.metrics import METRICS
 
 
@@ -70,3 +72,16 @@ def test_png_has_a_panel_per_metric(source, tmp_path):
     assert (width, height) == (2 * 550, 374)
     with pytest.raises(OSError, match="No such file"):
         plots.save_curves(history, result, tmp_path / "nowhere" / "curves.png")
+
+
+def test_confidence_is_drawn_with_a_tooltip_per_point():
+    confidence = Confidence(np.array([0.95, 0.85, 0.55]), np.array([True, False, True]))
+    svg = plots.reliability_svg(confidence)
+    assert tooltips(svg) == [
+        "1 texts of probability 0.550: 100.0% right",
+        "1 texts of probability 0.850: 0.0% right",
+        "1 texts of probability 0.950: 100.0% right",
+    ]
+    svg = plots.coverage_svg(confidence)
+    assert tooltips(svg)[1] == "threshold 0.850: 66.7% get a label, 50.0% of those are right"
+    assert not re.search(r"http|url\(|<style|#[0-9a-f]{6}\b", svg)

@@ -11,6 +11,7 @@ from flaxrnn.config import parse
 from flaxrnn.data import batching, ragged
 from flaxrnn.reporting import result
 from flaxrnn.training import metrics
+from flaxrnn.training.confidence import Confidence
 from flaxrnn.training.progress import Progress
 
 
@@ -27,6 +28,7 @@ def build(history, restore_best=True, refit=None, labelled=True):
         sums={"loss": 3.0, "accuracy": 1.0, "top3": 2.0, "count": 2.0},
         class_scores=metrics.class_scores(*np.array([[1, 0], [1, 1], [2, 0]])),
         seconds={"train": 7.0, "total": 9.0},
+        confidence=Confidence(np.array([0.75, 0.75]), np.array([True, False])),
         params={"kernel": np.zeros((2, 3)), "bias": np.zeros(3)},
         training_data=batching.TrainingData(texts, texts.lengths, "post", (3,), rows),
         labelled=labelled,
@@ -44,6 +46,7 @@ def test_metrics_speed_and_size():
     assert (found["test_loss"], found["test_accuracy"]) == (1.5, 0.5)
     assert found["test_macro_f1"] == pytest.approx((2 / 3 + 0) / 2)
     assert (found["test_examples"], found["parameters"]) == (2, 9)
+    assert (found["temperature"], found["test_calibration_error"]) == (1.0, 0.25)
     assert found["train_examples_per_second"] == 2 * 7 / 7.0
     assert found["train_tokens_per_second"] == 5 * 7 / 7.0
 
