@@ -2,6 +2,7 @@
 
 python -m flaxrnn.predict --workdir runs/imdb "What a joy!" "A film to fall asleep in."
 python -m flaxrnn.predict --workdir runs/imdb --file reviews.csv --field review > labels.jsonl
+python -m flaxrnn.predict --workdir runs/imdb --file old.txt --encoding cp949
 python -m flaxrnn.predict --workdir runs/seeds "What a joy!"    (of train.py --seeds: an ensemble)
 tail -n 100 reviews.txt | python -m flaxrnn.predict --workdir runs/imdb --format table --explain
 """
@@ -9,16 +10,14 @@ tail -n 100 reviews.txt | python -m flaxrnn.predict --workdir runs/imdb --format
 from __future__ import annotations
 
 import argparse
-import contextlib
 import functools
 import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from flaxrnn.errors import ConfigError
-from flaxrnn.inference import formats, predictions, sources
+from flaxrnn.inference import formats, predictions, saved, sources
 from flaxrnn.inference.predictions import Prediction
 from flaxrnn.runtime import terminal
 
@@ -34,26 +33,23 @@ def main(arguments: list[str] | None = None) -> None:
         WorkdirError: The workdir holds no trained model.
     """
     flags = _parse(arguments)
-    with contextlib.ExitStack() as stack:
-        records: Iterator[sources.Record]
-        if flags.texts:
-            records = map(sources.Record, flags.texts)
-        elif flags.file:
-            records = stack.enter_context(sources.open_file(flags.file, flags.field))
-        else:
-            records = sources.from_stdin()
-        from flaxrnn.inference import predictor  # imports JAX: only once flags and file are valid
+    texts: Iterator[str]
+    if flags.file:
+        texts = iter(sources.from_file(flags, saved.load_config(flags.workdir).data))
+    else:
+        texts = iter(flags.texts) if flags.texts else sources.from_stdin(flags.encoding)
+    from flaxrnn.inference import predictor  # imports JAX: only once flags and file are valid
 
-        model = predictor.load(flags.workdir)
-        if flags.top > (most := len(model.label_names)):
-            raise ConfigError(f"--top: {flags.top} must be at most {most}, the number of labels")
-        to_text = _formatter(flags, model.label_names, model.num_members)
-        typed = not (flags.file or flags.texts) and sys.stdin.isatty()
-        chunk_size = 1 if typed else CHUNK_SIZE  # each line that is typed is answered at once
-        for prediction in predictions.classify(
-            model, records, chunk_size, top=flags.top, explain=flags.explain
-        ):
-            print(to_text(prediction), flush=typed)
+    model = predictor.load(flags.workdir)
+    if flags.top > (most := len(model.label_names)):
+        raise ConfigError(f"--top: {flags.top} must be at most {most}, the number of labels")
+    to_text = _formatter(flags, model.label_names, model.num_members)
+    typed = not (flags.file or flags.texts) and sys.stdin.isatty()
+    chunk_size = 1 if typed else CHUNK_SIZE  # each line that is typed is answered at once
+    for prediction in predictions.classify(
+        model, texts, chunk_size, top=flags.top, explain=flags.explain
+    ):
+        print(to_text(prediction), flush=typed)
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -66,8 +62,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--workdir", required=True, help="workdir of a trained run, or of several seeds: their mean"
     )
-    parser.add_argument("--file", help="one text per line; or .jsonl, or .csv with a header")
-    parser.add_argument("--field", help="field of the .jsonl or .csv that contains the text")
+    sources.add_flags(parser)
     parser.add_argument(
         "--top", type=int, default=1, metavar="K", help="show the K likeliest labels"
     )
@@ -84,11 +79,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         raise ConfigError(f"--top: {flags.top} must be a whole number of at least 1")
     if flags.file and flags.texts:
         raise ConfigError("--file: cannot be combined with texts as arguments")
-    has_fields = bool(flags.file) and Path(flags.file).suffix in sources.WITH_FIELDS
-    if has_fields and not flags.field:
-        raise ConfigError(f"--field: missing; name the field of {flags.file} with the text")
-    if flags.field and not has_fields:
-        raise ConfigError("--field: only a --file that ends in .jsonl or .csv has fields")
+    if flags.field and not flags.file:
+        raise ConfigError("--field: only a --file has fields")
     flags.format = flags.format or ("table" if sys.stdout.isatty() else "jsonl")
     return flags
 

@@ -68,8 +68,16 @@ def folder(doc: str) -> Any:
 
 
 def column(default: str, doc: str) -> Any:
-    """The name of a column of a custom table."""
-    return field(default, doc, "the name of a column", bool)
+    """The name or number of a column of a custom table."""
+    return field(default, doc, "the name of a column, or its number, from 1", bool)
+
+
+def is_encoding(value: str) -> bool:
+    """Whether Python encodes text by that name."""
+    try:
+        return bool("a".encode(value))
+    except (LookupError, ValueError):
+        return False
 
 
 def parse_weights(value: str) -> dict[str, float] | None:

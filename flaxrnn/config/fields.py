@@ -23,12 +23,29 @@ class DataConfig:
     )
     path: str | None = declare.field(
         None,
-        "your own texts, for task=text: .csv, .tsv, .jsonl, .txt, a folder or a TFDS dataset",
+        "your own texts, for task=text: .csv, .tsv, .json, .jsonl, .txt or .parquet, also .gz; a"
+        " folder or a TFDS dataset",
         "the path of a file or folder, or the name of a TFDS dataset",
         bool,
     )
     text_field: str = declare.column("text", "column of the texts, for task=text")
     label_field: str = declare.column("label", "column of the labels, for task=text")
+    encoding: str = declare.field(
+        "utf-8",
+        "encoding of the files of your own texts, such as cp949, utf-16 or latin-1",
+        "the name of a Python text encoding",
+        declare.is_encoding,
+    )
+    delimiter: str | None = declare.field(
+        None,
+        "what separates the columns of your own tables; unset: commas in .csv, tabs in .tsv;"
+        " set: a .txt file is a table, too",
+        "a single character, or tab",
+        lambda v: len(v) == 1 or v in ("tab", r"\t"),
+    )
+    header: bool = declare.flag(
+        True, "the first row of your own tables has the names of the columns; False: they have none"
+    )
     test_fraction: float = declare.fraction(
         0.1, "fraction of each class held out for testing if your own texts have no test split"
     )

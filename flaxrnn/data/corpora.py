@@ -21,6 +21,8 @@ from flaxrnn.data import cache
 from flaxrnn.data.ragged import RaggedTexts
 from flaxrnn.data.tokenizers import TOKENIZERS, Tokenizer, suitable
 from flaxrnn.data.vocabulary import Vocabulary
+from flaxrnn.datasets.reading import Format
+from flaxrnn.datasets.rows import Fields, abbreviated
 from flaxrnn.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ class CustomTexts:
     label_field: str | None = "label"  # None: the texts need no labels
     test_fraction: float = 0.1  # if the source has no test split
     seed: int = 0  # of that split and of the order of the training texts
+    format: Format = Format()  # noqa: RUF009 (frozen)
     kept_by: str | None = None  # tokenizer that must find a token in a text; None: the corpus's
 
 
@@ -176,13 +179,13 @@ def _load_brackets(request: _Request) -> Corpus:
 
 def _load_custom(request: _Request) -> Corpus:
     """The corpus of custom texts; prints a summary of what was read to standard error."""
-    from flaxrnn.datasets import custom, parsing, preparation
+    from flaxrnn.datasets import custom, preparation
 
     texts, kind = request.custom, request.tokenizer
     if texts is None:
         raise ConfigError("data.path: missing; name a file, a folder or a TFDS dataset of texts")
-    fields = parsing.Fields(texts.text_field, texts.label_field)
-    source = custom.find_source(texts.path, fields, request.data_dir)
+    fields = Fields(texts.text_field, texts.label_field)
+    source = custom.find_source(texts.path, fields, texts.format, request.data_dir)
     key_parts = [source.digest, *dataclasses.astuple(texts)[1:], kind]
     key_parts.append(kind in ("auto", "subword") and request.num_words)
     arrays = cache.cached(
@@ -195,7 +198,7 @@ def _load_custom(request: _Request) -> Corpus:
     corpus = _to_corpus(source.name, False, label_names, kind, arrays)
     report = f"{source.name}: {len(corpus.train):,} texts to train on, {len(corpus.test):,} to test"
     if texts.label_field:
-        report += f", {len(label_names):,} classes: {parsing.abbreviated(label_names)}"
+        report += f", {len(label_names):,} classes: {abbreviated(label_names)}"
     if empty := int(arrays["empty"][0]):
         report += f"; left out {empty:,} without a word"
     if texts.kept_by is None:  # else the same texts have been reported, as other tokens

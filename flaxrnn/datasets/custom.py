@@ -9,16 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flaxrnn.datasets import preparation
-from flaxrnn.datasets.parsing import (
-    DELIMITERS,
-    Example,
-    Fields,
-    check_fields,
-    decode,
-    make_example,
-    parse,
-)
+from flaxrnn.datasets import decoding, preparation
+from flaxrnn.datasets.parsing import Example, make_example, parse
+from flaxrnn.datasets.reading import Format
+from flaxrnn.datasets.rows import Fields, Row, missing_field
 from flaxrnn.errors import DataError
 
 
@@ -31,15 +25,17 @@ class Source:
     read: Callable[[], list[Example]]
 
 
-def find_source(path: str, fields: Fields, data_dir: str | None = None) -> Source:
+def find_source(
+    path: str, fields: Fields, file_format: Format, data_dir: str | None = None
+) -> Source:
     """Finds a source and hashes its content.
 
     Args:
-        path: A .csv, .tsv or .jsonl file in UTF-8; a folder with one folder of .txt files per
+        path: A file that `reading.read_rows` reads; a folder with one folder of .txt files per
             class, or two such folders, train and test; else a TFDS dataset, like "glue/sst2".
-            Where no classes are wanted, also a .txt file with one text per line, or a folder of
-            .txt files.
+            Where no classes are wanted, also a folder of .txt files.
         fields: The columns, keys or features to read.
+        file_format: How to read files.
         data_dir: Where TFDS datasets are prepared; default: TFDS's own.
 
     Raises:
@@ -48,9 +44,11 @@ def find_source(path: str, fields: Fields, data_dir: str | None = None) -> Sourc
     place = Path(path).expanduser()
     try:
         if place.is_dir():
-            return _find_folder(place, fields)
+            return _find_folder(place, fields, file_format)
         if place.is_file():
-            return _find_file(place, fields)
+            content = place.read_bytes()
+            digest = _digest({"": content})
+            return Source(place.name, digest, lambda: parse(place, content, fields, file_format))
     except OSError as error:
         reason = f"{error.filename} cannot be read ({error.strerror})"
         raise DataError(f"data.path: {reason}") from None
@@ -74,16 +72,7 @@ def _digest(contents: dict[str, bytes]) -> str:
     return total.hexdigest()
 
 
-def _find_file(path: Path, fields: Fields) -> Source:
-    kinds = [*DELIMITERS, ".jsonl", *([".txt"] if fields.label is None else [])]
-    if path.suffix.lower() not in kinds:
-        allowed = f"{', '.join(kinds[:-1])} or {kinds[-1]}"
-        raise DataError(f"data.path: {path} must end in {allowed}, or be a folder")
-    content = path.read_bytes()
-    return Source(path.name, _digest({"": content}), lambda: parse(path, content, fields))
-
-
-def _find_folder(root: Path, fields: Fields) -> Source:
+def _find_folder(root: Path, fields: Fields, file_format: Format) -> Source:
     classes = fields.label is not None
     contents = {
         path: (split, path.read_bytes())
@@ -93,12 +82,11 @@ def _find_folder(root: Path, fields: Fields) -> Source:
 
     def read() -> list[Example]:
         names = Fields("text", "folder" if classes else None)
-        return [
-            make_example(
-                str(path), decode(path, content), names, path.parent.name if classes else "", split
-            )
-            for path, (split, content) in contents.items()
-        ]
+        rows = []
+        for path, (split, content) in contents.items():
+            text = decoding.decode(str(path), content, file_format.encoding)
+            rows.append(Row(str(path), text, path.parent.name, split))
+        return [make_example(row, names) for row in rows]
 
     by_name = {str(path.relative_to(root)): content for path, (_, content) in contents.items()}
     return Source(root.resolve().name, _digest(by_name), read)
@@ -132,7 +120,9 @@ def _subfolders(folder: Path) -> list[Path]:
 
 def _find_dataset(name: str, fields: Fields, data_dir: str | None) -> Source:
     builder = preparation.prepare_named(name, data_dir)
-    check_fields(f"{name} has no feature", builder.info.features, fields)
+    for kind, field in fields.wanted():
+        if field not in builder.info.features and kind != "split":
+            raise missing_field(f"{name} has no feature", kind, field, builder.info.features)
 
     def read() -> list[Example]:
         splits = [split for split in ("train", "test") if split in builder.info.splits]
@@ -141,7 +131,7 @@ def _find_dataset(name: str, fields: Fields, data_dir: str | None) -> Source:
             raise DataError(f"data.path: {name} has no split train with labelled texts")
         divided = bool(parts.get("test"))
         return [
-            make_example(f"{name}: {split}", text, fields, label, split if divided else None)
+            make_example(Row(f"{name}: {split}", text, label, split if divided else None), fields)
             for split, rows in parts.items()
             for text, label in rows
         ]

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flaxrnn.inference.sources import Record
-
 if TYPE_CHECKING:
     import numpy as np
 
@@ -35,38 +33,36 @@ class Prediction:
 
 def classify(
     predictor: TextPredictor,
-    records: Iterator[Record],
+    texts: Iterator[str],
     chunk_size: int,
     *,
     top: int,
     explain: bool,
 ) -> Iterator[Prediction]:
-    """Predicts the labels of all records, in order.
+    """Predicts the labels of all texts, in order.
 
     Args:
         predictor: A text classifier.
-        records: Texts.
+        texts: The texts.
         chunk_size: Texts to read, and hold in memory, at a time.
         top: Number of labels per text.
         explain: Whether to compute attributions.
     """
     index = itertools.count()
-    while chunk := [
-        (record.note, predictor.encode(record.text))
-        for record in itertools.islice(records, chunk_size)
-    ]:
-        not_empty = [encoded for _, encoded in chunk if encoded.total_words]
+    while chunk := [predictor.encode(text) for text in itertools.islice(texts, chunk_size)]:
+        not_empty = [encoded for encoded in chunk if encoded.total_words]
         attributions: Iterable[np.ndarray | None] = itertools.repeat(None)
         if explain:
             probabilities, attributions = predictor.explain(not_empty)
         else:
             probabilities = predictor.probabilities(not_empty)
         results = zip(probabilities, attributions, strict=False)
-        for note, encoded in chunk:
+        for encoded in chunk:
             if not encoded.total_words:
-                yield Prediction(next(index), encoded, note or "no words", [], None)
+                yield Prediction(next(index), encoded, "no words", [], None)
                 continue
             of_labels, of_words = next(results)
+            note = None
             if (read := len(encoded.spans)) < encoded.total_words:
                 note = f"the last {read:,} of {encoded.total_words:,} words were read"
             likeliest = (-of_labels).argsort(kind="stable")[:top]

@@ -85,6 +85,23 @@ def read_record(workdir: Path) -> dict[str, Any]:
         raise WorkdirError(f"--workdir: {path} cannot be read ({error})") from None
 
 
+def load_config(workdir: str | Path) -> config_lib.Config:
+    """The config of a workdir's run, or of the first of several.
+
+    Raises:
+        WorkdirError: The workdir holds no run.
+    """
+    workdir = Path(workdir).expanduser()
+    if holds_several(workdir):
+        workdir = _member_folders(workdir)[0]
+    try:
+        recorded = json.loads((workdir / "config.json").read_text("utf-8"))
+        return config_lib.parse(config_lib.with_defaults(recorded))
+    except (OSError, ValueError, TypeError) as error:
+        reason = f"config.json: {error}" if isinstance(error, ConfigError) else error
+        raise WorkdirError(f"--workdir: no trained model in {workdir} ({reason})") from None
+
+
 def load(workdir: str | Path) -> SavedModel:
     """Reads the trained model of a workdir without changing anything in it.
 
@@ -132,13 +149,11 @@ def _load_run(workdir: Path) -> SavedModel:
     from flaxrnn.nn import models
     from flaxrnn.training import checkpoint
 
+    config = load_config(workdir)
     try:
-        recorded = json.loads((workdir / "config.json").read_text("utf-8"))
         label_names = json.loads((workdir / "labels.json").read_text("utf-8"))
-        config = config_lib.parse(config_lib.with_defaults(recorded))
-    except (OSError, ValueError, TypeError) as error:
-        reason = f"config.json: {error}" if isinstance(error, ConfigError) else error
-        raise WorkdirError(f"--workdir: no trained model in {workdir} ({reason})") from None
+    except (OSError, ValueError) as error:
+        raise WorkdirError(f"--workdir: no trained model in {workdir} ({error})") from None
     vocabulary = Vocabulary.load(workdir / "vocabulary.json")
     model = models.build(config.model, vocabulary.num_words, len(label_names))
     shapes = jax.eval_shape(lambda: models.init_params(model, jax.random.key(0)))

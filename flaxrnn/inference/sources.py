@@ -1,97 +1,112 @@
-"""Texts to predict for, from arguments, a file or stdin, read one by one as they are needed."""
+"""Texts to predict for, from a file or from stdin."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
-import csv
-import itertools
-import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, TextIO
 
-from flaxrnn.errors import DataError
+from flaxrnn.config import DataConfig
+from flaxrnn.datasets import decoding, reading
+from flaxrnn.datasets.reading import Format
+from flaxrnn.datasets.rows import Fields
+from flaxrnn.errors import ConfigError, DataError
+
+# What an error of the reader names, and what a command calls it.
+_FLAGS = {
+    "data.path": "--file",
+    "data.text_field": "--field",
+    "data.encoding": "--encoding",
+    "data.delimiter": "--delimiter",
+    "data.header=False": "--no-header",
+}
 
 
-class Record(NamedTuple):
-    """One text of the input."""
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that name a file and say how to read it."""
+    parser.add_argument(
+        "--file",
+        help="one text per line in a .txt file; or .csv, .tsv, .json, .jsonl, .parquet, also .gz",
+    )
+    parser.add_argument("--field", help="its column or key of the texts; default: the model's own")
+    parser.add_argument(
+        "--encoding", default="utf-8", help="of the file or stdin, such as cp949; default: utf-8"
+    )
+    parser.add_argument(
+        "--delimiter", help="what separates its columns; default: as the model's own texts"
+    )
+    parser.add_argument(
+        "--header",
+        action=argparse.BooleanOptionalAction,
+        help="whether its first row names the columns; default: as in the model's own texts",
+    )
 
-    text: str
-    note: str | None = None  # why the text is empty although the record is not
+
+def format_of(flags: argparse.Namespace, data: DataConfig) -> Format:
+    """How to read the file: as the flags say, else as the model's own texts."""
+    delimiter = data.delimiter if flags.delimiter is None else flags.delimiter
+    return Format(flags.encoding, delimiter, data.header if flags.header is None else flags.header)
 
 
-def from_stdin() -> Iterator[Record]:
-    """One text per line; on a terminal, asks for them."""
-    sys.stdin.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
-    if sys.stdin.isatty():
-        print("Enter one text per line; Ctrl-D ends.", file=sys.stderr)
-    return _lines(sys.stdin)
+def from_file(flags: argparse.Namespace, data: DataConfig) -> list[str]:
+    """All texts of `--file`, as training reads them.
+
+    Args:
+        flags: Those of `add_flags`.
+        data: What the model's config says about its own texts.
+
+    Raises:
+        ConfigError: `--field` names a column of a file that has none.
+        DataError: The file cannot be read, or lacks the field.
+    """
+    path, file_format = Path(flags.file), format_of(flags, data)
+    if flags.field and not reading.has_fields(path, file_format):
+        raise ConfigError(f"--field: {path} has one text per line, without fields")
+    fields = Fields(flags.field or data.text_field, None)
+    with named_as_flags():
+        return [row.text for row in reading.read_rows(path, read_bytes(path), fields, file_format)]
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of `--file`.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"--file: {path} cannot be read ({error.strerror})") from None
 
 
 @contextlib.contextmanager
-def open_file(path: str, field: str | None) -> Iterator[Iterator[Record]]:
-    """Opens a file in UTF-8: one text per line, or the records of a format in `WITH_FIELDS`.
+def named_as_flags() -> Iterator[None]:
+    """In errors of the reader, names the flags of a command where training names config fields."""
+    try:
+        yield
+    except DataError as error:
+        message = str(error)
+        for field, flag in _FLAGS.items():
+            message = message.replace(field, flag)
+        raise DataError(message) from None
 
-    The first record is read at once, so that a wrong file is noticed early.
 
-    Args:
-        path: File; its suffix names the format.
-        field: Field that contains the text, in a format with fields.
+def from_stdin(encoding: str) -> Iterator[str]:
+    """One text per line, read as it is needed; on a terminal, asks for them.
 
     Raises:
-        DataError: The file cannot be read, or its first record does not have the field.
+        DataError: A line is not in this encoding.
     """
-    suffix = Path(path).suffix
-    newline = "" if suffix == ".csv" else "\n"
-    try:  # a byte that is not UTF-8 costs a word, not the text
-        file = open(path, encoding="utf-8-sig", errors="replace", newline=newline)  # noqa: SIM115
-    except OSError as error:
-        raise DataError(f"--file: {path} cannot be read ({error.strerror})") from None
-    with file:
-        if suffix in WITH_FIELDS:
-            records = WITH_FIELDS[suffix](file, path, field or "")
-        else:
-            records = _lines(file)
-        first = list(itertools.islice(records, 1))
-        yield itertools.chain(first, records)
-
-
-def _lines(file: TextIO) -> Iterator[Record]:
-    return (Record(line.rstrip("\r\n")) for line in file)
-
-
-def _json_lines(file: TextIO, path: str, field: str) -> Iterator[Record]:
-    """A field of the object on each line; the first object must have it."""
-    for i, line in enumerate(file):
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError):
-            yield Record("", "invalid JSON")
-            continue
-        fields = value if isinstance(value, dict) else {}
-        if i == 0 and field not in fields:
-            raise _missing_field(path, field, fields)
-        yield _record(fields.get(field), field)
-
-
-def _csv(file: TextIO, path: str, field: str) -> Iterator[Record]:
-    """A column of the rows below the header."""
-    csv.field_size_limit(2**31 - 1)
-    rows = csv.DictReader(file)
-    if field not in (rows.fieldnames or []):
-        raise _missing_field(path, field, rows.fieldnames or [])
-    for row in rows:
-        yield _record(row[field], field)
-
-
-def _record(value: object, field: str) -> Record:
-    return Record(value) if isinstance(value, str) else Record("", f"no text in {field!r}")
-
-
-def _missing_field(path: str, field: str, fields: Iterable[str]) -> DataError:
-    known = ", ".join(map(str, fields)) or "none"
-    return DataError(f"--field: the first line of {path} has no field {field!r}; it has {known}")
-
-
-WITH_FIELDS = {".jsonl": _json_lines, ".csv": _csv}
+    if sys.stdin.isatty():
+        print("Enter one text per line; Ctrl-D ends.", file=sys.stderr)
+    with named_as_flags():
+        by_line = True
+        with contextlib.suppress(LookupError):  # `decode` reports it
+            by_line = "\n".encode(encoding) == b"\n"
+        content = sys.stdin.buffer if by_line else [sys.stdin.buffer.read()]
+        for number, line in enumerate(content, 1):
+            decoded = decoding.decode("stdin", line, encoding, number)
+            for text in decoded.removesuffix("\n").split("\n"):
+                yield reading.without_labels(text.removesuffix("\r"))

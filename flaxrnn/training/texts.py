@@ -11,6 +11,7 @@ import numpy as np
 from flaxrnn.config import Config, DataConfig
 from flaxrnn.data import batching, corpora
 from flaxrnn.data.vocabulary import Vocabulary
+from flaxrnn.datasets.reading import Format
 from flaxrnn.errors import ConfigError
 from flaxrnn.nn import heads
 from flaxrnn.training.progress import fingerprint, text_checksums
@@ -73,6 +74,7 @@ def load_corpus(config: Config, tokenizer: str, kept_by: str | None = None) -> c
             data.label_field if uses_labels else None,
             data.test_fraction,
             config.seed if data.split_seed is None else data.split_seed,
+            Format(data.encoding, data.delimiter, data.header),
             kept_by,
         )
     return corpora.load_corpus(

@@ -1,5 +1,6 @@
 """`python -m flaxrnn.predict` as a user runs it, on tiny models."""
 
+import gzip
 import io
 import json
 import os
@@ -70,12 +71,14 @@ def test_explanations_name_the_words_as_spelled(imdb_workdir, capsys):
     ("name", "content", "flags"),
     [
         ("a.txt", "good film\n.\n", []),
-        ("a.csv", "id,body\n1,good film\n2\n", ["--field", "body"]),
-        ("a.jsonl", '{"body": "good film"}\n{\n', ["--field", "body"]),
+        ("a.csv", "id,body\n1,good film\n2,\n", ["--field", "body"]),
+        ("a.jsonl", '{"body": "good film"}\n{"body": ""}\n', ["--field", "body"]),
+        ("a.csv", "label,text\nbad,good film\nbad,?\n", []),
+        ("a.txt.gz", gzip.compress("good film\n.\n".encode("utf-16")), ["--encoding", "utf-16"]),
     ],
 )
 def test_files_and_stdin(name, content, flags, imdb_workdir, tmp_path, capsys, monkeypatch):
-    (tmp_path / name).write_text(content)
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     found = rows(capsys, "--workdir", imdb_workdir, "--file", tmp_path / name, *flags)
     assert [row["words"] for row in found] == [2, 0]
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"good film\n")))
@@ -162,9 +165,9 @@ def test_a_typed_line_is_answered_at_once(imdb_workdir):
         (["--workdir", "{w}", "--file", "x", "text"], "--file: cannot be combined with texts"),
         (["--workdir", "{w}", "--file", "{w}"], "cannot be read (Is a directory)"),
         (["--workdir", "{w}", "--file", "nope"], "nope cannot be read (No such file"),
-        (["--workdir", "{w}", "--file", "a.csv"], "--field: missing; name the field of a.csv"),
-        (["--workdir", "{w}", "--field", "a"], "--field: only a --file that ends in .jsonl or"),
-        (["--workdir", "{w}", "--file", "{t}/a.csv", "--field", "b"], "no field 'b'; it has x, y"),
+        (["--workdir", "{w}", "--file", "{t}/a.csv"], "no column 'text'; it has x, y"),
+        (["--workdir", "{w}", "--field", "a"], "--field: only a --file has fields"),
+        (["--workdir", "{w}", "--file", "{t}/a.csv", "--field", "b"], "no column 'b'; it has x, y"),
         (["--workdir", "/nope", "x"], "--workdir: no trained model in /nope"),
     ],
 )

@@ -154,7 +154,7 @@ def test_without_classes_any_texts_do(tmp_path, capsys):
     (tmp_path / "one.txt").write_text("alone")
     with pytest.raises(DataError, match=r"one\.txt: there is a single text, not two"):
         load_custom(tmp_path / "one.txt", tmp_path, label_field=None)
-    with pytest.raises(DataError, match=r"a\.txt must end in \.csv, \.tsv or \.jsonl, or be a"):
+    with pytest.raises(DataError, match=r"a\.txt: line 1: has no class; write __label__CLASS"):
         load_custom(tmp_path / "a.txt", tmp_path)
 
 
@@ -175,7 +175,7 @@ def test_lines_train_a_language_model(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.xlsx", "PK", "data.path: a.xlsx must end in .csv, .tsv or .jsonl, or be a folder"),
+        ("a.xlsx", "PK", "data.path: a.xlsx must end in .csv, .tsv, .json, .jsonl, .txt or .par"),
         ("a.csv", "", "data.path: a.csv is empty"),
         ("up/a.txt", b"\xff", "data.path: {folder}/up/a.txt: line 1: byte 0 (0xff) is not UTF-8"),
         ("up/a.csv", "", "data.path: {folder}/up holds no .txt file"),

@@ -5,9 +5,11 @@ import pytest
 from helpers import everything, load_custom, write_csv
 
 from flaxrnn.datasets import parsing
+from flaxrnn.datasets.reading import Format
+from flaxrnn.datasets.rows import Fields
 from flaxrnn.errors import DataError
 
-FIELDS = parsing.Fields("text", "label")
+FIELDS = Fields("text", "label")
 GOOD = "text,label\ngood a,up\ngood b,up\nbad a,down\nbad b,down\n"
 
 
@@ -17,7 +19,7 @@ GOOD = "text,label\ngood a,up\ngood b,up\nbad a,down\nbad b,down\n"
         ("a.csv", "", "data.path: a.csv is empty"),
         ("a.csv", "\ufeff\n \n", "data.path: a.csv is empty"),
         ("a.jsonl", " \n", "data.path: a.jsonl is empty"),
-        ("a.csv", "text,label\n", "data.path: a.csv has a header, but no row below it"),
+        ("a.csv", "text,label\n", "data.path: a.csv has no row of data"),
         ("a.csv", "text,stars\nx,1\n", "data.label_field: a.csv has no column 'label'; it has"),
         ("a.csv", "body,label\nx,1\n", "data.text_field: a.csv has no column 'text'; it has"),
         ("a.csv", GOOD + "alone\n", "data.path: a.csv: line 6: 1 fields, but the header has 2"),
@@ -26,7 +28,7 @@ GOOD = "text,label\ngood a,up\ngood b,up\nbad a,down\nbad b,down\n"
         ("a.csv", GOOD + '"open,up\nx,up\n', "data.path: a.csv: line 6: a quotation mark opens"),
         ("a.csv", GOOD + '"a"b,up\n', "data.path: a.csv: line 6: ',' expected after '\"'"),
         ("a.csv", GOOD + "x, \n", "data.path: a.csv: line 6: label is empty"),
-        ("a.csv", GOOD + "x\0y,up\n", "data.path: a.csv: line 6: byte 54 is NUL, which no"),
+        ("a.csv", GOOD + "x\0y,up\n", "data.path: a.csv: line 6: NUL, which no text contains"),
         ("a.csv", GOOD.encode() + b"\xc1\xc1,up\n", "a.csv: line 6: byte 53 (0xc1) is not UTF-8"),
         (
             "a.csv",
@@ -46,7 +48,7 @@ GOOD = "text,label\ngood a,up\ngood b,up\nbad a,down\nbad b,down\n"
 def test_mistake_is_named_with_its_line(name, content, message):
     content = content if isinstance(content, bytes) else content.encode()
     with pytest.raises(DataError) as caught:
-        parsing.parse(Path(name), content, FIELDS)
+        parsing.parse(Path(name), content, FIELDS, Format())
     assert message in str(caught.value)
     assert str(caught.value).startswith("data.")
     assert "\n" not in str(caught.value)
@@ -55,14 +57,16 @@ def test_mistake_is_named_with_its_line(name, content, message):
 def test_columns_and_keys_are_read_by_name():
     wanted = [parsing.Example("a b", "7", "test"), parsing.Example("c", "up", "train")]
     table = "split,id, label,text \ntest,1,7,a b\n\ntrain,2, up ,c\n"
-    assert parsing.parse(Path("a.csv"), table.encode(), FIELDS) == wanted
-    assert parsing.parse(Path("a.TSV"), table.replace(",", "\t").encode(), FIELDS) == wanted
+    assert parsing.parse(Path("a.csv"), table.encode(), FIELDS, Format()) == wanted
+    assert (
+        parsing.parse(Path("a.TSV"), table.replace(",", "\t").encode(), FIELDS, Format()) == wanted
+    )
     lines = [
         {"text": "a b", "label": 7, "split": "test"},
         {"label": "up", "split": "train", "text": "c"},
     ]
     content = "\n\n".join(map(json.dumps, lines)).encode()
-    assert parsing.parse(Path("a.jsonl"), content, FIELDS) == wanted
+    assert parsing.parse(Path("a.jsonl"), content, FIELDS, Format()) == wanted
 
 
 def test_texts_of_any_length_and_with_line_breaks(tmp_path):

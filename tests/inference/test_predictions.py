@@ -4,7 +4,6 @@ from hypothesis import strategies as st
 
 from flaxrnn.data import splitting
 from flaxrnn.inference import predictions
-from flaxrnn.inference.sources import Record
 
 MAXLEN = 20
 any_text = st.text(max_size=60) | st.builds(lambda n: "good film " * n, st.integers(1, 50))
@@ -17,7 +16,7 @@ def classify(workdir, records, chunk_size=7, top=2, explain=False):
 @settings(max_examples=30)
 @given(texts=st.lists(any_text, max_size=20))
 def test_every_text_has_a_prediction_or_a_reason(imdb_workdir, texts):
-    found = list(classify(imdb_workdir, map(Record, texts), explain=True))
+    found = list(classify(imdb_workdir, iter(texts), explain=True))
     assert [prediction.index for prediction in found] == list(range(len(texts)))
     for text, prediction in zip(texts, found, strict=True):
         count, encoded = len(splitting.tokenize(text)), prediction.encoded
@@ -31,12 +30,12 @@ def test_every_text_has_a_prediction_or_a_reason(imdb_workdir, texts):
 
 
 def test_notes(imdb_workdir):
-    records = [Record("good"), Record(" .,"), Record("", "invalid JSON"), Record("good " * 1_030)]
-    found = list(classify(imdb_workdir, iter(records)))
+    texts = ["good", " .,", "", "good " * 1_030]
+    found = list(classify(imdb_workdir, iter(texts)))
     assert [prediction.note for prediction in found] == [
         None,
         "no words",
-        "invalid JSON",
+        "no words",
         "the last 20 of 1,030 words were read",
     ]
     assert [len(prediction.top) for prediction in found] == [2, 0, 0, 2]
@@ -44,7 +43,7 @@ def test_notes(imdb_workdir):
 
 def test_predictions_are_those_of_the_predictor(imdb_workdir):
     texts = ["good film", "", "not a very bad plot"]
-    found = list(classify(imdb_workdir, map(Record, texts), chunk_size=1, top=1))
+    found = list(classify(imdb_workdir, iter(texts), chunk_size=1, top=1))
     labels, probabilities = loaded(imdb_workdir).predict([texts[0], texts[2]])
     assert [found[i].top[0][0] for i in (0, 2)] == labels
     for i, row in ((0, probabilities[0]), (2, probabilities[1])):
@@ -57,7 +56,7 @@ def test_one_chunk_of_texts_is_read_at_a_time(imdb_workdir):
     def records():
         for i in range(40):
             read.append(i)
-            yield Record(f"good {i}")
+            yield f"good {i}"
 
     found = classify(imdb_workdir, records(), chunk_size=16)
     assert next(found).index == 0

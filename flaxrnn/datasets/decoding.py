@@ -1,0 +1,106 @@
+"""Bytes of a custom file → its text; errors name the line and a likely encoding."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from pathlib import Path
+
+from flaxrnn.errors import DataError
+
+_BYTE_ORDER_MARKS = {
+    b"\xef\xbb\xbf": "utf-8",
+    b"\xff\xfe\0\0": "utf-32",
+    b"\0\0\xfe\xff": "utf-32",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+}
+_GUESSED_FROM = 2**20  # bytes
+
+
+def suffix_of(path: Path) -> str:
+    """The suffix that names a file's format: in lower case, and without .gz."""
+    name = path.name.lower().removesuffix(".gz")
+    return Path(name).suffix
+
+
+def unzip(path: Path, content: bytes) -> bytes:
+    """The content of a file, decompressed where its name ends in .gz.
+
+    Raises:
+        DataError: It is not in gzip format, or incomplete.
+    """
+    if path.suffix.lower() != ".gz":
+        return content
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"data.path: {path} is not a complete .gz file ({error})") from None
+
+
+def decode(name: str, content: bytes, encoding: str, line: int = 1) -> str:
+    """The content as text, without a byte order mark.
+
+    Args:
+        name: The name of its file, for errors.
+        content: The bytes.
+        encoding: The name of a Python text encoding.
+        line: The number of its first line.
+
+    Raises:
+        DataError: The content is something else, or there is no such encoding.
+    """
+    try:
+        decoded = content.decode(encoding)
+        at = decoded.find("\0")
+        if at < 0:
+            return decoded.removeprefix("\ufeff") if line == 1 else decoded
+        before, problem = decoded[:at], "NUL, which no text contains"
+    except LookupError:
+        raise DataError(
+            f"data.encoding: {encoding!r} must be the name of a Python text encoding, such as"
+            " utf-8, utf-16, cp949 or latin-1"
+        ) from None
+    except UnicodeError as error:
+        # A codec may have removed a byte order mark.
+        removed = len(content) - len(getattr(error, "object", content))
+        at = removed + getattr(error, "start", 0)
+        before = content[:at].decode(encoding, "replace")
+        problem = f"byte {at} (0x{content[at]:02x}) is not {encoding.upper()}"
+    likely = _likely_encoding(content)
+    perhaps = f" ({likely} fits)" if likely else ""
+    raise DataError(
+        f"data.path: {name}: line {line + before.count(chr(10))}: {problem}; save it as UTF-8, or"
+        f" set data.encoding{perhaps}"
+    )
+
+
+def _likely_encoding(content: bytes) -> str | None:
+    """An encoding that the beginning of the content can be read in; None: it is no text."""
+    for mark, encoding in _BYTE_ORDER_MARKS.items():
+        if content.startswith(mark):
+            return encoding
+    begin = content[:_GUESSED_FROM]
+    if len(begin) == _GUESSED_FROM:  # not within a character
+        begin = begin[: begin.rfind(b"\n") + 1] or begin
+    if 0 in begin:  # ASCII characters have one in UTF-16
+        zeros = begin[1::2].count(0), begin[0::2].count(0)
+        encoding = "utf-16-le" if zeros[0] > zeros[1] else "utf-16-be"
+        return encoding if max(zeros) > len(begin) / 8 and _reads(begin, encoding) else None
+    if _reads(begin, "utf-8"):
+        return "utf-8"
+    if korean := _reads(begin, "cp949"):
+        beyond = [character for character in korean if character > "\x7f"]
+        if sum("가" <= character <= "힣" for character in beyond) > len(beyond) / 2:
+            return "cp949"
+    return next((name for name in ("latin-1", "cp1252") if _reads(begin, name)), None)
+
+
+def _reads(content: bytes, encoding: str) -> str | None:
+    """The content as text; None: it has other bytes, or control characters."""
+    try:
+        decoded = content.decode(encoding)
+    except UnicodeError:
+        return None
+    controls = any((c < " " and c not in "\t\n\r\f\v") or "\x7f" <= c <= "\x9f" for c in decoded)
+    return None if controls else decoded
