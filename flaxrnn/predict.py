@@ -3,6 +3,7 @@
 python -m flaxrnn.predict --workdir runs/imdb "What a joy!" "A film to fall asleep in."
 python -m flaxrnn.predict --workdir runs/imdb --file reviews.csv --field review > labels.jsonl
 python -m flaxrnn.predict --workdir runs/imdb --file old.txt --encoding cp949
+python -m flaxrnn.predict --workdir runs/imdb --threshold 0.8 "Well."
 python -m flaxrnn.predict --workdir runs/seeds "What a joy!"    (of train.py --seeds: an ensemble)
 tail -n 100 reviews.txt | python -m flaxrnn.predict --workdir runs/imdb --format table --explain
 """
@@ -47,7 +48,12 @@ def main(arguments: list[str] | None = None) -> None:
     typed = not (flags.file or flags.texts) and sys.stdin.isatty()
     chunk_size = 1 if typed else CHUNK_SIZE  # each line that is typed is answered at once
     for prediction in predictions.classify(
-        model, texts, chunk_size, top=flags.top, explain=flags.explain
+        model,
+        texts,
+        chunk_size,
+        top=flags.top,
+        explain=flags.explain,
+        threshold=flags.threshold,
     ):
         print(to_text(prediction), flush=typed)
 
@@ -65,6 +71,13 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     sources.add_flags(parser)
     parser.add_argument(
         "--top", type=int, default=1, metavar="K", help="show the K likeliest labels"
+    )
+    parser.add_argument(
+        "--threshold",
+        type=terminal.probability,
+        default=0.0,
+        metavar="P",
+        help="below this probability, say that the model is unsure instead of a label",
     )
     parser.add_argument(
         "--explain",

@@ -10,7 +10,7 @@ from helpers import ROOT
 PACKAGE = ROOT / "flaxrnn"
 ORDER = [  # from the top down: a module imports from its own room and those below it
     ["seeds"],
-    ["predict", "generate", "compare", "export", "from_keras"],
+    ["predict", "generate", "evaluate", "compare", "export", "from_keras"],
     ["loop"],
     ["run"],
     ["reporting", "inference"],
@@ -58,7 +58,7 @@ def test_few_see_a_config():
             "flaxrnn, flaxrnn.config, flaxrnn.predict, flaxrnn.generate, flaxrnn.compare",
             {"jax", "matplotlib"},
         ),
-        ("flaxrnn.export, flaxrnn.from_keras", {"jax", "h5py"}),
+        ("flaxrnn.export, flaxrnn.evaluate, flaxrnn.from_keras", {"jax", "h5py"}),
         ("flaxrnn.loop", {"jinja2", "matplotlib", "sklearn"}),
         ("flaxrnn.inference.predictor", {"tensorflow_datasets", "tensorboardX", "matplotlib"}),
     ],

@@ -13,14 +13,20 @@ MIN_SHARE = 0.1  # of the largest attribution in a text, for a word to be highli
 GREENS = (194, 157, 120, 83, 46)
 REDS = (224, 217, 210, 203, 196)
 
+_UNSURE = "?"  # in the place of a label below the threshold
+
 
 def json_line(prediction: Prediction, top: int, explain: bool) -> str:
-    """One JSON object with the same keys for every prediction."""
+    """One JSON object with the same keys for every prediction.
+
+    Without words, or below the threshold, the label is null and the note says why; below the
+    threshold the probability is still that of the likeliest label, which `top` names.
+    """
     encoded = prediction.encoded
     label, probability = prediction.top[0] if prediction.top else (None, None)
     content: dict[str, Any] = {
         "index": prediction.index,
-        "label": label,
+        "label": None if prediction.unsure else label,
         "probability": probability and round(probability, 6),
         "unknown": round(encoded.unknown_fraction, 4) if prediction.top else None,
         "words": encoded.total_words,
@@ -74,7 +80,8 @@ class Table:
         last = note if self._explain else note + encoded.text
         unknown = f"{encoded.unknown_fraction:.2f}"
         lines = []
-        for label, probability in prediction.top:
+        for i, (label, probability) in enumerate(prediction.top):
+            label = _UNSURE if prediction.unsure and i == 0 else label
             lines.append(self._line(index, label, f"{probability:.4f}", unknown, last))
             index = unknown = last = ""
         if self._explain:

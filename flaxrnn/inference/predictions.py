@@ -19,9 +19,10 @@ class Prediction:
 
     index: int  # of the text in the input, from 0
     encoded: EncodedText
-    note: str | None  # why there is no prediction, or how much of the text was read
+    note: str | None  # why there is no label, or how much of the text was read
     top: list[tuple[str, float]]  # likeliest labels and their probabilities; empty: no words
     attributions: np.ndarray | None  # of the words read, float32 [n], if requested
+    unsure: bool = False  # whether the likeliest label is below the threshold, and withheld
 
     @property
     def words(self) -> list[tuple[str, float]]:
@@ -38,6 +39,7 @@ def classify(
     *,
     top: int,
     explain: bool,
+    threshold: float = 0.0,
 ) -> Iterator[Prediction]:
     """Predicts the labels of all texts, in order.
 
@@ -47,6 +49,7 @@ def classify(
         chunk_size: Texts to read, and hold in memory, at a time.
         top: Number of labels per text.
         explain: Whether to compute attributions.
+        threshold: Probability below which the model is unsure.
     """
     index = itertools.count()
     while chunk := [predictor.encode(text) for text in itertools.islice(texts, chunk_size)]:
@@ -62,9 +65,12 @@ def classify(
                 yield Prediction(next(index), encoded, "no words", [], None)
                 continue
             of_labels, of_words = next(results)
-            note = None
+            notes = []
+            if unsure := of_labels.max() < threshold:
+                notes.append(f"unsure: below {threshold:g}")
             if (read := len(encoded.spans)) < encoded.total_words:
-                note = f"the last {read:,} of {encoded.total_words:,} words were read"
+                notes.append(f"the last {read:,} of {encoded.total_words:,} words were read")
             likeliest = (-of_labels).argsort(kind="stable")[:top]
             best = [(predictor.label_names[i], float(of_labels[i])) for i in likeliest]
-            yield Prediction(next(index), encoded, note, best, of_words)
+            note = "; ".join(notes) or None
+            yield Prediction(next(index), encoded, note, best, of_words, bool(unsure))

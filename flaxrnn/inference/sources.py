@@ -18,6 +18,7 @@ from flaxrnn.errors import ConfigError, DataError
 _FLAGS = {
     "data.path": "--file",
     "data.text_field": "--field",
+    "data.label_field": "--label_field",
     "data.encoding": "--encoding",
     "data.delimiter": "--delimiter",
     "data.header=False": "--no-header",

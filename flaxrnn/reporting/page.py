@@ -112,6 +112,28 @@ def render(result: dict[str, Any], history: list[dict[str, Any]], details: Detai
         history: The lines of metrics.jsonl.
         details: Everything else.
     """
+    headline = metrics.METRICS[metrics.HEADLINE]
+    best = result["best_epoch"]
+    shown = f"{headline.title} {headline.show(result, 'test')}"
+    return fill(
+        "page",
+        title=f"{result['task']}, seed {result['seed']}: {shown}",
+        result=result,
+        tiles=_tiles(result, details.unit),
+        curves=[plots.curves_svg(history, best, metric) for metric in metrics.per_epoch()],
+        **scores(details.label_names, details.class_scores, details.confusion, details.confidence),
+        mistakes=details.mistakes,
+        texts_note="The text is what the model read: unknown words are “?”.",
+        time=_time(result["seconds"]),
+        summary=details.summary,
+        config={name: json.dumps(value) for name, value in details.config.items()},
+        provenance=_provenance(result),
+        unit=details.unit,
+    )
+
+
+def fill(name: str, **values: Any) -> str:
+    """Renders a template of a page."""
     import jinja2  # only at the end of a run
 
     environment = jinja2.Environment(
@@ -121,23 +143,21 @@ def render(result: dict[str, Any], history: list[dict[str, Any]], details: Detai
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    headline = metrics.METRICS[metrics.HEADLINE]
-    best = result["best_epoch"]
-    return environment.get_template("page.html.jinja").render(
-        result=result,
-        headline=f"{headline.title} {headline.show(result, 'test')}",
-        tiles=_tiles(result, details.unit),
-        curves=[plots.curves_svg(history, best, metric) for metric in metrics.per_epoch()],
-        names=details.label_names,
-        **_classes(details),
-        mistakes=details.mistakes,
-        **_confidence(details.confidence),
-        time=_time(result["seconds"]),
-        summary=details.summary,
-        config={name: json.dumps(value) for name, value in details.config.items()},
-        provenance=_provenance(result),
-        unit=details.unit,
-    )
+    return environment.get_template(f"{name}.html.jinja").render(**values)
+
+
+def scores(
+    names: list[str],
+    class_scores: metrics.ClassScores,
+    confusion: np.ndarray | None,
+    confidence: Confidence | None,
+) -> dict[str, Any]:
+    """What scores.html.jinja shows; see `Details`."""
+    return {
+        "names": names,
+        **_classes(names, class_scores, confusion),
+        **_confidence(confidence),
+    }
 
 
 def _tiles(result: Mapping[str, Any], unit: str) -> list[tuple[str, str, str]]:
@@ -167,25 +187,26 @@ def _tiles(result: Mapping[str, Any], unit: str) -> list[tuple[str, str, str]]:
     ]
 
 
-def _classes(details: Details) -> dict[str, Any]:
+def _classes(
+    names: list[str], scores: metrics.ClassScores, confusion: np.ndarray | None
+) -> dict[str, Any]:
     """The scores of each class, and the confusion matrix or, of many classes, the commonest pairs.
 
     The most frequent class comes first. Nothing here grows faster than the number of classes.
     """
     shown: dict[str, Any] = {"classes": None, "confusion": None, "confused": None}
-    if details.confusion is None:
+    if confusion is None:
         return shown
-    scores, names = details.class_scores, details.label_names
     order = np.argsort(-scores["support"], kind="stable")
     shown["classes"] = [
         {"name": names[i], **{score: float(values[i]) for score, values in scores.items()}}
         for i in order[:_CLASSES]
     ]
     if len(names) > _MATRIX:
-        shown["confused"] = _most_confused(details.confusion, scores["support"], names)
+        shown["confused"] = _most_confused(confusion, scores["support"], names)
         return shown
     matrix = np.zeros((len(names), len(names)))
-    matrix[details.confusion[:, 0], details.confusion[:, 1]] = details.confusion[:, 2]
+    matrix[confusion[:, 0], confusion[:, 1]] = confusion[:, 2]
     rows = matrix[np.ix_(order, order)].tolist()
     shown["confusion"] = [(names[i], row) for i, row in zip(order, rows, strict=True)]
     return shown

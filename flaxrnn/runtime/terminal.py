@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import itertools
 import os
@@ -24,6 +25,14 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raises a ConfigError with argparse's message."""
         raise ConfigError(message.removeprefix("argument "))
+
+
+def probability(value: str) -> float:
+    """The value of a flag that is a number from 0 to 1."""
+    with contextlib.suppress(ValueError):
+        if 0 <= (number := float(value)) <= 1:
+            return number
+    raise argparse.ArgumentTypeError(f"{value} must be a number from 0 to 1")
 
 
 def run(main: Callable[[], None]) -> None:

@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers import ROOT, loaded, python
 
@@ -93,6 +94,26 @@ def test_more_texts_than_a_chunk(imdb_workdir, monkeypatch, capsys):
     assert [row["index"] for row in found] == list(range(40))
 
 
+def test_below_a_threshold_there_is_no_label(imdb_workdir, capsys, monkeypatch):
+    texts = ["good film", "oil", "good " * 30]
+    labels, probabilities = loaded(imdb_workdir).predict(texts)
+    best = probabilities.max(axis=1)
+    threshold = float(np.sort(best)[1])  # not below itself
+    arguments = ["--workdir", imdb_workdir, "--threshold", threshold, "--top", 2, *texts]
+    found = rows(capsys, *arguments)
+    lowest = int(best.argmin())
+    for i, row in enumerate(found):
+        assert row["label"] == (None if i == lowest else labels[i])
+        assert row["probability"] == pytest.approx(best[i], abs=1e-5)
+        assert row["top"][0]["label"] == labels[i]
+        assert (row["note"] or "").startswith("unsure: below ") == (i == lowest)
+    predict.main([*map(str, arguments), "--format", "table"])
+    shown = capsys.readouterr().out.splitlines()[1 + 2 * lowest]
+    assert shown.split()[:2] == [str(lowest), "?"]
+    assert "(unsure: below " in shown
+    assert rows(capsys, *arguments, "--threshold", 1)[0]["label"] is None
+
+
 def test_table(imdb_workdir, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "70")
     arguments = ["--workdir", str(imdb_workdir), "--format", "table", "--top", "2", "--explain"]
@@ -160,6 +181,7 @@ def test_a_typed_line_is_answered_at_once(imdb_workdir):
         (["--workdir", "{w}", "--top", "0", "x"], "--top: 0 must be a whole number of at least 1"),
         (["--workdir", "{w}", "--top", "x", "x"], "--top: invalid int value: 'x'"),
         (["--workdir", "{w}", "--top", "3", "x"], "--top: 3 must be at most 2, the number of lab"),
+        (["--workdir", "{w}", "--threshold", "x", "x"], "--threshold: x must be a number from 0"),
         (["--workdir", "{w}", "--format", "csv", "x"], "--format: invalid choice: 'csv'"),
         (["--workdir", "{w}", "--topp", "3"], "--topp"),
         (["--workdir", "{w}", "--file", "x", "text"], "--file: cannot be combined with texts"),
