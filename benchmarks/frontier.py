@@ -41,7 +41,7 @@ def load(config: Config) -> tuple[list[str], np.ndarray, batching.TrainingData, 
     kept_by = by_words.vocabulary.tokenizer.kind if config.task == "text" else None
     by_characters = texts.load_corpus(config, "characters", kept_by)
     data = texts.prepare_data(by_words, config.data, config.seed)
-    both = by_characters.train + by_characters.test
+    both = by_characters.train + by_characters.held_out
     raw = [by_characters.vocabulary.decode(ids) for ids in both.texts()]
     return raw, both.labels, data, len(by_words.label_names)
 

@@ -67,6 +67,11 @@ def folder(doc: str) -> Any:
     return field(None, doc, "the path of a folder", bool)
 
 
+def own_path(doc: str) -> Any:
+    """Where custom texts are, unset by default."""
+    return field(None, doc, "the path of a file or folder, or the name of a TFDS dataset", bool)
+
+
 def column(default: str, doc: str) -> Any:
     """The name or number of a column of a custom table."""
     return field(default, doc, "the name of a column, or its number, from 1", bool)

@@ -21,12 +21,13 @@ class DataConfig:
     manual_dir: str | None = declare.folder(
         "folder of archives; unset: $FLAXRNN_MANUAL_DIR, else TFDS's default"
     )
-    path: str | None = declare.field(
-        None,
+    path: str | None = declare.own_path(
         "your own texts, for task=text: .csv, .tsv, .json, .jsonl, .txt or .parquet, also .gz; a"
-        " folder or a TFDS dataset",
-        "the path of a file or folder, or the name of a TFDS dataset",
-        bool,
+        " folder or a TFDS dataset"
+    )
+    test_path: str | None = declare.own_path("your own texts to test on, if data.path has none")
+    validation_path: str | None = declare.own_path(
+        "your own texts to validate on, if data.path has none"
     )
     text_field: str = declare.column("text", "column of the texts, for task=text")
     label_field: str = declare.column("label", "column of the labels, for task=text")
@@ -48,6 +49,13 @@ class DataConfig:
     )
     test_fraction: float = declare.fraction(
         0.1, "fraction of each class held out for testing if your own texts have no test split"
+    )
+    rare_classes: str = declare.one_of(
+        "error",
+        "drop",
+        "keep",
+        doc="a class of your own texts that has a single text: stop, leave the class out, or train"
+        " on the text without testing the class; drop: also of a class that has none in train",
     )
     split_seed: int | None = declare.field(
         None,
@@ -90,9 +98,9 @@ class DataConfig:
         "train",
         "stratified",
         "test",
-        doc="what to validate on; train: the last part of the train split; stratified: a part of"
-        " each class, drawn by the seed, with equal texts on one side; test: the test split, as in"
-        " the chapter",
+        doc="what to validate on, if your own texts have no validation split; train: the last part"
+        " of the train split; stratified: a part of each class, drawn by the seed, with equal texts"
+        " on one side; test: the test split, as in the chapter",
     )
     validation_fraction: float = declare.fraction(
         0.1, "fraction of the train split to validate on, with validation=train or stratified"

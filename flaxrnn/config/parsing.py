@@ -115,8 +115,9 @@ def _check_combinations(values: Mapping[str, Any]) -> None:
         raise ConfigError("train.refit: must be False with data.validation=test")
     if task == "text" and values["data.path"] is None:
         raise ConfigError("data.path: missing; name a file, a folder or a TFDS dataset of texts")
-    if task != "text" and values["data.path"] is not None:
-        raise ConfigError(f"data.path: must be unset with task={task}; it belongs to task=text")
+    for name in ("data.path", "data.test_path", "data.validation_path"):
+        if task != "text" and values[name] is not None:
+            raise ConfigError(f"{name}: must be unset with task={task}; it belongs to task=text")
     if task == "text" and values["data.source"] == "synthetic":
         raise ConfigError(
             "data.source: must be auto or real with task=text, which has no synthetic counterpart"

@@ -83,9 +83,12 @@ def prepare_data(
         DataError: `validation_fraction` leaves no text to train on, or none to validate on.
     """
     count = len(corpus.train)
-    train, test = np.arange(count), count + np.arange(len(corpus.test))
+    held_out = count + np.arange(len(corpus.held_out))
+    train, test = np.arange(count), held_out[len(held_out) - len(corpus.test) :]
     clipped, val = corpus.train.clip(num_words, maxlen), test
-    if validation == "train":
+    if validation != "test" and corpus.validation is not None:
+        val = held_out[: len(corpus.validation)]
+    elif validation == "train":
         cut = count - round(count * validation_fraction)
         train, val = train[:cut], train[cut:]
     elif validation == "stratified":
@@ -95,7 +98,7 @@ def prepare_data(
             f"data.validation_fraction: {validation_fraction} of {count:,} texts"
             " leaves none to train on or none to validate on"
         )
-    texts = clipped + corpus.test.clip(num_words, maxlen)
+    texts = clipped + corpus.held_out.clip(num_words, maxlen)
     lengths = texts.lengths if padding == "post" else np.full(len(texts), maxlen)
     # Not up to `maxlen` if all texts are shorter: every evaluation has a batch in the last bucket.
     buckets = bucket_lengths(lengths[train], int(lengths.max()), max_padding)

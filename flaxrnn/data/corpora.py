@@ -43,15 +43,24 @@ class Corpus:
     vocabulary: Vocabulary
     train: RaggedTexts
     test: RaggedTexts
+    validation: RaggedTexts | None = None  # None: it is a part of train
+
+    @property
+    def held_out(self) -> RaggedTexts:
+        """The validation texts, if there are any of their own, then the test texts."""
+        return self.test if self.validation is None else self.validation + self.test
 
 
 @dataclass(frozen=True)
 class CustomTexts:
-    """Where the texts of task "text" come from; see `flaxrnn.datasets.custom.find_source`."""
+    """Where the texts of task "text" come from; see docs/config.md."""
 
     path: str
+    test_path: str | None = None
+    validation_path: str | None = None
     text_field: str = "text"
     label_field: str | None = "label"  # None: the texts need no labels
+    rare_classes: str = "error"
     test_fraction: float = 0.1  # if the source has no test split
     seed: int = 0  # of that split and of the order of the training texts
     format: Format = Format()  # noqa: RUF009 (frozen)
@@ -185,8 +194,9 @@ def _load_custom(request: _Request) -> Corpus:
     if texts is None:
         raise ConfigError("data.path: missing; name a file, a folder or a TFDS dataset of texts")
     fields = Fields(texts.text_field, texts.label_field)
-    source = custom.find_source(texts.path, fields, texts.format, request.data_dir)
-    key_parts = [source.digest, *dataclasses.astuple(texts)[1:], kind]
+    held_out = {"validation": texts.validation_path, "test": texts.test_path}
+    source = custom.find_sources(texts.path, held_out, fields, texts.format, request.data_dir)
+    key_parts = [source.digest, *dataclasses.astuple(texts)[3:], kind]
     key_parts.append(kind in ("auto", "subword") and request.num_words)
     arrays = cache.cached(
         preparation.data_root(request.data_dir),
@@ -196,39 +206,59 @@ def _load_custom(request: _Request) -> Corpus:
     label_names = json.loads(arrays["label_names"].tobytes())
     kind = arrays["kind"].tobytes().decode()
     corpus = _to_corpus(source.name, False, label_names, kind, arrays)
-    report = f"{source.name}: {len(corpus.train):,} texts to train on, {len(corpus.test):,} to test"
-    if texts.label_field:
-        report += f", {len(label_names):,} classes: {abbreviated(label_names)}"
-    if empty := int(arrays["empty"][0]):
-        report += f"; left out {empty:,} without a word"
     if texts.kept_by is None:  # else the same texts have been reported, as other tokens
-        print(report, file=sys.stderr)
+        _report(corpus, texts, arrays)
     return corpus
+
+
+def _report(corpus: Corpus, texts: CustomTexts, arrays: Mapping[str, np.ndarray]) -> None:
+    """Prints what was read, and what is suspicious about it."""
+    report = f"{corpus.name}: {len(corpus.train):,} texts to train on, "
+    if corpus.validation:
+        report += f"{len(corpus.validation):,} to validate on, "
+    report += f"{len(corpus.test):,} to test"
+    if texts.label_field:
+        report += f", {len(corpus.label_names):,} classes: {abbreviated(corpus.label_names)}"
+    left_out = arrays["left_out"].tolist()
+    for count, why in zip(left_out, ("without a word", "of rare classes"), strict=True):
+        report += f"; left out {count:,} {why}" if count else ""
+    print(report, file=sys.stderr)
+    for finding in json.loads(arrays["findings"].tobytes()):
+        print(f"warning: {corpus.name}: {finding}", file=sys.stderr)
 
 
 def _encode_custom(
     source: Source, texts: CustomTexts, kind: str, num_words: int
 ) -> dict[str, np.ndarray]:
-    from flaxrnn.datasets import splits
+    from flaxrnn.datasets import checks, splits
 
     examples = source.read()
     if kind == "auto":
         kind = suitable(example.text for example in examples)
     keeper = texts.kept_by or kind
     has_token = Tokenizer("characters" if keeper == "subword" else keeper)
-    kept = [example for example in examples if has_token(example.text)]
-    names, *parts = splits.train_test_split(kept, source.name, texts.test_fraction, texts.seed)
-    rows = dict(zip(_SPLITS, parts, strict=True))
+    keyed = [(example, " ".join(has_token(example.text))) for example in examples]
+    keyed = [(example, key) for example, key in keyed if key]
+    empty = len(examples) - len(keyed)
+    rare = splits.rare_classes([example for example, _ in keyed], source.name, texts.rare_classes)
+    keyed = [(example, key) for example, key in keyed if example.label not in rare]
+    kept, keys = [example for example, _ in keyed], [key for _, key in keyed]
+    parts = splits.split_examples(kept, keys, source.name, texts.test_fraction, texts.seed)
+    rows = {split: part for split, part in parts._asdict().items() if len(part)}
     tokenizer = Tokenizer(kind)
     if kind == "subword":
         tokenizer = Tokenizer.learn((kept[row].text for row in rows["train"]), num_words)
     tokenized = {split: [tokenizer(kept[row].text) for row in rows[split]] for split in rows}
+    names = sorted({example.label for example in kept})
     ids = {name: i for i, name in enumerate(names)}
     labels = {split: [ids[kept[row].label] for row in rows[split]] for split in rows}
     return {
         **_to_arrays(Vocabulary.build(tokenized["train"], tokenizer), tokenized, labels),
         "label_names": np.frombuffer(json.dumps(names).encode(), np.uint8),
-        "empty": np.array([len(examples) - len(kept)]),
+        "left_out": np.array([empty, len(examples) - empty - len(kept)]),
+        "findings": np.frombuffer(
+            json.dumps(checks.find_suspicious(kept, keys, parts)).encode(), np.uint8
+        ),
         "kind": np.frombuffer(kind.encode(), np.uint8),
     }
 
@@ -258,11 +288,14 @@ def _to_arrays(
 def _to_corpus(
     name: str, synthetic: bool, label_names: list[str], kind: str, arrays: Mapping[str, np.ndarray]
 ) -> Corpus:
-    train, test = (
-        RaggedTexts(arrays[f"{split}_ids"], arrays[f"{split}_offsets"], arrays[f"{split}_labels"])
-        for split in _SPLITS
-    )
+    splits = {
+        split: RaggedTexts(
+            arrays[f"{split}_ids"], arrays[f"{split}_offsets"], arrays[f"{split}_labels"]
+        )
+        for split in (*_SPLITS, "validation")
+        if f"{split}_ids" in arrays
+    }
     model = arrays["tokenizer"].tobytes() if "tokenizer" in arrays else b""
     words = arrays["words"].tobytes().decode().split("\n")
     vocabulary = Vocabulary(words, Tokenizer(kind, model))
-    return Corpus(name, synthetic, label_names, vocabulary, train, test)
+    return Corpus(name, synthetic, label_names, vocabulary, **splits)

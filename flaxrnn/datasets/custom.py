@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flaxrnn.datasets import decoding, preparation
-from flaxrnn.datasets.parsing import Example, make_example, parse
+from flaxrnn.datasets.parsing import SPLITS, Example, make_example, parse
 from flaxrnn.datasets.reading import Format
-from flaxrnn.datasets.rows import Fields, Row, missing_field
+from flaxrnn.datasets.rows import Fields, Row, abbreviated, missing_field
 from flaxrnn.errors import DataError
 
 
@@ -25,6 +27,60 @@ class Source:
     read: Callable[[], list[Example]]
 
 
+def find_sources(
+    path: str,
+    held_out: Mapping[str, str | None],
+    fields: Fields,
+    file_format: Format,
+    data_dir: str | None = None,
+) -> Source:
+    """A source, and others that hold its texts of some splits.
+
+    Args:
+        path: See `find_source`, as the other arguments.
+        held_out: Split, "validation" or "test" → the path of its source; None: `path` has it, too.
+        fields: See `find_source`.
+        file_format: See `find_source`.
+        data_dir: See `find_source`.
+
+    Raises:
+        DataError: There is no such source; or, by `read`, two sources have texts of one split.
+    """
+    main = find_source(path, fields, file_format, data_dir)
+    others = {}
+    for split, other in held_out.items():
+        if other is not None:
+            with _named(f"data.{split}_path"):
+                others[split] = find_source(other, fields, file_format, data_dir)
+    if not others:
+        return main
+
+    def read() -> list[Example]:
+        examples = main.read()
+        if all(not example.split for example in examples):
+            examples = [example._replace(split="train") for example in examples]
+        for split, other in others.items():
+            if any(example.split == split for example in examples):
+                raise DataError(
+                    f"data.{split}_path: {main.name} has texts in the split {split}, too"
+                )
+            with _named(f"data.{split}_path"):
+                examples += [example._replace(split=split) for example in other.read()]
+        return examples
+
+    digests = [main.digest, *(f"{split} {other.digest}" for split, other in others.items())]
+    return Source(main.name, _digest(dict.fromkeys(digests, b"")), read)
+
+
+@contextlib.contextmanager
+def _named(field: str) -> Iterator[None]:
+    """Names `field` in errors that name data.path."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(str(error).replace("data.path", field)) from None
+
+
 def find_source(
     path: str, fields: Fields, file_format: Format, data_dir: str | None = None
 ) -> Source:
@@ -32,7 +88,8 @@ def find_source(
 
     Args:
         path: A file that `reading.read_rows` reads; a folder with one folder of .txt files per
-            class, or two such folders, train and test; else a TFDS dataset, like "glue/sst2".
+            class, or a folder of such folders per split, train, validation, test; else a TFDS
+            dataset, like "glue/sst2".
             Where no classes are wanted, also a folder of .txt files.
         fields: The columns, keys or features to read.
         file_format: How to read files.
@@ -76,7 +133,7 @@ def _find_folder(root: Path, fields: Fields, file_format: Format) -> Source:
     classes = fields.label is not None
     contents = {
         path: (split, path.read_bytes())
-        for split, folder in _split_folders(root).items()
+        for split, folder in _split_folders(root)
         for path in _text_files(folder, classes)
     }
 
@@ -92,12 +149,17 @@ def _find_folder(root: Path, fields: Fields, file_format: Format) -> Source:
     return Source(root.resolve().name, _digest(by_name), read)
 
 
-def _split_folders(root: Path) -> dict[str | None, Path]:
-    """The folder of each split; of None: the texts are not split."""
-    names = [path.name for path in _subfolders(root)]
-    if {"train", "test"} <= set(names):
-        return {"train": root / "train", "test": root / "test"}
-    return {None: root / "train" if names == ["train"] else root}
+def _split_folders(root: Path) -> list[tuple[str | None, Path]]:
+    """The folders of each split; None: the texts are not split."""
+    folders = _subfolders(root)
+    if not any(folder.name.lower() == "train" for folder in folders):
+        return [(None, root)]
+    of_splits = [folder for folder in folders if folder.name.lower() in SPLITS]
+    if len(of_splits) > 1 and (ignored := [f.name for f in folders if f not in of_splits]):
+        print(f"warning: {root}: not read: {abbreviated(ignored)}", file=sys.stderr)
+    if len(of_splits) > 1:
+        return [(folder.name, folder) for folder in of_splits]
+    return [(None, folders[0] if len(folders) == 1 else root)]
 
 
 def _text_files(folder: Path, classes: bool) -> list[Path]:
@@ -125,11 +187,11 @@ def _find_dataset(name: str, fields: Fields, data_dir: str | None) -> Source:
             raise missing_field(f"{name} has no feature", kind, field, builder.info.features)
 
     def read() -> list[Example]:
-        splits = [split for split in ("train", "test") if split in builder.info.splits]
+        splits = [split for split in builder.info.splits if split in SPLITS]
         parts = {split: _labelled(builder, split, name, fields) for split in splits}
         if not parts.get("train"):
             raise DataError(f"data.path: {name} has no split train with labelled texts")
-        divided = bool(parts.get("test"))
+        divided = len(list(filter(None, parts.values()))) > 1
         return [
             make_example(Row(f"{name}: {split}", text, label, split if divided else None), fields)
             for split, rows in parts.items()

@@ -11,13 +11,20 @@ from flaxrnn.datasets.reading import Format
 from flaxrnn.datasets.rows import Fields, Row, clean
 from flaxrnn.errors import DataError
 
+# What the splits of a source may be called → the split.
+SPLITS = {
+    "train": "train",
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+    "test": "test",
+}
+
 
 class Example(NamedTuple):
     """A text and its class."""
 
     text: str
     label: str  # "": no classes are wanted
-    split: str  # train | test | "": the source does not say
+    split: str  # train | validation | test | "": the source does not say
 
 
 def parse(path: Path, content: bytes, fields: Fields, file_format: Format) -> list[Example]:
@@ -51,8 +58,10 @@ def make_example(row: Row, fields: Fields) -> Example:
     label = class_name(str(label))
     if fields.label is not None and not label:
         raise DataError(f"{where}: {fields.label} is empty")
-    if split is not None and split not in ("train", "test"):
-        raise DataError(f"{where}: split must be train or test, not {split!r}")
+    if split is not None:
+        split = SPLITS.get(str(split).strip().lower())
+        if split is None:
+            raise DataError(f"{where}: split must be one of {', '.join(SPLITS)}, not {row.split!r}")
     if re.search("[\ud800-\udfff]", label):
         raise DataError(f"{where}: unpaired surrogate, which no text contains")
     return Example(row.text, label, split or "")

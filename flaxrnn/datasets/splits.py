@@ -1,54 +1,70 @@
-"""Splits custom texts into training and test texts."""
+"""Splits custom texts into training, validation and test texts."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from flaxrnn.datasets.parsing import Example
+from flaxrnn.datasets.rows import abbreviated
 from flaxrnn.errors import DataError
 
 
-def train_test_split(
-    examples: Sequence[Example], name: str, test_fraction: float, seed: int
-) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Finds the classes, and splits the examples into train and test.
+class Splits(NamedTuple):
+    """The rows of each split, int [n]."""
 
-    Where the examples do not say which split they are in, `test_fraction` of each class is the
-    test split. The order within train spreads every class evenly, so that any last part of it is
-    stratified as well.
+    train: np.ndarray
+    validation: np.ndarray  # empty: the source has none of its own
+    test: np.ndarray
+
+
+def split_examples(
+    examples: Sequence[Example],
+    keys: Sequence[str],
+    name: str,
+    test_fraction: float,
+    seed: int,
+) -> Splits:
+    """Splits the examples as they say, or draws a test split from them.
+
+    Where no example is in the split test, `test_fraction` of each class is drawn; equal texts are
+    all on one side, so the fraction is not exact where there are many of them. (Not so without
+    classes: the lines that a language model learns from repeat in any text.) The order within
+    train spreads every class evenly, so that any last part of it is stratified as well.
 
     Args:
         examples: None of them empty.
+        keys: Of each example; equal texts have the same.
         name: Name of their source, for errors.
         test_fraction: Share of the texts.
         seed: Seed of the shuffling.
-
-    Returns:
-        The classes, sorted (without classes there is one, ""), and the rows of train and of test,
-        int [N].
 
     Raises:
         DataError: There are fewer than two classes, or too few texts in one.
     """
     labels = [example.label for example in examples]
-    _check_classes(Counter(labels), name)
-    if any(example.split for example in examples):
-        train, test = _given_split([example.split for example in examples], name)
+    _check_number(Counter(labels), name)
+    given = np.array([example.split for example in examples])
+    if (given == "").any() and (given != "").any():
+        raise DataError(f"data.path: {name}: some texts are in a split, others in none")
+    train, validation, test = (
+        np.flatnonzero(np.isin(given, names)) for names in (("train", ""), ["validation"], ["test"])
+    )
+    if not len(train):
+        raise DataError(f"data.path: {name}: no text is in the split train")
+    if len(test):
         train = train[stratified_order([labels[row] for row in train], seed)]
     else:
-        order = stratified_order(labels, seed)
-        cut = len(order) - round(len(order) * test_fraction)
-        train, test = order[:cut], order[cut:]
-        if not len(test):
-            raise DataError(
-                f"data.test_fraction: {test_fraction} of {len(labels):,} texts leaves no test text"
-            )
-    if missing := set(labels) - {labels[row] for row in train}:
-        raise DataError(f"data.path: {name}: the class {min(missing)!r} has no text in train")
-    return sorted(set(labels)), train, test
+        train, test = _draw(train, labels, keys, name, test_fraction, seed)
+    if missing := sorted(set(labels) - {labels[row] for row in train}):
+        raise DataError(
+            f"data.rare_classes: {name}: without a text in train: {abbreviated(missing)}; drop"
+            " leaves these classes out"
+        )
+    return Splits(train, validation, test)
 
 
 def stratified_order(labels: Sequence[str], seed: int) -> np.ndarray:
@@ -62,21 +78,70 @@ def stratified_order(labels: Sequence[str], seed: int) -> np.ndarray:
     return order[np.argsort(position, kind="stable")]
 
 
-def _check_classes(counts: Counter[str], name: str) -> None:
+def rare_classes(examples: Sequence[Example], name: str, policy: str) -> set[str]:
+    """The classes to leave out.
+
+    Args:
+        examples: With their labels.
+        name: Name of their source, for errors.
+        policy: What to do with a class that has a single text: "error"; "drop", also a class that
+            has no text in train; or "keep": it is trained on, and never drawn for testing.
+
+    Raises:
+        DataError: There are such classes, and the policy is "error"; or fewer than two classes.
+    """
+    counts = Counter(example.label for example in examples)
+    _check_number(counts, name)
+    single = {label for label, count in counts.items() if count == 1 and label}
+    if policy == "drop":
+        trained = {example.label for example in examples if example.split in ("train", "")}
+        return set(counts) - trained | single
+    if single and policy == "error":
+        raise DataError(
+            f"data.rare_classes: {name}: with a single text: {abbreviated(sorted(single))}; drop"
+            " leaves such classes out, keep trains on them without testing them"
+        )
+    return set()
+
+
+def _check_number(counts: Counter[str], name: str) -> None:
     if len(counts) < 2 and "" not in counts:
         found = f"all have the same, {min(counts)!r}" if counts else "none is left"
         raise DataError(f"data.path: {name}: texts of two classes are needed; {found}")
-    for label, count in counts.items():
-        if count == 1:
-            of_class = f"the class {label!r} has" if label else "there is"
-            raise DataError(f"data.path: {name}: {of_class} a single text, not two")
+    if counts[""] == 1:
+        raise DataError(f"data.path: {name}: there is a single text, not two")
 
 
-def _given_split(splits: Sequence[str], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """The rows whose split is "train", and those whose split is "test"."""
-    train, test = (np.flatnonzero([s == split for s in splits]) for split in ("train", "test"))
-    if len(train) + len(test) < len(splits):
-        raise DataError(f"data.path: {name}: some texts are in a split, others in none")
-    if not len(test):
-        raise DataError(f"data.path: {name}: no text is in the split test")
-    return train, test
+def _draw(
+    rows: np.ndarray,
+    labels: Sequence[str],
+    keys: Sequence[str],
+    name: str,
+    fraction: float,
+    seed: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Divides rows into train and a fraction of each class for test, with equal texts together."""
+    by_key: dict[str | int, list[int]] = {}
+    for row in rows.tolist():
+        by_key.setdefault(keys[row] if labels[row] else row, []).append(row)
+    equal = list(by_key.values())
+    order = stratified_order([labels[group[0]] for group in equal], seed)
+    ends = np.cumsum([len(equal[i]) for i in order])
+    wanted = len(rows) - round(len(rows) * fraction)
+    if len(equal) == 1:
+        raise DataError(
+            f"data.path: {name}: all texts are equal, so none can be held out for testing"
+        )
+    cut = len(order) if wanted == len(rows) else int(np.abs(ends[:-1] - wanted).argmin()) + 1
+    train = [row for i in order[:cut] for row in equal[i]]
+    known = {labels[row] for row in train}
+    test: list[int] = []
+    needed: list[int] = []  # of classes that have no other text
+    for i in order[cut:]:
+        is_needed = any(labels[row] not in known for row in equal[i])
+        (needed if is_needed else test).extend(equal[i])
+    if not test:
+        raise DataError(
+            f"data.test_fraction: {fraction} of {len(rows):,} texts leaves no test text"
+        )
+    return np.array(needed + train), np.array(test)

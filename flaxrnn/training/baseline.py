@@ -58,7 +58,7 @@ def evaluate(corpus: Corpus, rows: Mapping[str, np.ndarray]) -> dict[str, Any]:
     if importlib.util.find_spec("sklearn") is None:
         raise ConfigError("needs scikit-learn; pip install scikit-learn")
     start = time.perf_counter()
-    texts = corpus.train + corpus.test
+    texts = corpus.train + corpus.held_out
     train, val, test = (rows[split] for split in ("train", "val", "test"))
     labels = texts.labels
     if len(np.unique(labels[train])) < 2:

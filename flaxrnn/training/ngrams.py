@@ -61,7 +61,7 @@ def scores(
         key: Fingerprint of all that the classifier depends on.
     """
     num_labels = len(corpus.label_names)
-    shape = (len(corpus.train) + len(corpus.test), 1 if num_labels == 2 else num_labels)
+    shape = (len(corpus.train) + len(corpus.held_out), 1 if num_labels == 2 else num_labels)
     found = np.zeros(shape, np.float32)
     if distributed.is_primary():
         folder = workdir / NGRAMS
@@ -98,10 +98,10 @@ def _fit_and_save(parts: list[tuple[Corpus, int]], folder: Path, key: str) -> np
         hashes = np.concatenate([specials, hash_tokens(corpus.vocabulary.words)])
         views.append(view)
         of_train.append(_count(corpus.train, hashes, view))
-        of_test.append(_count(corpus.test, hashes, view))
+        of_test.append(_count(corpus.held_out, hashes, view))
     pairs = list(zip(views, of_train, strict=True))
     fitted = fit(pairs, corpus.train.labels, len(corpus.label_names))
-    test_scores = fitted.classifier.scores(of_test, len(corpus.test))
+    test_scores = fitted.classifier.scores(of_test, len(corpus.held_out))
     all_scores = np.concatenate([fitted.scores, test_scores])
     arrays = {"scores": all_scores, "key": np.frombuffer(key.encode(), np.uint8)}
     contents = {**fitted.classifier.to_files(), _SCORES: safetensors.numpy.save(arrays)}

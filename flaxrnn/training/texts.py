@@ -70,8 +70,11 @@ def load_corpus(config: Config, tokenizer: str, kept_by: str | None = None) -> c
         uses_labels = heads.get_head(config.model.target).uses_labels
         custom = corpora.CustomTexts(
             data.path,
+            data.test_path,
+            data.validation_path,
             data.text_field,
             data.label_field if uses_labels else None,
+            data.rare_classes,
             data.test_fraction,
             config.seed if data.split_seed is None else data.split_seed,
             Format(data.encoding, data.delimiter, data.header),
@@ -106,7 +109,7 @@ def _add_scores(
 
     key = fingerprint(
         {"words": model.word_ngrams, "characters": model.character_ngrams},
-        text_checksums(corpus.train + corpus.test),
+        text_checksums(corpus.train + corpus.held_out),
     )
 
     loaded = corpus.vocabulary.tokenizer

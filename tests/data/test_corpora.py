@@ -59,7 +59,7 @@ def test_changed_file_is_read_again_and_an_unchanged_one_is_not(tmp_path, monkey
             with pytest.raises(ZeroDivisionError):
                 load_custom(path, tmp_path, **options)
         load_custom(path, tmp_path, **options)
-    with pytest.raises(DataError, match="has a single text"):
+    with pytest.raises(DataError, match="with a single text"):
         load_custom(path, tmp_path, text_field="label", label_field="text")
     path.write_text(path.read_text().replace("good", "fine"), newline="\r\n")  # as long, and as old
     os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))

@@ -14,7 +14,9 @@ from helpers import ROWS, everything, korean, load_custom, run, texts_of, write_
 import flaxrnn
 from configs import language_model
 from configs import text as text_config
+from flaxrnn.config import DataConfig
 from flaxrnn.errors import DataError
+from flaxrnn.training.texts import prepare_data
 
 
 def small_config(path, tmp_path, tokenizer="words"):
@@ -59,10 +61,7 @@ def test_every_kind_of_source_gives_the_same_texts(tmp_path):
     write_csv(tmp_path / "columns.csv", [(7, y, x) for x, y in ROWS], ("id", " kind", "body "))
     lines = [json.dumps({"label": label, "text": raw}) for raw, label in ROWS]
     (tmp_path / "a.jsonl").write_text("\n".join([*lines, "", ""]))
-    for i, (raw, label) in enumerate(ROWS):
-        folder = tmp_path / "folder" / label
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{i}.txt").write_text(raw)
+    write_folder(tmp_path / "folder", ROWS)
     (tmp_path / "folder" / ".git").mkdir()
     shutil.copytree(tmp_path / "folder", tmp_path / "only" / "train")
     for name in ("a.csv", "bom.CSV", "a.tsv", "a.jsonl", "folder", "only"):
@@ -78,26 +77,72 @@ def test_every_kind_of_source_gives_the_same_texts(tmp_path):
     assert everything(corpus) == everything(load_custom(tmp_path / "a.csv", tmp_path))
 
 
-def test_splits_of_the_source_are_kept(tmp_path):
-    rows = [(raw, label, "test" if raw[-1] in "abc" else "train") for raw, label in ROWS]
+def write_folder(root, rows):
+    """One file per text; a row has a text, a class and, perhaps, a split."""
+    for i, (raw, label, *split) in enumerate(rows):
+        folder = root.joinpath(*split, label)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{i}.txt").write_text(raw)
+
+
+@pytest.mark.parametrize("validation", ["val", "validation", "dev", " Valid "])
+def test_splits_of_the_source_are_kept(validation, tmp_path):
+    splits = {"a": "test", "b": "test", "c": validation}
+    rows = [(raw, label, splits.get(raw[-1], "train")) for raw, label in ROWS]
     write_csv(tmp_path / "a.csv", rows, ("text", "label", "split"))
     lines = [json.dumps({"text": t, "label": y, "split": s}) for t, y, s in rows]
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
-    for i, (raw, label, split) in enumerate(rows):
-        folder = tmp_path / "folder" / split / label
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{i}.txt").write_text(raw)
-    for name in ("a.csv", "a.jsonl", "folder"):
-        corpus = load_custom(tmp_path / name, tmp_path)
-        assert (len(corpus.train), len(corpus.test)) == (14, 6)
+    write_folder(tmp_path / "folder", [(t, y, s.strip()) for t, y, s in rows])
+    for name in ("train", "test", validation):
+        write_csv(
+            tmp_path / f"{name}.csv",
+            [row for row in rows if row[2] == name],
+            "text label x".split(),
+        )
+    apart = {"test_path": str(tmp_path / "test.csv")}
+    apart["validation_path"] = str(tmp_path / f"{validation}.csv")
+    for name, paths in [("a.csv", {}), ("a.jsonl", {}), ("folder", {}), ("train.csv", apart)]:
+        corpus = load_custom(tmp_path / name, tmp_path, **paths)
+        assert (len(corpus.train), len(corpus.validation), len(corpus.test)) == (14, 2, 4)
         assert sorted(corpus.vocabulary.words) == sorted(["good", "bad", *"defghij"])
-        assert set(texts_of(corpus.test, corpus)) == {"good ?", "bad ?"}
+        assert set(texts_of(corpus.validation, corpus)) == {"good ?", "bad ?"}
+        data = prepare_data(corpus, DataConfig(num_words=500, validation="stratified"), seed=0)
+        assert [len(data.rows[split]) for split in ("train", "val", "test")] == [14, 2, 4]
+        for split, texts in (("val", corpus.validation), ("test", corpus.test)):
+            np.testing.assert_array_equal(data.texts.take(data.rows[split]).ids, texts.ids)
+        data = prepare_data(corpus, DataConfig(num_words=500, validation="test"), seed=0)
+        np.testing.assert_array_equal(data.rows["val"], data.rows["test"])
+
+
+def test_without_a_test_split_of_its_own_it_is_drawn_from_train(tmp_path, capsys):
+    rows = [(raw, label, "val" if raw[-1] == "c" else "train") for raw, label in ROWS]
+    write_folder(tmp_path / "folder", rows)
+    (tmp_path / "folder" / "notes").mkdir()
+    corpus = load_custom(tmp_path / "folder", tmp_path)
+    assert (len(corpus.train), len(corpus.validation), len(corpus.test)) == (16, 2, 2)
+    assert set(texts_of(corpus.validation, corpus)) == {"good ?", "bad ?"}
+    assert f"warning: {tmp_path / 'folder'}: not read: notes\n" in capsys.readouterr().err
+
+
+def test_files_of_splits_are_named_in_errors(tmp_path):
+    path = write_csv(
+        tmp_path / "a.csv", [(*row, "test") for row in ROWS], ("text", "label", "split")
+    )
+    for paths, message in [
+        ({"test_path": str(path)}, r"data\.test_path: a\.csv has texts in the split test, too"),
+        ({"validation_path": "b.csv"}, r"data\.validation_path: there is no file or folder b\.csv"),
+        ({"validation_path": str(write_csv(tmp_path / "c.csv", [("x", "")]))},
+         r"data\.validation_path: .*c\.csv: line 2: label is empty"),
+    ]:  # fmt: skip
+        with pytest.raises(DataError, match=message):
+            load_custom(path, tmp_path, **paths)
 
 
 class TinyNotes(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS = [  # noqa: RUF012
-        tfds.core.BuilderConfig(name=name) for name in ("plain", "unlabelled", "broken")
+        tfds.core.BuilderConfig(name=name)
+        for name in ("plain", "unlabelled", "validated", "broken")
     ]
 
     def _info(self):
@@ -108,7 +153,8 @@ class TinyNotes(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager):
         if self.builder_config.name == "broken":
             raise ModuleNotFoundError("No module named 'tensorflow'")
-        return {split: self._generate_examples(split) for split in ("train", "test")}
+        splits = ("train", "validation" if self.builder_config.name == "validated" else "test")
+        return {split: self._generate_examples(split) for split in splits}
 
     def _generate_examples(self, split):
         hidden = split == "test" and self.builder_config.name == "unlabelled"
@@ -124,6 +170,8 @@ def test_tfds_dataset_by_name(tmp_path, capfd):
     assert (len(corpus.train), len(corpus.test)) == (20, 20)
     corpus = load_custom("tiny_notes/unlabelled", tmp_path, **fields)
     assert (len(corpus.train), len(corpus.test)) == (18, 2)
+    corpus = load_custom("tiny_notes/validated", tmp_path, **fields)
+    assert (len(corpus.train), len(corpus.validation), len(corpus.test)) == (18, 20, 2)
     for name, wanted in (
         ("tiny_notes", r"data\.text_field: tiny_notes has no feature 'text'; it has note, kind"),
         ("tiny_notes/broken", r"broken cannot be used without TensorFlow: ModuleNotFoundE"),
@@ -140,10 +188,7 @@ def test_without_classes_any_texts_do(tmp_path, capsys):
     write_csv(tmp_path / "a.csv", [(raw,) for raw, _ in ROWS], ("text",))
     (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": raw}) for raw, _ in ROWS))
     (tmp_path / "a.txt").write_text("\n \n".join(raw for raw, _ in ROWS))
-    for i, (raw, label) in enumerate(ROWS):
-        folder = tmp_path / "folder" / label
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{i}.txt").write_text(raw)
+    write_folder(tmp_path / "folder", ROWS)
     for name in ("a.csv", "a.jsonl", "a.txt", "folder"):
         corpus = load_custom(tmp_path / name, tmp_path, label_field=None)
         assert corpus.label_names == [""]

@@ -36,7 +36,7 @@ GOOD = "text,label\ngood a,up\ngood b,up\nbad a,down\nbad b,down\n"
             "data.path: a.csv: line 6: byte 58 (0xff) is not UTF-8; save it as UTF-8",
         ),
         ("a.csv", GOOD.encode("utf-16"), "data.path: a.csv: line 1: byte 0 (0xff) is not UTF-8"),
-        ("a.csv", "text,label,split\nx,up,dev\n", "line 2: split must be train or test, not 'dev'"),
+        ("a.csv", "text,label,split\nx,up,fold1\n", "line 2: split must be one of train, val"),
         ("a.jsonl", '{"text": "x"}\n', "data.label_field: a.jsonl: line 1 has no key 'label'"),
         ("a.jsonl", "\n{nope}\n", "data.path: a.jsonl: line 2: invalid JSON (Expecting property n"),
         ("a.jsonl", "[1]\n", "data.path: a.jsonl: line 1: must be an object with keys"),
