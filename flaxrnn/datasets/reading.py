@@ -76,9 +76,10 @@ def _kind(path: Path, file_format: Format) -> str:
     if file_format.delimiter and (kind == "lines" or suffix in _TABLES):
         return "table"
     if kind is None:
+        or_else = "; or set data.delimiter if it is a table" if suffix in _TABLES else ""
         raise DataError(
-            f"data.path: {path} must end in .csv, .tsv, .json, .jsonl, .txt or .parquet; each may"
-            " be followed by .gz"
+            f"data.path: {path} must end in .csv, .tsv, .json, .jsonl, .txt or .parquet, each also"
+            f" with .gz{or_else}"
         )
     return kind
 
