@@ -254,6 +254,7 @@ def _test(run: run_lib.Run) -> tuple[dict[str, Any], page.Details]:
         seconds=run.clock.read(),
         params=run.weights,
         training_data=texts.training_data,
+        findings=texts.findings,
         labelled=head.uses_labels and not head.per_token,
         resident=run.trainer.resident,
     )

@@ -25,6 +25,7 @@ def build(
     seconds: dict[str, float],
     params: Any,
     training_data: TrainingData,
+    findings: tuple[str, ...],
     labelled: bool,
     resident: bool,
 ) -> dict[str, Any]:
@@ -39,6 +40,7 @@ def build(
         seconds: By part of the run.
         params: The weights that were kept.
         training_data: Its texts.
+        findings: What is suspicious about them, in sentences.
         labelled: Whether the classes are the labels of the texts, which there is advice on.
         resident: Whether all texts were on the devices.
     """
@@ -63,11 +65,12 @@ def build(
         "memory": devices.peak_memory(),
         **provenance.collect(),
     }
-    result["warnings"] = _warnings(result, kept, training_data, class_scores) if labelled else []
+    doubts = _doubts(result, kept, training_data, class_scores) if labelled else []
+    result["warnings"] = [*findings, *doubts]
     return result
 
 
-def _warnings(
+def _doubts(
     result: dict[str, Any],
     kept: dict[str, Any],
     data: TrainingData,
