@@ -101,6 +101,8 @@ def without_labels(line: str) -> str:
 
 def _read_lines(name: str, decoded: str, fields: Fields) -> Iterator[Row]:
     """One text per line; several labels of a text are joined by commas."""
+    if "\n" not in decoded:  # as Macs once wrote lines
+        decoded = decoded.replace("\r", "\n")
     lines = decoded.removesuffix("\n").split("\n")
     is_labelled = decoded.lstrip().startswith("__label__")
     for number, line in enumerate(lines, 1):

@@ -15,7 +15,7 @@ from flaxrnn.datasets.rows import Fields
 from flaxrnn.errors import ConfigError, DataError
 
 # What an error of the reader names, and what a command calls it.
-_FLAGS = {
+FLAGS = {
     "data.path": "--file",
     "data.text_field": "--field",
     "data.encoding": "--encoding",
@@ -97,7 +97,7 @@ def named_as_flags() -> Iterator[None]:
         yield
     except DataError as error:
         message = str(error)
-        for field, flag in _FLAGS.items():
+        for field, flag in FLAGS.items():
             message = message.replace(field, flag)
         raise DataError(message) from None
 
