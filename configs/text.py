@@ -3,9 +3,9 @@
 python train.py --config configs/text.py --config.data.path=reviews.csv
 python train.py --config configs/text.py --config.data.path=reviews/ --config.data.tokenizer=subword
 
-`data.path` is a .csv, .tsv or .jsonl file with columns "text" and "label" (`data.text_field`,
-`data.label_field`), a folder with one subfolder of .txt files per class, or the name of a TFDS
-dataset.
+`data.path` is a .csv, .tsv, .json, .jsonl or .parquet file with columns "text" and "label"
+(`data.text_field`, `data.label_field`), a .txt file with fastText's __label__, a folder with one
+subfolder of .txt files per class, or the name of a TFDS dataset.
 
 The tokenizer is chosen for the script of the texts, batch size and epochs for their number. Both
 classifiers learn by themselves; validation chooses how much each one counts.

@@ -247,6 +247,7 @@ def _test(run: run_lib.Run) -> tuple[dict[str, Any], page.Details]:
         params=run.weights,
         confidence=confidence,
         training_data=texts.training_data,
+        findings=texts.findings,
         labelled=head.uses_labels and not head.per_token,
         resident=run.trainer.resident,
     )

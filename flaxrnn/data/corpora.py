@@ -44,6 +44,7 @@ class Corpus:
     train: RaggedTexts
     test: RaggedTexts
     validation: RaggedTexts | None = None  # None: it is a part of train
+    findings: tuple[str, ...] = ()  # what is suspicious, in sentences
 
     @property
     def held_out(self) -> RaggedTexts:
@@ -183,7 +184,7 @@ def _load_brackets(request: _Request) -> Corpus:
             RaggedTexts(np.concatenate(rows), offsets, np.concatenate(tags), per_token=True)
         )
     names = [str(opened) for opened in range(brackets.PAIRS + 1)]
-    return Corpus(request.task, True, names, vocabulary, *splits)
+    return Corpus(request.task, True, names, vocabulary, train=splits[0], test=splits[1])
 
 
 def _load_custom(request: _Request) -> Corpus:
@@ -206,6 +207,8 @@ def _load_custom(request: _Request) -> Corpus:
     label_names = json.loads(arrays["label_names"].tobytes())
     kind = arrays["kind"].tobytes().decode()
     corpus = _to_corpus(source.name, False, label_names, kind, arrays)
+    findings = tuple(json.loads(arrays["findings"].tobytes()))
+    corpus = dataclasses.replace(corpus, findings=findings)
     if texts.kept_by is None:  # else the same texts have been reported, as other tokens
         _report(corpus, texts, arrays)
     return corpus
@@ -223,7 +226,7 @@ def _report(corpus: Corpus, texts: CustomTexts, arrays: Mapping[str, np.ndarray]
     for count, why in zip(left_out, ("without a word", "of rare classes"), strict=True):
         report += f"; left out {count:,} {why}" if count else ""
     print(report, file=sys.stderr)
-    for finding in json.loads(arrays["findings"].tobytes()):
+    for finding in corpus.findings:
         print(f"warning: {corpus.name}: {finding}", file=sys.stderr)
 
 
@@ -298,4 +301,12 @@ def _to_corpus(
     model = arrays["tokenizer"].tobytes() if "tokenizer" in arrays else b""
     words = arrays["words"].tobytes().decode().split("\n")
     vocabulary = Vocabulary(words, Tokenizer(kind, model))
-    return Corpus(name, synthetic, label_names, vocabulary, **splits)
+    return Corpus(
+        name,
+        synthetic,
+        label_names,
+        vocabulary,
+        splits["train"],
+        splits["test"],
+        splits.get("validation"),
+    )

@@ -13,7 +13,7 @@ _UNLABELLED = {"unsup", "unsupervised", "unlabeled", "unlabelled"}
 
 
 def find_suspicious(examples: Sequence[Example], keys: Sequence[str], splits: Splits) -> list[str]:
-    """One line per finding.
+    """A sentence for each finding.
 
     Args:
         examples: The texts.
@@ -26,8 +26,8 @@ def find_suspicious(examples: Sequence[Example], keys: Sequence[str], splits: Sp
         *_copies(labels, keys, splits),
         *_untested(labels, splits),
         *(
-            f"class {label!r} ({count:,} texts) looks like texts without a label: leave it out, or"
-            " it is learned as a class"
+            f"Class {label!r} ({count:,} texts) looks like texts without a label: leave it out, or"
+            " it is learned as a class."
             for label, count in counts.items()
             if label.lower() in _UNLABELLED
         ),
@@ -47,8 +47,8 @@ def _copies(labels: Sequence[str], keys: Sequence[str], splits: Splits) -> Itera
             other = sum(labels[row] not in known[keys[row]] for row in copies)
             with_other = f", {other:,} of them with another label" if other else ""
             yield (
-                f"copies of training texts: {len(copies):,} of {len(rows):,} {split} texts"
-                f"{with_other}"
+                f"Copies of training texts: {len(copies):,} of {len(rows):,} {split} texts"
+                f"{with_other}."
             )
 
 
@@ -56,7 +56,7 @@ def _untested(labels: Sequence[str], splits: Splits) -> Iterable[str]:
     tested = {labels[row] for row in splits.test}
     missing = Counter(labels[row] for row in splits.train if labels[row] not in tested)
     if missing:
-        yield f"without a test text: {_shown(missing)}; the test scores do not judge such a class"
+        yield f"Without a test text: {_shown(missing)}; the test scores do not judge such a class."
 
 
 def _several_labels(counts: Counter[str]) -> Iterable[str]:
@@ -71,7 +71,7 @@ def _several_labels(counts: Counter[str]) -> Iterable[str]:
         }
     )
     if joined:
-        yield (f"several labels per text? Each is learned as a class of its own: {_shown(joined)}")
+        yield (f"Several labels per text? Each is learned as a class of its own: {_shown(joined)}.")
 
 
 def _similar(counts: Counter[str]) -> Iterable[str]:
@@ -82,7 +82,7 @@ def _similar(counts: Counter[str]) -> Iterable[str]:
     for same in by_form.values():
         if len(same) > 1:
             found = Counter({label: counts[label] for label in same})
-            yield f"classes that differ in case or spaces only: {_shown(found)}"
+            yield f"Classes that differ in case or spaces only: {_shown(found)}."
 
 
 def _shown(counts: Counter[str]) -> str:

@@ -76,9 +76,10 @@ def _kind(path: Path, file_format: Format) -> str:
     if file_format.delimiter and (kind == "lines" or suffix in _TABLES):
         return "table"
     if kind is None:
+        or_else = "; or set data.delimiter if it is a table" if suffix in _TABLES else ""
         raise DataError(
-            f"data.path: {path} must end in .csv, .tsv, .json, .jsonl, .txt or .parquet; each may"
-            " be followed by .gz"
+            f"data.path: {path} must end in .csv, .tsv, .json, .jsonl, .txt or .parquet, each also"
+            f" with .gz{or_else}"
         )
     return kind
 
@@ -100,6 +101,8 @@ def without_labels(line: str) -> str:
 
 def _read_lines(name: str, decoded: str, fields: Fields) -> Iterator[Row]:
     """One text per line; several labels of a text are joined by commas."""
+    if "\n" not in decoded:  # as Macs once wrote lines
+        decoded = decoded.replace("\r", "\n")
     lines = decoded.removesuffix("\n").split("\n")
     is_labelled = decoded.lstrip().startswith("__label__")
     for number, line in enumerate(lines, 1):

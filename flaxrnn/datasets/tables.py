@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterator
 
 from flaxrnn.datasets.rows import Fields, Row, check_unique, clean, missing_field
 from flaxrnn.errors import DataError
@@ -33,10 +34,11 @@ def read_table(
         DataError: A column is missing, or a row is not as long as the first one.
     """
     lines = _lines(name, decoded, delimiter)
-    _, first = lines[0]
+    start = next(lines)  # a wrong delimiter shows here, and may break what follows
+    first = start[1]
     names = [clean(cell) for cell in first] if header else [str(i + 1) for i in range(len(first))]
     columns = _columns(name, names, fields, header, decoded, delimiter)
-    for line, cells in lines[1:] if header else lines:
+    for line, cells in lines if header else itertools.chain([start], lines):
         where = f"{name}: line {line}"
         if len(cells) != len(first):
             than = "the header" if header else "the first line"
@@ -62,6 +64,7 @@ def _columns(
             first_line = decoded.lstrip().partition("\n")[0]
             others = [d for d in ",;\t|" if d != delimiter]
             splits = [d for d in others if field in map(clean, first_line.split(d))]
+            splits = splits or [d for d in others if len(names) == 1 and d in first_line]
             hint = f"; set data.delimiter={splits[0]!r}" if splits else ""
             if header and not splits:
                 hint = "; of a file without a header, set data.header=False and columns by number"
@@ -69,19 +72,19 @@ def _columns(
     return found if fields.label is not None else [found[0], None, found[1]]
 
 
-def _lines(name: str, decoded: str, delimiter: str) -> Sequence[_Line]:
-    """All rows that are not blank; see `read_table` for quotes."""
+def _lines(name: str, decoded: str, delimiter: str) -> Iterator[_Line]:
+    """The rows that are not blank; see `read_table` for quotes."""
     if delimiter != "\t":
-        return list(_parse(name, decoded, delimiter, quoted=True))
+        return _parse(name, decoded, delimiter, quoted=True)
     plain = list(_parse(name, decoded, delimiter, quoted=False))
     width = len(plain[0][1])
     if all(len(cells) == width for _, cells in plain) and not _is_quoted(plain[0][1]):
-        return plain
+        return iter(plain)
     try:
         quoted = list(_parse(name, decoded, delimiter, quoted=True))
     except DataError:
-        return plain
-    return quoted if all(len(cells) == len(quoted[0][1]) for _, cells in quoted) else plain
+        return iter(plain)
+    return iter(quoted if all(len(cells) == len(quoted[0][1]) for _, cells in quoted) else plain)
 
 
 def _is_quoted(cells: list[str]) -> bool:

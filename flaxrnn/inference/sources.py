@@ -15,7 +15,7 @@ from flaxrnn.datasets.rows import Fields
 from flaxrnn.errors import ConfigError, DataError
 
 # What an error of the reader names, and what a command calls it.
-_FLAGS = {
+FLAGS = {
     "data.path": "--file",
     "data.text_field": "--field",
     "data.label_field": "--label_field",
@@ -36,19 +36,28 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--encoding", default="utf-8", help="of the file or stdin, such as cp949; default: utf-8"
     )
     parser.add_argument(
-        "--delimiter", help="what separates its columns; default: as the model's own texts"
+        "--delimiter",
+        help="what separates its columns; default: as in training, for the same suffix",
     )
     parser.add_argument(
         "--header",
         action=argparse.BooleanOptionalAction,
-        help="whether its first row names the columns; default: as in the model's own texts",
+        help="whether its first row names the columns; default: likewise",
     )
 
 
 def format_of(flags: argparse.Namespace, data: DataConfig) -> Format:
-    """How to read the file: as the flags say, else as the model's own texts."""
-    delimiter = data.delimiter if flags.delimiter is None else flags.delimiter
-    return Format(flags.encoding, delimiter, data.header if flags.header is None else flags.header)
+    """How to read the file: as the flags say, else as the model's own texts if those end so, too.
+
+    The encoding is that of the flags alone: a file in another one might be misread without notice.
+    """
+    suffixes = {decoding.suffix_of(Path(path)) for path in (flags.file, data.path or "")}
+    own = Format(delimiter=data.delimiter, header=data.header) if len(suffixes) == 1 else Format()
+    return Format(
+        flags.encoding,
+        own.delimiter if flags.delimiter is None else flags.delimiter,
+        own.header if flags.header is None else flags.header,
+    )
 
 
 def from_file(flags: argparse.Namespace, data: DataConfig) -> list[str]:
@@ -89,7 +98,7 @@ def named_as_flags() -> Iterator[None]:
         yield
     except DataError as error:
         message = str(error)
-        for field, flag in _FLAGS.items():
+        for field, flag in FLAGS.items():
             message = message.replace(field, flag)
         raise DataError(message) from None
 

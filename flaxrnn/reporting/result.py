@@ -27,6 +27,7 @@ def build(
     params: Any,
     confidence: Confidence | None,
     training_data: TrainingData,
+    findings: tuple[str, ...],
     labelled: bool,
     resident: bool,
 ) -> dict[str, Any]:
@@ -42,6 +43,7 @@ def build(
         params: The weights that were kept.
         confidence: Of the labels of the test split; None: its tokens have the labels.
         training_data: Its texts.
+        findings: What is suspicious about them, in sentences.
         labelled: Whether the classes are the labels of the texts, which there is advice on.
         resident: Whether all texts were on the devices.
     """
@@ -68,11 +70,12 @@ def build(
         "memory": devices.peak_memory(),
         **provenance.collect(),
     }
-    result["warnings"] = _warnings(result, kept, training_data, class_scores) if labelled else []
+    doubts = _doubts(result, kept, training_data, class_scores) if labelled else []
+    result["warnings"] = [*findings, *doubts]
     return result
 
 
-def _warnings(
+def _doubts(
     result: dict[str, Any],
     kept: dict[str, Any],
     data: TrainingData,

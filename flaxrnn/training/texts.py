@@ -27,6 +27,7 @@ class Texts:
     training_data: batching.TrainingData
     vocabulary: Vocabulary  # limited to `data.num_words`
     label_names: list[str]
+    findings: tuple[str, ...]  # what is suspicious about them, in sentences
     corpus: corpora.Corpus | None  # unclipped, for the baseline; None: the run has none
 
     @property
@@ -59,7 +60,7 @@ def load_texts(config: Config, folder: Path) -> Texts:
     head = heads.get_head(config.model.target)
     with_baseline = config.train.baseline and head.uses_labels and not head.per_token
     kept = corpus if with_baseline else None
-    return Texts(names, training_data, vocabulary, corpus.label_names, kept)
+    return Texts(names, training_data, vocabulary, corpus.label_names, corpus.findings, kept)
 
 
 def load_corpus(config: Config, tokenizer: str, kept_by: str | None = None) -> corpora.Corpus:

@@ -25,15 +25,15 @@ def test_nothing_is_suspicious():
     ("rows", "finding"),
     [
         (["a:up:test", "b:up:test", "b:down:test"],
-         "copies of training texts: 3 of 5 test texts, 1 of them with another label"),
-        (["a:up:validation"], "copies of training texts: 1 of 1 validation texts"),
+         "Copies of training texts: 3 of 5 test texts, 1 of them with another label"),
+        (["a:up:validation"], "Copies of training texts: 1 of 1 validation texts"),
         (["x:spam:train", "y:spam:train"],
-         "without a test text: 'spam' (2); the test scores do not judge such a class"),
-        (["x:Unsup:train", "y:Unsup:test"], "class 'Unsup' (2 texts) looks like texts without"),
+         "Without a test text: 'spam' (2); the test scores do not judge such a class."),
+        (["x:Unsup:train", "y:Unsup:test"], "Class 'Unsup' (2 texts) looks like texts without"),
         (["x:up,spoiler:train", "y:up,spoiler:test"],
-         "several labels per text? Each is learned as a class of its own: 'up,spoiler' (2)"),
+         "Several labels per text? Each is learned as a class of its own: 'up,spoiler' (2)"),
         (["x:UP:train", "y:UP:test"],
-         "classes that differ in case or spaces only: 'up' (2), 'UP' (2)"),
+         "Classes that differ in case or spaces only: 'up' (2), 'UP' (2)"),
     ],
 )  # fmt: skip
 def test_what_is_suspicious_is_said_with_its_number(rows, finding):
@@ -53,10 +53,10 @@ def test_findings_are_printed_each_time(tmp_path, capsys):
         load_custom(path, tmp_path)
         assert capsys.readouterr().err.splitlines() == [
             "a.csv: 4 texts to train on, 1 to validate on, 1 to test, 3 classes: down, unsup, up",
-            "warning: a.csv: copies of training texts: 1 of 1 test texts, 1 of them with another"
-            " label",
-            "warning: a.csv: without a test text: 'unsup' (2), 'up' (1); the test scores do not"
-            " judge such a class",
-            "warning: a.csv: class 'unsup' (2 texts) looks like texts without a label: leave it"
-            " out, or it is learned as a class",
+            "warning: a.csv: Copies of training texts: 1 of 1 test texts, 1 of them with another"
+            " label.",
+            "warning: a.csv: Without a test text: 'unsup' (2), 'up' (1); the test scores do not"
+            " judge such a class.",
+            "warning: a.csv: Class 'unsup' (2 texts) looks like texts without a label: leave it"
+            " out, or it is learned as a class.",
         ]

@@ -112,9 +112,9 @@ def test_tabs_within_quotes():
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.xlsx", "PK", "a.xlsx must end in .csv, .tsv, .json, .jsonl, .txt or .parquet; each"),
+        ("a.xlsx", "PK", "a.xlsx must end in .csv, .tsv, .json, .jsonl, .txt or .parquet, each"),
         ("a.xlsx.gz", "PK", "a.xlsx.gz must end in .csv"),
-        ("reviews", "text,label\na,b", "reviews must end in .csv"),
+        ("reviews", "text,label\na,b", "with .gz; or set data.delimiter if it is a table"),
         ("a.csv", "text,label,text\na,b,c", "a.csv has 'text' twice; rename or remove one of them"),
         ("a.csv", "text, label,label\na,b,c", "a.csv has 'label' twice"),
         ("a.json", '{"text": "a", "text": "b"}', "line 1: invalid JSON (the key 'text' is there"),
@@ -146,6 +146,8 @@ def test_a_delimiter_that_would_fit_is_named():
         read("a.csv", "text;label\na;b\n")
     with pytest.raises(DataError, match=r"it has text\tlabel; set data\.delimiter='\\t'"):
         read("a.csv", "text\tlabel\na\tb\n")
+    with pytest.raises(DataError, match=r"it has body;label; set data\.delimiter=';'"):
+        read("a.csv", 'body;label\n"a;b"; c;up\n')
     with pytest.raises(DataError, match=r"data\.delimiter: ';;' must be a single character"):
         read("a.csv", "text\tlabel\na\tb\n", delimiter=";;")
 

@@ -9,10 +9,10 @@ from flaxrnn.errors import ConfigError, DataError
 from flaxrnn.inference import sources
 
 
-def read(path, *flags, **own):
+def read(file, *flags, **own):
     parser = argparse.ArgumentParser()
     sources.add_flags(parser)
-    flags = parser.parse_args(["--file", str(path), *flags])
+    flags = parser.parse_args(["--file", str(file), *flags])
     return sources.from_file(flags, DataConfig(**{"text_field": "body", **own}))
 
 
@@ -40,7 +40,7 @@ def test_texts_of_files(name, content, texts, tmp_path):
 
 def test_the_flags_come_before_what_the_model_was_trained_on(tmp_path):
     path = write(tmp_path / "a.csv", "한글;body\n좋다;bad\n".encode("cp949"))
-    model = {"text_field": "2", "delimiter": ";", "header": False}
+    model = {"path": "b.csv", "text_field": "2", "delimiter": ";", "header": False}
     assert read(path, "--encoding", "cp949", **model) == ["body", "bad"]
     assert read(path, "--encoding", "cp949", "--header", **model) == ["bad"]
     assert read(path, "--encoding", "cp949", "--field=1", "--delimiter=;", "--no-header") == [
@@ -49,8 +49,9 @@ def test_the_flags_come_before_what_the_model_was_trained_on(tmp_path):
     ]
     with pytest.raises(DataError, match=r"is not UTF-8; .* or set --encoding \(cp949 fits\)"):
         read(path, **model)
-    path = write(tmp_path / "a.txt", "good;bad\n")
-    assert read(path, "--delimiter=", **model) == ["good;bad"]
+    path = write(tmp_path / "a.txt", "good;bad\n")  # not as the .csv
+    assert read(path, **model) == ["good;bad"]
+    assert read(path, "--delimiter=;", "--no-header", **model) == ["bad"]
 
 
 @pytest.mark.parametrize(

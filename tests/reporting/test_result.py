@@ -31,6 +31,7 @@ def build(history, restore_best=True, refit=None, labelled=True):
         confidence=Confidence(np.array([0.75, 0.75]), np.array([True, False])),
         params={"kernel": np.zeros((2, 3)), "bias": np.zeros(3)},
         training_data=batching.TrainingData(texts, texts.lengths, "post", (3,), rows),
+        findings=("Copies.",),
         labelled=labelled,
         resident=True,
     )
@@ -68,10 +69,11 @@ def test_refit_counts_as_training_but_has_no_validation():
 
 def test_warnings_are_for_classes_only():
     _, history, _ = finished_run(epochs=7)
-    few, *others = build(history)["warnings"]
+    finding, few, *others = build(history)["warnings"]
+    assert finding == "Copies."
     assert few.startswith("With 1 texts to validate on, 0.5 per class")
     assert others[0].startswith("Nothing was learned")
-    assert build(history, labelled=False)["warnings"] == []
+    assert build(history, labelled=False)["warnings"] == ["Copies."]
 
 
 def test_run_begun_before_a_metric_was_added_can_be_finished(monkeypatch):
