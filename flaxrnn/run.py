@@ -32,7 +32,7 @@ from flaxrnn.training import (
     workdir,
 )
 from flaxrnn.training.checkpoint import Checkpoints
-from flaxrnn.training.progress import Progress, fingerprint, text_checksums
+from flaxrnn.training.progress import Progress, fingerprint, kept_epoch, text_checksums
 from flaxrnn.training.texts import Texts, load_texts
 from flaxrnn.training.trainer import Trainer
 
@@ -118,6 +118,8 @@ def start(
     checkpoints = _open_checkpoints(folder, stack)
     state, weights, progress = resume.restore(checkpoints, state, agreed, folder)
     clock.add(progress.seconds or {})
+    if final := _seconds_of_finished(config, texts, progress, folder):
+        clock.freeze(final)
     if progress.seconds is None:  # a new run
         state, weights = _with_vectors(config, texts, state, folder)
     if checkpoints:
@@ -270,11 +272,37 @@ def _write_inputs_and_summary(
     texts.vocabulary.save(folder / "vocabulary.json")
     files.write_atomically(folder / "labels.json", json.dumps(texts.label_names))
     if texts.names["data_source"] == "synthetic":
-        print(console.SYNTHETIC_BANNER.format(name=texts.names["dataset"]))
+        print(console.synthetic_banner(texts.names["dataset"], _missing_archive(config)))
     print(summary(model, config.train.batch_size, config.data.maxlen))
     if progress.seconds:
         fit = "" if progress.refit is None else "refit "
         print(f"Resuming {folder} after {fit}epoch {len(progress.epochs)}, step {step:,}")
+
+
+def _seconds_of_finished(
+    config: Config, texts: Texts, progress: Progress, folder: Path
+) -> dict[str, float] | None:
+    """The seconds in the result of a run that was finished before; None: it was not."""
+    num_batches = texts.training_data.num_batches(config.train.batch_size)
+    if not progress.finished(config.train, num_batches):
+        return None
+    refit_epochs = kept_epoch(progress.history, config.train) if config.train.refit else 0
+    if len(progress.refit or []) < refit_epochs:
+        return None
+    try:
+        return dict(json.loads((folder / "result.json").read_text("utf-8"))["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # it was stopped before its result was written
+
+
+def _missing_archive(config: Config) -> str | None:
+    """Where the archive of the real corpus was looked for; None: it was not."""
+    from flaxrnn.datasets import preparation, registry  # TFDS takes long to import
+
+    task = registry.TASKS.get(config.task)
+    if task is None or task.archive is None or config.data.source != "auto":
+        return None
+    return preparation.missing_archive(task, config.data.data_dir, config.data.manual_dir)
 
 
 def _copy(tree: Any) -> Any:

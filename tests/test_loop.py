@@ -92,6 +92,11 @@ def test_two_epochs_and_two_more_equal_four(tiny_corpus, tmp_path, monkeypatch):
     )
     again = flaxrnn.train(shrink(imdb.get_config(), epochs=4), tmp_path / "resumed")
     assert again["test_loss"] == resumed["test_loss"]
+    assert again["seconds"] == resumed["seconds"]  # what a finished run took
+    (tmp_path / "resumed" / "result.json").unlink()
+    again = flaxrnn.train(shrink(imdb.get_config(), epochs=4), tmp_path / "resumed")
+    assert again["seconds"]["total"] > resumed["seconds"]["total"] - resumed["seconds"]["test"]
+    assert again["seconds"] != resumed["seconds"]
 
 
 def test_automatic_batch_size_is_chosen_once(tiny_corpus, tmp_path, monkeypatch, capsys):

@@ -169,15 +169,24 @@ def _text_files(folder: Path, classes: bool) -> list[Path]:
         )
     found = []
     for holder in _subfolders(folder) if classes else [folder]:
-        paths = sorted(holder.glob("*.txt") if classes else holder.rglob("*.txt"))
-        if not paths:
+        paths = sorted(holder.iterdir() if classes else holder.rglob("*"))
+        paths = [path for path in paths if path.is_file() and not _is_hidden(path, holder)]
+        texts = [path for path in paths if path.suffix.lower() == ".txt"]
+        texts = texts or [path for path in paths if not path.suffix]  # as in 20 Newsgroups
+        if not texts:
             raise DataError(f"data.path: {holder} holds no .txt file")
-        found += paths
+        found += texts
     return found
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not _is_hidden(p, folder))
+
+
+def _is_hidden(path: Path, folder: Path) -> bool:
+    """Whether a path in a folder is not for users, such as those that macOS adds to a .zip."""
+    names = path.relative_to(folder).parts
+    return any(name.startswith(".") or name == "__MACOSX" for name in names)
 
 
 def _find_dataset(name: str, fields: Fields, data_dir: str | None) -> Source:

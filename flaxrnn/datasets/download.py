@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import queue
 import shutil
 import threading
+import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -17,21 +21,30 @@ from flaxrnn.errors import DataError
 _CONNECT_SECONDS = 10.0
 
 
-def reachable(url: str) -> bool:
-    """Whether the server answers within 10 s; resolving its name has no time-out of its own."""
-    answered = threading.Event()
+def reachable(*urls: str, any_status: bool = False) -> bool:
+    """Whether a server answers within 10 s; resolving its name has no time-out of its own.
 
-    def ask() -> None:
+    Args:
+        *urls: Of which one is enough.
+        any_status: Whether an answer that is an error will do.
+    """
+    answers: queue.Queue[bool] = queue.Queue()
+
+    def ask(url: str) -> None:
         try:
             urllib.request.urlopen(url, timeout=_CONNECT_SECONDS).close()
+            answers.put(True)
+        except urllib.error.HTTPError:
+            answers.put(any_status)
         except OSError:
-            return
-        answered.set()
+            answers.put(False)
 
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(_CONNECT_SECONDS)
-    return answered.is_set()
+    for url in urls:
+        threading.Thread(target=ask, args=(url,), daemon=True).start()
+    end = time.monotonic() + _CONNECT_SECONDS
+    with contextlib.suppress(queue.Empty):
+        return any(answers.get(timeout=max(0.0, end - time.monotonic())) for _ in urls)
+    return False
 
 
 def download(archive: Archive, folder: Path) -> Path:

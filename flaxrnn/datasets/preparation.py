@@ -13,6 +13,7 @@ import os
 import shutil
 import sys
 import textwrap
+import urllib.parse
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,7 @@ def prepare(
             does not exist.
     """
     root = data_root(data_dir)
-    manual = Path(manual_dir or os.environ.get(MANUAL_DIR_VARIABLE) or _downloads(root))
-    manual = manual.expanduser()
+    manual = _manual_folder(root, manual_dir)
     if manual_dir and not manual.is_dir():
         raise DataError(f"data.manual_dir: there is no folder {manual}")
     real = functools.partial(_builder, task.builder, root, task.config)
@@ -67,10 +67,16 @@ def prepare(
         if source == "auto" and task.synthetic:
             return _prepare_synthetic(task, root)
     raise DataError(
-        f"data.source={source}: no {task.archive.name} in {manual} and {task.archive.url} cannot"
-        " be reached; put the archive there, or set its folder with data.manual_dir or"
-        f" {MANUAL_DIR_VARIABLE}"
+        f"data.source={source}: {missing_archive(task, data_dir, manual_dir)}; put the archive"
+        f" there, or set its folder with data.manual_dir or {MANUAL_DIR_VARIABLE}"
     )
+
+
+def missing_archive(task: Task, data_dir: str | None = None, manual_dir: str | None = None) -> str:
+    """Where the archive of a task was looked for, in vain; the arguments are those of `prepare`."""
+    assert task.archive is not None
+    folder = _manual_folder(data_root(data_dir), manual_dir)
+    return f"no {task.archive.name} in {folder} and {task.archive.url} cannot be reached"
 
 
 def prepare_named(name: str, data_dir: str | None = None) -> tfds.core.DatasetBuilder:
@@ -81,7 +87,7 @@ def prepare_named(name: str, data_dir: str | None = None) -> tfds.core.DatasetBu
         data_dir: Where prepared datasets are kept; default: TFDS's own.
 
     Raises:
-        DataError: There is no dataset of that name, or it cannot be prepared.
+        DataError: There is no dataset of that name, or it cannot be downloaded or prepared.
     """
     dataset, _, config = name.partition("/")
     with _as_data_error(f"data.path: the TFDS dataset {name} cannot be used without TensorFlow"):
@@ -96,6 +102,14 @@ def prepare_named(name: str, data_dir: str | None = None) -> tfds.core.DatasetBu
             raise DataError(
                 f"data.path: there is no file, no folder and no TFDS dataset {name}"
             ) from None
+        builder = make_builder()
+        of_hosts = {urllib.parse.urlsplit(url).netloc: url for url in builder.url_infos or ()}
+        urls = of_hosts.values()
+        if urls and not _is_prepared(builder) and not download.reachable(*urls, any_status=True):
+            raise DataError(
+                f"data.path: the TFDS dataset {name} is not in {data_root(data_dir)}, and"
+                f" {', '.join(urls)} cannot be reached"
+            )
         return _prepared(make_builder, manual_dir=None)
 
 
@@ -118,6 +132,12 @@ def examples(builder: tfds.core.DatasetBuilder, split: str, field: str) -> Itera
 def data_root(data_dir: str | None) -> Path:
     """Where prepared datasets are kept; None: TFDS's own folder."""
     return Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+
+
+def _manual_folder(root: Path, manual_dir: str | None) -> Path:
+    """Where archives are."""
+    folder = Path(manual_dir or os.environ.get(MANUAL_DIR_VARIABLE) or _downloads(root))
+    return folder.expanduser()
 
 
 def _downloads(root: Path) -> Path:

@@ -121,7 +121,7 @@ class TextPredictor:
                 on the other prompts.
 
         Returns:
-            Each prompt with its continuation, without any part of the prompt that was not read.
+            Each prompt, as spelled, with its continuation, without any part that was not read.
 
         Raises:
             ConfigError: The model does not predict the next token.
@@ -140,7 +140,11 @@ class TextPredictor:
             program, _ragged(encoded), self._batch_size, *per_text
         ):
             for row, ids in zip(rows, np.asarray(generated), strict=False):
-                texts[row] = vocabulary.decode([*encoded[row].ids, *ids])
+                prompt = encoded[row]
+                read = vocabulary.decode(prompt.ids)
+                added = vocabulary.decode([*prompt.ids, *ids])[len(read) :]
+                spelled = prompt.text.rstrip() if added.startswith(" ") else prompt.text
+                texts[row] = (spelled + added).lstrip()
         return texts
 
     def encode(self, text: str) -> EncodedText:

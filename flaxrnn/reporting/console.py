@@ -8,13 +8,18 @@ from typing import Any
 
 from flaxrnn.training import metrics
 
-SYNTHETIC_BANNER = """
+_BANNER = """
 ********************************************************************************
 **  EMBEDDED SYNTHETIC CORPUS: {name}
 **  The texts are generated: accuracies on them say nothing about the real corpus.
-**  README.md, "The real corpora", lists the archives and where to put them.
-********************************************************************************
+{reason}********************************************************************************
 """
+
+
+def synthetic_banner(name: str, missing: str | None) -> str:
+    """Announces a synthetic corpus, and what is missing for the real one, if that was wanted."""
+    reason = f"**  {missing}.\n**  Put the archive there for the real one.\n" if missing else ""
+    return _BANNER.format(name=name, reason=reason)
 
 
 def epoch_line(

@@ -22,6 +22,17 @@ def test_each_text_is_continued_on_a_line(workdir, capsys):
     assert [line.startswith(text) for line, text in zip(lines, texts, strict=True)] == [True] * 3
 
 
+def test_a_prompt_stays_as_it_is_spelled(workdir):
+    for text in ("The GOOD film's", "A unicorn, ", "Oil!"):
+        (whole,) = loaded(workdir).generate([text], length=7, seed=3)
+        assert whole.startswith(text.rstrip())
+        (lower,) = loaded(workdir).generate([text.lower()], length=7, seed=3)
+        assert whole[len(text.rstrip()) :] == lower[len(text.rstrip()) :] != ""
+    (end,) = loaded(workdir).generate(["Film " * 30], length=1, seed=3)
+    assert end.startswith("Film " * 10)  # of the part that was read
+    assert loaded(workdir).generate("the", length=7) == loaded(workdir).generate(["the"], length=7)
+
+
 def test_temperature_and_seed_decide_what_is_generated(workdir, capsys):
     def run(*flags):
         generate.main(["--workdir", str(workdir), *flags, "the", "a"])

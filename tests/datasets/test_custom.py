@@ -77,6 +77,27 @@ def test_every_kind_of_source_gives_the_same_texts(tmp_path):
     assert everything(corpus) == everything(load_custom(tmp_path / "a.csv", tmp_path))
 
 
+def test_folders_as_other_systems_leave_them(tmp_path):
+    write_folder(tmp_path / "plain", ROWS)
+    shutil.copytree(tmp_path / "plain", tmp_path / "upper")
+    shutil.copytree(tmp_path / "plain", tmp_path / "bare")
+    shutil.copytree(tmp_path / "plain" / "up", tmp_path / "upper" / "__MACOSX")
+    for path in (tmp_path / "upper").rglob("*.txt"):
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7")  # of macOS
+        path.rename(path.with_suffix(".TXT"))
+    (tmp_path / "upper" / "up" / "README").write_text("not a text")
+    for path in (tmp_path / "bare").rglob("*.txt"):
+        path.rename(path.with_suffix(""))
+    expected = everything(load_custom(tmp_path / "plain", tmp_path))
+    assert len(expected) == 20
+    for name in ("upper", "bare"):
+        assert everything(load_custom(tmp_path / name, tmp_path)) == expected
+    unlabelled = load_custom(tmp_path / "upper", tmp_path, label_field=None)
+    assert len(everything(unlabelled)) == 20
+    (tmp_path / "plain" / "up" / "0.txt").rename(tmp_path / "plain" / "up" / "0.doc")
+    assert len(everything(load_custom(tmp_path / "plain", tmp_path))) == 19
+
+
 def write_folder(root, rows):
     """One file per text; a row has a text, a class and, perhaps, a split."""
     for i, (raw, label, *split) in enumerate(rows):

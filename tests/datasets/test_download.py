@@ -1,4 +1,5 @@
 import hashlib
+import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -18,6 +19,19 @@ def test_a_server_that_never_answers_is_given_up(monkeypatch):
         assert not download.reachable(f"http://127.0.0.1:{server.server_port}/")
         assert time.monotonic() - began < 2
     finally:
+        server.server_close()
+
+
+def test_an_error_is_an_answer_of_a_server_that_is_there():
+    server = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)  # 501: it knows no GET
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/"
+    try:
+        assert not download.reachable(url)
+        assert download.reachable(url, any_status=True)
+        assert download.reachable("http://127.0.0.1:9/", url, any_status=True)
+    finally:
+        server.shutdown()
         server.server_close()
 
 

@@ -53,6 +53,22 @@ def test_a_download_that_is_no_archive_is_refused_and_not_kept(tmp_path, monkeyp
     assert not list(tmp_path.rglob("*.tar.gz*"))
 
 
+def test_a_tfds_dataset_without_network_is_refused_within_15_s(tmp_path, monkeypatch):
+    """TFDS itself would try for many minutes."""
+    import tensorflow_datasets as tfds
+
+    addresses = ("http://127.0.0.1:9/a.zip", "http://127.0.0.1:9/b.zip", "http://127.0.0.2:9/c.zip")
+    glue = tfds.builder_cls("glue")
+    monkeypatch.setattr(glue, "url_infos", dict.fromkeys(addresses))
+    began = time.monotonic()
+    message = (
+        r"the TFDS dataset glue/sst2 is not in .*, and http://127\.0\.0\.1:9/b\.zip,.* reached"
+    )
+    with pytest.raises(DataError, match=message):
+        preparation.prepare_named("glue/sst2", str(tmp_path))
+    assert time.monotonic() - began < 15
+
+
 def test_a_manual_dir_that_does_not_exist_is_named(tmp_path):
     with pytest.raises(DataError, match=r"data\.manual_dir: there is no folder .*nope"):
         preparation.prepare(REUTERS, "auto", str(tmp_path), str(tmp_path / "nope"))

@@ -7,6 +7,13 @@ from helpers import finished_run
 from flaxrnn.reporting import console
 
 
+def test_the_banner_names_what_was_looked_for():
+    banner = console.synthetic_banner("synthetic_imdb/1.0.0", "no a.tar.gz in /b and http://c …")
+    assert "EMBEDDED SYNTHETIC CORPUS: synthetic_imdb/1.0.0\n" in banner
+    assert "**  no a.tar.gz in /b and http://c ….\n" in banner
+    assert "archive" not in console.synthetic_banner("synthetic_imdb/1.0.0", None)
+
+
 def test_line_of_an_epoch():
     _, history, _ = finished_run()
     assert console.epoch_line(history[3], best_epoch=4, epochs=200, patience=5) == (
