@@ -305,7 +305,8 @@ def _save_and_stop(run: run_lib.Run) -> None:
     step = f"{fit}step {int(run.state.step):,}"
     if failure := run.save(wait=True):
         raise signals.Saved(run.stop, f"{name}: stopped after {step}; {failure}")
-    command = f"python {provenance.command()}"
+    command = provenance.command()
+    command = f"python {command}" if command.startswith("train.py") else command
     if "--workdir" not in command:
         command += f" --workdir {run.root}"
     raise signals.Saved(run.stop, f"{name}: saved after {step}; resume with: {command}")

@@ -9,6 +9,7 @@ from helpers import ROOT
 
 PACKAGE = ROOT / "flaxrnn"
 ORDER = [  # from the top down: a module imports from its own room and those below it
+    ["cli"],
     ["seeds"],
     ["predict", "generate", "evaluate", "compare", "export", "from_keras"],
     ["loop"],

@@ -1,4 +1,7 @@
-"""The command line of a run: `--config FILE[:VARIANT]` and overrides of its fields."""
+"""The command line of a run: `--config FILE[:VARIANT]` and overrides of its fields.
+
+A file may also be the name of one that comes with flaxrnn: `--config imdb:fast`.
+"""
 
 from __future__ import annotations
 
@@ -30,13 +33,15 @@ def parse(argv: list[str], arguments: tuple[str, ...] = ()) -> list[str]:
         ConfigError: A flag or override is unknown or has the wrong type, the config file gives no
             config, or an argument is missing.
     """
+    argv = _with_shipped_config(argv)
     if any(re.match(r"--?(help|\?)", argument) for argument in argv[1:]):
         _print_help(argv)
     path = _config_path(argv)
+    known = f"; those that come with flaxrnn are {', '.join(shipped_configs())}"
     if not path:
-        raise ConfigError("--config: missing; name a file, like --config configs/imdb.py")
+        raise ConfigError(f"--config: missing; name a file{known}")
     if not Path(path).is_file():
-        raise ConfigError(f"--config: there is no file {path}")
+        raise ConfigError(f"--config: there is no file {path}{known}")
     try:
         rest = flags.FLAGS(argv)
         if flags.FLAGS["verbosity"].using_default_value:
@@ -53,6 +58,32 @@ def parse(argv: list[str], arguments: tuple[str, ...] = ()) -> list[str]:
     if extra := rest[len(arguments) + 1 :]:
         raise ConfigError(f"{extra[0]}: unexpected argument; flags begin with --")
     return rest
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Name → file of the configs that come with flaxrnn.
+
+    In a wheel they are in the package, in a clone next to it. Python can then import them, since
+    some build on others, and those of users may, too.
+    """
+    package = Path(__file__).parents[1]
+    found = [root for root in (package / "shipped", package.parent) if (root / "configs").is_dir()]
+    for root in found[:1]:
+        if str(root) not in sys.path:
+            sys.path.append(str(root))
+        return {path.stem: path for path in sorted((root / "configs").glob("*.py"))}
+    return {}
+
+
+def _with_shipped_config(argv: list[str]) -> list[str]:
+    """The command line with the file of a config in place of its name."""
+    changed, shipped = list(argv), shipped_configs()
+    for i, argument in enumerate(argv[1:], 1):
+        after = argv[i - 1] in ("--config", "-config")
+        given = re.fullmatch(r"(--?config=)?([\w]+)((?::.*)?)", argument)
+        if given and (after or given[1]) and given[2] in shipped and not Path(given[2]).exists():
+            changed[i] = f"{given[1] or ''}{shipped[given[2]]}{given[3]}"
+    return changed
 
 
 def _print_help(argv: list[str]) -> NoReturn:
