@@ -93,6 +93,7 @@ def test_a_mistake_is_one_line(arguments, message, installed, tmp_path):
         "from configs import imdb\n\ndef get_config(variant):\n    raise ValueError('variant x')"
     )
     (tmp_path / "own.py").write_text(config)
+    (tmp_path / "imdb").mkdir()  # a folder is no config
     done = run(installed, tmp_path, *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: ")

@@ -81,7 +81,7 @@ def _with_shipped_config(argv: list[str]) -> list[str]:
     for i, argument in enumerate(argv[1:], 1):
         after = argv[i - 1] in ("--config", "-config")
         given = re.fullmatch(r"(--?config=)?([\w]+)((?::.*)?)", argument)
-        if given and (after or given[1]) and given[2] in shipped and not Path(given[2]).exists():
+        if given and (after or given[1]) and given[2] in shipped and not Path(given[2]).is_file():
             changed[i] = f"{given[1] or ''}{shipped[given[2]]}{given[3]}"
     return changed
 
