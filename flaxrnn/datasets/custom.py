@@ -212,11 +212,13 @@ def _find_dataset(name: str, fields: Fields, data_dir: str | None) -> Source:
 
 def _labelled(builder: Any, split: str, name: str, fields: Fields) -> list[tuple[str, str]]:
     """The texts of a split that have a label, and its name; all texts where none is wanted."""
-    names = getattr(builder.info.features[fields.label], "names", None) if fields.label else None
+    features = dict(fields.wanted())
+    of_label = features.get("label")
+    names = getattr(builder.info.features[of_label], "names", None) if of_label else None
     found = []
     for row in preparation.examples(builder, split, "data.path"):
-        text = row[fields.text]
-        label: Any = row[fields.label] if fields.label else ""
+        text = row[features["text"]]
+        label: Any = row[of_label] if of_label else ""
         if not isinstance(text, bytes):
             raise DataError(f"data.text_field: {fields.text} of {name} is not a text")
         if names is None:

@@ -124,11 +124,16 @@ def test_impossible_values_name_field_and_what_is_allowed(field, value, message)
         ({"data.path": "a.csv", "task": "imdb"}, "data.path: must be unset with task=imdb"),
         ({"data.path": "a.csv", "data.source": "synthetic"}, "data.source: must be auto or real"),
         ({"data.path": "a.csv", "data.label_field": "text"}, "data.text_field: must differ from"),
+        ({"data.path": None, "data.test_path": "a.csv", "task": "imdb"},
+         "data.test_path: must be unset with task=imdb; it belongs to task=text"),
+        ({"data.encoding": "hex"}, "data.encoding: 'hex' must be the name of a Python text encod"),
+        ({"data.delimiter": ";;"}, "data.delimiter: ';;' must be a single character, or tab"),
+        ({"data.rare_classes": "merge"}, "data.rare_classes: 'merge' must be one of error, drop"),
         ({"data.text_field": ""}, "data.text_field: '' must be the name of a column"),
         ({"data.tokenizer": "bpe"}, "data.tokenizer: 'bpe' must be one of words, characters, sub"),
         ({"data.test_fraction": 1.0}, "data.test_fraction: 1.0 must be a number above 0 and below"),
     ],
-)
+)  # fmt: skip
 def test_own_texts_name_what_they_need(changes, message):
     config = text_config.get_config()
     config.update_from_flattened_dict(changes)

@@ -15,6 +15,7 @@ import flaxrnn
 from configs import language_model
 from configs import text as text_config
 from flaxrnn.config import DataConfig
+from flaxrnn.datasets.reading import Format
 from flaxrnn.errors import DataError
 from flaxrnn.training.texts import prepare_data
 
@@ -143,6 +144,18 @@ def test_without_a_test_split_of_its_own_it_is_drawn_from_train(tmp_path, capsys
     assert (len(corpus.train), len(corpus.validation), len(corpus.test)) == (16, 2, 2)
     assert set(texts_of(corpus.validation, corpus)) == {"good ?", "bad ?"}
     assert f"warning: {tmp_path / 'folder'}: not read: notes\n" in capsys.readouterr().err
+
+
+def test_a_folder_in_another_encoding(tmp_path):
+    for label, text in (("a", "좋다"), ("b", "별로")):
+        for i in range(6):
+            path = tmp_path / "folder" / label / f"{i}.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(f"{text} {i}".encode("cp949"))
+    with pytest.raises(DataError, match=r"0\.txt: line 1: byte 0 .*data\.encoding \(cp949 fits\)"):
+        load_custom(tmp_path / "folder", tmp_path)
+    corpus = load_custom(tmp_path / "folder", tmp_path, format=Format("cp949"))
+    assert {"좋다", "별로"} <= set(corpus.vocabulary.words)
 
 
 def test_files_of_splits_are_named_in_errors(tmp_path):

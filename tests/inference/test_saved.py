@@ -65,6 +65,12 @@ def test_workdirs_without_a_record_have_the_members_that_have_begun(ensemble, tm
     assert not saved.holds_several(tmp_path / "nope")
 
 
+def test_the_config_of_an_ensemble_is_that_of_a_member(ensemble, tmp_path):
+    assert saved.load_config(ensemble) == saved.load(ensemble).config
+    with pytest.raises(WorkdirError, match="--workdir: no trained model in "):
+        saved.load_config(tmp_path)
+
+
 def test_an_unfinished_run_is_named(tmp_path):
     workdir = saved_seeds(tmp_path / "run", shrink(imdb.get_config()), ["neg", "pos"])
     (workdir / "seed-1" / "result.json").unlink()
