@@ -306,7 +306,7 @@ def _save_and_stop(run: run_lib.Run) -> None:
     if failure := run.save(wait=True):
         raise signals.Saved(run.stop, f"{name}: stopped after {step}; {failure}")
     command = provenance.command()
-    command = f"python {command}" if command.startswith("train.py") else command
+    command = command if command.startswith("flaxrnn ") else f"python {command}"
     if "--workdir" not in command:
         command += f" --workdir {run.root}"
     raise signals.Saved(run.stop, f"{name}: saved after {step}; resume with: {command}")

@@ -5,9 +5,10 @@ import signal
 
 import numpy as np
 import pytest
-from helpers import loaded, write_csv
+from helpers import loaded, saved_seeds, shrink, write_csv
 from sklearn.metrics import f1_score
 
+from configs import imdb
 from flaxrnn import evaluate
 from flaxrnn.errors import DataError
 from flaxrnn.runtime import terminal
@@ -104,6 +105,14 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     err = capsys.readouterr().err
     assert err.startswith(f"error: {message.format(t=tmp_path)}")
     assert err.count("\n") == 1
+
+
+def test_several_seeds_are_evaluated_as_one_model(tmp_path, capsys):
+    workdir = saved_seeds(tmp_path / "seeds", shrink(imdb.get_config()), ["neg", "pos"])
+    predicted, _ = loaded(workdir).predict(TEXTS)
+    run(tmp_path, workdir)
+    accuracy = np.mean(np.array(predicted) == LABELS)
+    assert f"accuracy           {accuracy:.4f}" in capsys.readouterr().out
 
 
 def test_texts_of_other_labels_alone_cannot_be_evaluated(imdb_workdir, tmp_path):
