@@ -32,8 +32,9 @@ def test_every_encoding_is_read(encoding):
         ("good\n".encode("utf-16-be"), "utf-8", "line 1: NUL, which no text", "utf-16-be"),
         (KOREAN.encode(), "cp949", "line 1: byte 0 (0xec) is not CP949", "utf-8"),
         (KOREAN.encode("utf-8-sig"), "ascii", "line 1: byte 0 (0xef) is not ASCII", "utf-8"),
-        (b"\xef\xbb\xbfgood\nbad \xff", "utf-8", "line 2: byte 12 (0xff) is not UTF-8", "utf-8"),
+        (b"\xef\xbb\xbfgood\nbad \xff", "utf-8", "line 2: byte 12 (0xff) is not UTF-8", "latin-1"),
         (b"good\n\0\1\2\xff\x80", "utf-8", "line 2: byte 8 (0xff) is not UTF-8", None),
+        (b"a" * 2**21 + KOREAN.encode("cp949"), "utf-8", "line 1: byte 2097152 (0xbf)", "cp949"),
         (b"good\nb\0d\n", "utf-8", "line 2: NUL, which no text contains", None),
     ],
 )  # fmt: skip

@@ -144,7 +144,7 @@ def test_what_is_refused(name, content, message):
 def test_a_delimiter_that_would_fit_is_named():
     with pytest.raises(DataError, match=r"it has text;label; set data\.delimiter=';'"):
         read("a.csv", "text;label\na;b\n")
-    with pytest.raises(DataError, match=r"it has text\tlabel; set data\.delimiter='\\t'"):
+    with pytest.raises(DataError, match=r"it has text label; set data\.delimiter='\\t'"):
         read("a.csv", "text\tlabel\na\tb\n")
     with pytest.raises(DataError, match=r"it has body;label; set data\.delimiter=';'"):
         read("a.csv", 'body;label\n"a;b"; c;up\n')
