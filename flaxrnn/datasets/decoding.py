@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import re
 import zlib
@@ -16,6 +17,7 @@ _BYTE_ORDER_MARKS = {
     b"\xff\xfe": "utf-16",
     b"\xfe\xff": "utf-16",
 }
+_SURE = 10  # characters beyond ASCII; fewer may be UTF-8 by chance
 _CONTROLS = re.compile("[\0-\x08\x0e-\x1f\x7f-\x9f]")
 
 
@@ -55,6 +57,7 @@ def decode(name: str, content: bytes, encoding: str, line: int = 1) -> str:
         decoded = content.decode(encoding)
         at = decoded.find("\0")
         if at < 0:
+            _check_not_utf8(name, content, encoding)
             return decoded.removeprefix("\ufeff") if line == 1 else decoded
         before, problem = decoded[:at], "NUL, which no text contains"
     except LookupError:
@@ -74,6 +77,15 @@ def decode(name: str, content: bytes, encoding: str, line: int = 1) -> str:
         f"data.path: {name}: line {line + before.count(chr(10))}: {problem}; save it as UTF-8, or"
         f" set data.encoding{perhaps}"
     )
+
+
+def _check_not_utf8(name: str, content: bytes, encoding: str) -> None:
+    """Refuses what another encoding can read, too, but surely was not written in it."""
+    if codecs.lookup(encoding).name.startswith("utf"):
+        return
+    as_utf8 = _reads(content, "utf-8") or ""
+    if sum(len(run) for run in re.findall("[^\0-\x7f]+", as_utf8)) >= _SURE:
+        raise DataError(f"data.encoding: {name} is in UTF-8, not {encoding.upper()}; unset it")
 
 
 def _likely_encoding(content: bytes) -> str | None:

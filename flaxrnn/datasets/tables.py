@@ -28,7 +28,7 @@ def read_table(
         decoded: Its content.
         delimiter: The character that separates cells.
         header: Whether the first row has the names of the columns; else they are 1, 2, 3, …
-        fields: Columns by name, or by number where no column has that name.
+        fields: Columns.
 
     Raises:
         DataError: A column is missing, or a row is not as long as the first one.
@@ -58,8 +58,6 @@ def _columns(
             found.append(names.index(field))
         elif kind == "split":
             found.append(None)
-        elif field.isdecimal() and 0 < int(field) <= len(names):
-            found.append(int(field) - 1)
         else:
             first_line = decoded.lstrip().partition("\n")[0]
             others = [d for d in ",;\t|" if d != delimiter]

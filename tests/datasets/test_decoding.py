@@ -47,6 +47,12 @@ def test_other_bytes_are_named_with_a_likely_encoding(content, encoding, problem
     assert message.endswith(f"; save it as UTF-8, or set data.encoding{fits}")
 
 
+def test_utf8_is_not_misread_in_an_encoding_that_has_all_bytes():
+    with pytest.raises(DataError, match=r"data\.encoding: a\.csv is in UTF-8, not LATIN-1; un"):
+        decoding.decode("a.csv", "c'était déjà, là-bas, très âgé, à l'été".encode(), "latin-1")
+    assert decoding.decode("a.csv", "Â© 크".encode("cp1252", "replace"), "cp1252") == "Â© ?"
+
+
 def test_no_text_encoding():
     for name in ("nope", "hex"):
         with pytest.raises(DataError, match=f"data.encoding: '{name}' must be the name of a"):
