@@ -61,10 +61,10 @@ def _columns(
         else:
             first_line = decoded.lstrip().partition("\n")[0]
             others = [d for d in ",;\t|" if d != delimiter]
-            splits = [d for d in others if field in map(clean, first_line.split(d))]
-            splits = splits or [d for d in others if len(names) == 1 and d in first_line]
-            hint = f"; set data.delimiter={splits[0]!r}" if splits else ""
-            if header and not splits:
+            fits = [d for d in others if field in map(clean, first_line.split(d))]
+            fits = fits or [d for d in others if len(names) == 1 and d in first_line]
+            hint = f"; set data.delimiter={fits[0]!r}" if fits else ""
+            if header and not fits:
                 hint = "; of a file without a header, set data.header=False and columns by number"
             raise missing_field(f"{name} has no column", kind, field, names, hint)
     return found if fields.label is not None else [found[0], None, found[1]]
