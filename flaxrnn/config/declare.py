@@ -74,7 +74,7 @@ def own_path(doc: str) -> Any:
 
 def column(default: str, doc: str) -> Any:
     """The name or number of a column of a custom table."""
-    return field(default, doc, "the name of a column, or its number, from 1", bool)
+    return field(default, doc, "the name of a column, or without a header its number, from 1", bool)
 
 
 def is_encoding(value: str) -> bool:

@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flaxrnn.data import cache
+from flaxrnn.data.arrays import encode_custom, to_arrays
 from flaxrnn.data.ragged import RaggedTexts
-from flaxrnn.data.tokenizers import TOKENIZERS, Tokenizer, suitable
+from flaxrnn.data.tokenizers import TOKENIZERS, Tokenizer
 from flaxrnn.data.vocabulary import Vocabulary
 from flaxrnn.datasets.reading import Format
 from flaxrnn.datasets.rows import Fields, abbreviated
 from flaxrnn.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from flaxrnn.datasets.custom import Source
     from flaxrnn.datasets.registry import Task
 
 SOURCES = ("auto", "real", "synthetic")
@@ -165,7 +165,7 @@ def _encode_dataset(task: Task, builder: Any, kind: str, num_words: int) -> dict
     ]
     counted.sort(key=lambda pair: pair[0])
     vocabulary = Vocabulary.build((words for _, words in counted), tokenizer)
-    return _to_arrays(vocabulary, tokenized, labels)
+    return to_arrays(vocabulary, tokenized, labels)
 
 
 def _load_brackets(request: _Request) -> Corpus:
@@ -202,7 +202,7 @@ def _load_custom(request: _Request) -> Corpus:
     arrays = cache.cached(
         preparation.data_root(request.data_dir),
         f"text-{hashlib.sha256(json.dumps(key_parts).encode()).hexdigest()[:16]}",
-        lambda: _encode_custom(source, texts, kind, request.num_words),
+        lambda: encode_custom(source, texts, kind, request.num_words),
     )
     label_names = json.loads(arrays["label_names"].tobytes())
     kind = arrays["kind"].tobytes().decode()
@@ -230,62 +230,7 @@ def _report(corpus: Corpus, texts: CustomTexts, arrays: Mapping[str, np.ndarray]
         print(f"warning: {corpus.name}: {finding}", file=sys.stderr)
 
 
-def _encode_custom(
-    source: Source, texts: CustomTexts, kind: str, num_words: int
-) -> dict[str, np.ndarray]:
-    from flaxrnn.datasets import checks, splits
-
-    examples = source.read()
-    if kind == "auto":
-        kind = suitable(example.text for example in examples)
-    keeper = texts.kept_by or kind
-    has_token = Tokenizer("characters" if keeper == "subword" else keeper)
-    keyed = [(example, " ".join(has_token(example.text))) for example in examples]
-    keyed = [(example, key) for example, key in keyed if key]
-    empty = len(examples) - len(keyed)
-    rare = splits.rare_classes([example for example, _ in keyed], source.name, texts.rare_classes)
-    keyed = [(example, key) for example, key in keyed if example.label not in rare]
-    kept, keys = [example for example, _ in keyed], [key for _, key in keyed]
-    parts = splits.split_examples(kept, keys, source.name, texts.test_fraction, texts.seed)
-    rows = {split: part for split, part in parts._asdict().items() if len(part)}
-    tokenizer = Tokenizer(kind)
-    if kind == "subword":
-        tokenizer = Tokenizer.learn((kept[row].text for row in rows["train"]), num_words)
-    tokenized = {split: [tokenizer(kept[row].text) for row in rows[split]] for split in rows}
-    names = sorted({example.label for example in kept})
-    ids = {name: i for i, name in enumerate(names)}
-    labels = {split: [ids[kept[row].label] for row in rows[split]] for split in rows}
-    return {
-        **_to_arrays(Vocabulary.build(tokenized["train"], tokenizer), tokenized, labels),
-        "label_names": np.frombuffer(json.dumps(names).encode(), np.uint8),
-        "left_out": np.array([empty, len(examples) - empty - len(kept)]),
-        "findings": np.frombuffer(
-            json.dumps(checks.find_suspicious(kept, keys, parts)).encode(), np.uint8
-        ),
-        "kind": np.frombuffer(kind.encode(), np.uint8),
-    }
-
-
 _LOADERS = {"brackets": _load_brackets, "text": _load_custom}  # all other tasks have a builder
-
-
-def _to_arrays(
-    vocabulary: Vocabulary,
-    tokenized: Mapping[str, list[list[str]]],
-    labels: Mapping[str, list[int]],
-) -> dict[str, np.ndarray]:
-    """Encodes splits as arrays that `_to_corpus` reads back."""
-    arrays = {}
-    for split, texts in tokenized.items():
-        rows = [np.array(vocabulary.encode(words), np.int32) for words in texts]
-        arrays[f"{split}_labels"] = np.array(labels[split], np.int32)
-        arrays[f"{split}_ids"] = np.concatenate(rows)
-        arrays[f"{split}_offsets"] = np.cumsum([0, *map(len, rows)])
-    # No word contains a newline: every tokenizer splits there.
-    arrays["words"] = np.frombuffer("\n".join(vocabulary.words).encode(), np.uint8)
-    if vocabulary.tokenizer.model:
-        arrays["tokenizer"] = np.frombuffer(vocabulary.tokenizer.model, np.uint8)
-    return arrays
 
 
 def _to_corpus(

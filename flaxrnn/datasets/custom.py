@@ -227,5 +227,8 @@ def _labelled(builder: Any, split: str, name: str, fields: Fields) -> list[tuple
             continue
         else:
             shown = names[label]
-        found.append((text.decode(), shown))
+        try:
+            found.append((text.decode(), shown))
+        except UnicodeDecodeError as error:
+            raise DataError(f"data.path: {name} has a text that is not UTF-8 ({error})") from None
     return found

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
+import re
 import zlib
 from pathlib import Path
 
@@ -15,7 +17,8 @@ _BYTE_ORDER_MARKS = {
     b"\xff\xfe": "utf-16",
     b"\xfe\xff": "utf-16",
 }
-_GUESSED_FROM = 2**20  # bytes
+_SURE = 10  # characters beyond ASCII; fewer may be UTF-8 by chance
+_CONTROLS = re.compile("[\0-\x08\x0e-\x1f\x7f-\x9f]")
 
 
 def suffix_of(path: Path) -> str:
@@ -54,6 +57,7 @@ def decode(name: str, content: bytes, encoding: str, line: int = 1) -> str:
         decoded = content.decode(encoding)
         at = decoded.find("\0")
         if at < 0:
+            _check_not_utf8(name, content, encoding)
             return decoded.removeprefix("\ufeff") if line == 1 else decoded
         before, problem = decoded[:at], "NUL, which no text contains"
     except LookupError:
@@ -75,25 +79,30 @@ def decode(name: str, content: bytes, encoding: str, line: int = 1) -> str:
     )
 
 
+def _check_not_utf8(name: str, content: bytes, encoding: str) -> None:
+    """Refuses what another encoding can read, too, but surely was not written in it."""
+    if codecs.lookup(encoding).name.startswith("utf"):
+        return
+    as_utf8 = _reads(content, "utf-8") or ""
+    if sum(len(run) for run in re.findall("[^\0-\x7f]+", as_utf8)) >= _SURE:
+        raise DataError(f"data.encoding: {name} is in UTF-8, not {encoding.upper()}; unset it")
+
+
 def _likely_encoding(content: bytes) -> str | None:
-    """An encoding that the beginning of the content can be read in; None: it is no text."""
+    """An encoding that the content can be read in; None: it is no text."""
     for mark, encoding in _BYTE_ORDER_MARKS.items():
-        if content.startswith(mark):
+        if content.startswith(mark) and _reads(content, encoding):
             return encoding
-    begin = content[:_GUESSED_FROM]
-    if len(begin) == _GUESSED_FROM:  # not within a character
-        begin = begin[: begin.rfind(b"\n") + 1] or begin
-    if 0 in begin:  # ASCII characters have one in UTF-16
-        zeros = begin[1::2].count(0), begin[0::2].count(0)
+    if 0 in content:  # ASCII characters have one in UTF-16
+        zeros = content[1::2].count(0), content[0::2].count(0)
         encoding = "utf-16-le" if zeros[0] > zeros[1] else "utf-16-be"
-        return encoding if max(zeros) > len(begin) / 8 and _reads(begin, encoding) else None
-    if _reads(begin, "utf-8"):
+        return encoding if max(zeros) > len(content) / 8 and _reads(content, encoding) else None
+    if _reads(content, "utf-8"):
         return "utf-8"
-    if korean := _reads(begin, "cp949"):
-        beyond = [character for character in korean if character > "\x7f"]
-        if sum("가" <= character <= "힣" for character in beyond) > len(beyond) / 2:
-            return "cp949"
-    return next((name for name in ("latin-1", "cp1252") if _reads(begin, name)), None)
+    korean = _reads(content, "cp949") or ""
+    if len(re.findall("[가-힣]", korean)) > len(re.findall("[^\0-\x7f]", korean)) / 2:
+        return "cp949"
+    return next((name for name in ("latin-1", "cp1252") if _reads(content, name)), None)
 
 
 def _reads(content: bytes, encoding: str) -> str | None:
@@ -102,5 +111,4 @@ def _reads(content: bytes, encoding: str) -> str | None:
         decoded = content.decode(encoding)
     except UnicodeError:
         return None
-    controls = any((c < " " and c not in "\t\n\r\f\v") or "\x7f" <= c <= "\x9f" for c in decoded)
-    return None if controls else decoded
+    return None if _CONTROLS.search(decoded) else decoded

@@ -53,7 +53,6 @@ def read_parquet(name: str, content: bytes, fields: Fields) -> Iterator[Row]:
         DataError: It is something else, lacks a column, or pyarrow is not installed.
     """
     try:
-        import pyarrow
         from pyarrow import parquet
     except ImportError:
         raise DataError(
@@ -70,13 +69,14 @@ def read_parquet(name: str, content: bytes, fields: Fields) -> Iterator[Row]:
                 values[kind] = file.read(columns=[stored[field]]).column(0).to_pylist()
             elif kind != "split":
                 raise missing_field(f"{name} has no column", kind, field, stored)
-    except (pyarrow.ArrowException, OSError) as error:
+        absent = [None] * len(values["text"])
+        columns = (values.get(kind, absent) for kind in ("text", "label", "split"))
+        rows = list(zip(*columns, strict=True))
+    except DataError:
+        raise
+    except Exception as error:  # a corrupt file may break pyarrow anywhere
         reason = " ".join(str(error).split())
         raise DataError(f"data.path: {name} is not a Parquet file ({reason})") from None
-    absent = [None] * len(values["text"])
-    rows = zip(
-        values["text"], values.get("label", absent), values.get("split", absent), strict=True
-    )
     for number, (text, label, split) in enumerate(rows, 1):
         yield Row(f"{name}: row {number}", text, label, split)
 

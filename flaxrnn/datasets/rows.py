@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from flaxrnn.errors import DataError
+from flaxrnn.runtime.terminal import printable
 
 _SPLIT = "split"  # the column that may assign each text to a split
 
@@ -53,7 +54,8 @@ def missing_field(
 
 
 def abbreviated(names: Iterable[str]) -> str:
-    """The names, the first twenty of them, each cut to 40 characters."""
+    """The names in a line, the first twenty of them, each cut to 40 characters."""
+    names = list(map(printable, names))
     shown = [name if len(name) <= 40 else f"{name[:39]}…" for name in names]
     more = f" and {len(shown) - 20} more" if len(shown) > 20 else ""
     return ", ".join(shown[:20]) + more

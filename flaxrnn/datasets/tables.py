@@ -28,7 +28,7 @@ def read_table(
         decoded: Its content.
         delimiter: The character that separates cells.
         header: Whether the first row has the names of the columns; else they are 1, 2, 3, …
-        fields: Columns by name, or by number where no column has that name.
+        fields: Columns.
 
     Raises:
         DataError: A column is missing, or a row is not as long as the first one.
@@ -58,15 +58,13 @@ def _columns(
             found.append(names.index(field))
         elif kind == "split":
             found.append(None)
-        elif field.isdecimal() and 0 < int(field) <= len(names):
-            found.append(int(field) - 1)
         else:
             first_line = decoded.lstrip().partition("\n")[0]
             others = [d for d in ",;\t|" if d != delimiter]
-            splits = [d for d in others if field in map(clean, first_line.split(d))]
-            splits = splits or [d for d in others if len(names) == 1 and d in first_line]
-            hint = f"; set data.delimiter={splits[0]!r}" if splits else ""
-            if header and not splits:
+            fits = [d for d in others if field in map(clean, first_line.split(d))]
+            fits = fits or [d for d in others if len(names) == 1 and d in first_line]
+            hint = f"; set data.delimiter={fits[0]!r}" if fits else ""
+            if header and not fits:
                 hint = "; of a file without a header, set data.header=False and columns by number"
             raise missing_field(f"{name} has no column", kind, field, names, hint)
     return found if fields.label is not None else [found[0], None, found[1]]

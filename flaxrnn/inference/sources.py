@@ -71,7 +71,7 @@ def from_file(flags: argparse.Namespace, data: DataConfig) -> list[str]:
         ConfigError: `--field` names a column of a file that has none.
         DataError: The file cannot be read, or lacks the field.
     """
-    path, file_format = Path(flags.file), format_of(flags, data)
+    path, file_format = Path(flags.file).expanduser(), format_of(flags, data)
     if flags.field and not reading.has_fields(path, file_format):
         raise ConfigError(f"--field: {path} has one text per line, without fields")
     fields = Fields(flags.field or data.text_field, None)

@@ -32,8 +32,9 @@ def test_every_encoding_is_read(encoding):
         ("good\n".encode("utf-16-be"), "utf-8", "line 1: NUL, which no text", "utf-16-be"),
         (KOREAN.encode(), "cp949", "line 1: byte 0 (0xec) is not CP949", "utf-8"),
         (KOREAN.encode("utf-8-sig"), "ascii", "line 1: byte 0 (0xef) is not ASCII", "utf-8"),
-        (b"\xef\xbb\xbfgood\nbad \xff", "utf-8", "line 2: byte 12 (0xff) is not UTF-8", "utf-8"),
+        (b"\xef\xbb\xbfgood\nbad \xff", "utf-8", "line 2: byte 12 (0xff) is not UTF-8", "latin-1"),
         (b"good\n\0\1\2\xff\x80", "utf-8", "line 2: byte 8 (0xff) is not UTF-8", None),
+        (b"a" * 2**21 + KOREAN.encode("cp949"), "utf-8", "line 1: byte 2097152 (0xbf)", "cp949"),
         (b"good\nb\0d\n", "utf-8", "line 2: NUL, which no text contains", None),
     ],
 )  # fmt: skip
@@ -44,6 +45,12 @@ def test_other_bytes_are_named_with_a_likely_encoding(content, encoding, problem
     message = str(caught.value)
     assert message.startswith(f"data.path: a.csv: {problem}")
     assert message.endswith(f"; save it as UTF-8, or set data.encoding{fits}")
+
+
+def test_utf8_is_not_misread_in_an_encoding_that_has_all_bytes():
+    with pytest.raises(DataError, match=r"data\.encoding: a\.csv is in UTF-8, not LATIN-1; un"):
+        decoding.decode("a.csv", "c'était déjà, là-bas, très âgé, à l'été".encode(), "latin-1")
+    assert decoding.decode("a.csv", "Â© 크".encode("cp1252", "replace"), "cp1252") == "Â© ?"
 
 
 def test_no_text_encoding():

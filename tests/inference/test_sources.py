@@ -42,7 +42,8 @@ def test_the_flags_come_before_what_the_model_was_trained_on(tmp_path):
     path = write(tmp_path / "a.csv", "한글;body\n좋다;bad\n".encode("cp949"))
     model = {"path": "b.csv", "text_field": "2", "delimiter": ";", "header": False}
     assert read(path, "--encoding", "cp949", **model) == ["body", "bad"]
-    assert read(path, "--encoding", "cp949", "--header", **model) == ["bad"]
+    with_header = ["--encoding", "cp949", "--header", "--field", "body"]
+    assert read(path, *with_header, **model) == ["bad"]
     assert read(path, "--encoding", "cp949", "--field=1", "--delimiter=;", "--no-header") == [
         "한글",
         "좋다",
