@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flaxrnn.config import Config
+from flaxrnn.config import DataConfig
 from flaxrnn.datasets import parsing
 from flaxrnn.datasets.parsing import Example
 from flaxrnn.datasets.rows import Fields
@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
         WorkdirError: The workdir holds no trained model.
     """
     flags = _parse(arguments)
-    examples = _read(flags, saved.load_config(flags.workdir))
+    examples = _read(flags, saved.load_config(flags.workdir).data)
     from flaxrnn.inference import predictor  # imports JAX: only once flags and file are valid
 
     model = predictor.load(flags.workdir)
@@ -78,9 +78,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     return flags
 
 
-def _read(flags: argparse.Namespace, config: Config) -> list[Example]:
+def _read(flags: argparse.Namespace, data: DataConfig) -> list[Example]:
     """The labelled texts, as training reads them."""
-    data, path = config.data, Path(flags.file).expanduser()
+    path = Path(flags.file).expanduser()
     fields = Fields(flags.field or data.text_field, flags.label_field or data.label_field)
     file_format = sources.format_of(flags, data)
     with sources.named_as_flags():

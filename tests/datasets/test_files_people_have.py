@@ -1,4 +1,4 @@
-"""Files as people have them: training and predict read the same texts, or refuse with one line."""
+"""Files as people have them: every command reads the same texts, or refuses with one line."""
 
 import argparse
 import gzip
@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 import flaxrnn
 from configs import text as text_config
-from flaxrnn import predict
+from flaxrnn import evaluate, predict
 from flaxrnn.config import DataConfig
 from flaxrnn.datasets import custom
 from flaxrnn.datasets.reading import Format
@@ -150,25 +150,30 @@ def predict_reads(path, data):
     return sources.from_file(flags, data)
 
 
+def evaluate_reads(path, data):
+    arguments = ["--workdir", "run", "--file", str(path), "--encoding", data.encoding]
+    return [tuple(example) for example in evaluate._read(evaluate._parse(arguments), data)]
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
-def test_training_and_predict_read_the_same_or_refuse_with_the_same_line(file, tmp_path):
+def test_training_predict_and_evaluate_read_the_same_or_refuse_with_the_same_line(file, tmp_path):
     content = file.content if isinstance(file.content, bytes) else file.content.encode()
     path = tmp_path / file.name
     path.write_bytes(content)
     data = DataConfig(path=str(path), **file.data)
     if isinstance(file.expected, list):
-        assert train_reads(path, data) == file.expected
+        assert train_reads(path, data) == evaluate_reads(path, data) == file.expected
         assert predict_reads(path, data) == [text for text, _, _ in file.expected]
         return
     errors = []
-    for reads in (train_reads, predict_reads):
+    for reads in (train_reads, predict_reads, evaluate_reads):
         with pytest.raises(DataError) as caught:
             reads(path, data)
         errors.append(str(caught.value))
     assert file.expected in errors[0]
     for field, flag in sources.FLAGS.items():
         errors[0] = errors[0].replace(field, flag)
-    assert errors[0] == errors[1]
+    assert errors[0] == errors[1] == errors[2]
     assert "\n" not in errors[0]
 
 
