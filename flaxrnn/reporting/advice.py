@@ -30,8 +30,8 @@ def warnings(
         regain = "" if result["refit"] else "; train.refit=True trains on these texts in the end"
         yield (
             f"With {texts:,} texts to validate on, {per_class:.1f} per class, the validation"
-            f" accuracy is uncertain by {100 * error:.1f} points either way: raise"
-            f" data.validation_fraction{regain}."
+            f" accuracy is uncertain by {100 * error:.1f} points either way: validate on more"
+            f" (data.validation_fraction, if they are drawn){regain}."
         )
     largest = class_counts.max() / texts
     if accuracy <= largest + _standard_error(largest, texts):

@@ -22,10 +22,11 @@ def test_too_few_texts_to_validate_on(class_counts):
     assert found.startswith(f"With {count} texts to validate on, {count / classes:.1f} per class")
     assert f"uncertain by {2.4 if count == 99 else 2.1} points either way" in found
     assert found.endswith(
-        "raise data.validation_fraction; train.refit=True trains on these texts in the end."
+        "validate on more (data.validation_fraction, if they are drawn); train.refit=True trains on"
+        " these texts in the end."
     )
     (found,) = warnings(0.95, 0.95, class_counts, refit=True)
-    assert found.endswith("raise data.validation_fraction.")
+    assert found.endswith("data.validation_fraction, if they are drawn).")
 
 
 def test_perfect_accuracy_on_few_texts_is_uncertain():
