@@ -21,11 +21,11 @@ import numpy as np
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from flaxrnn.config import Config, parse
+from flaxrnn.config import Config, modules, parse
 from flaxrnn.config import flags as flag_parser
 from flaxrnn.data.vocabulary import Vocabulary
 from flaxrnn.errors import ConfigError, DataError, WorkdirError
-from flaxrnn.runtime import files, terminal
+from flaxrnn.runtime import files, plugins, terminal
 
 # What the configs of the chapter's models have in common.
 REQUIRED = {
@@ -70,6 +70,7 @@ def convert(weights: str | Path, config: ConfigDict, workdir: str | Path) -> Non
     """
     weights, workdir = Path(weights).expanduser(), Path(workdir).expanduser()
     checked = parse(config)
+    plugins.allow(modules(checked))
     for name, required in REQUIRED.items():
         if (value := operator.attrgetter(name)(checked)) != required:
             raise ConfigError(f"{name}: {value!r} must be {required!r}, as in the chapter")

@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> None:
     flags = _parse(arguments)
     from flaxrnn.inference import predictor  # imports JAX: only once the flags are valid
 
-    model = predictor.load(flags.workdir)
+    model = predictor.load(flags.workdir, flags.allow_module)
     for text in model.generate(flags.texts, flags.length, flags.temperature, flags.seed):
         print(text)
 
@@ -38,6 +38,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         "texts", nargs="+", metavar="TEXT", help='a text to continue; "" starts a new one'
     )
     parser.add_argument("--workdir", required=True, help="workdir of a run with model.target=next")
+    terminal.add_allow_module(parser)
     parser.add_argument("--length", type=int, default=100, help="tokens to add at most")
     parser.add_argument(
         "--temperature",

@@ -14,12 +14,12 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from flaxrnn import run as run_lib
-from flaxrnn.config import Config, flatten, parse
+from flaxrnn.config import Config, flatten, modules, parse
 from flaxrnn.errors import ConfigError, DivergedError, FlaxrnnError, WorkdirError
 from flaxrnn.nn import cells, heads
 from flaxrnn.nn.summary import summary
 from flaxrnn.reporting import page, provenance, result
-from flaxrnn.runtime import devices, distributed, signals
+from flaxrnn.runtime import devices, distributed, plugins, signals
 from flaxrnn.runtime.clock import Clock
 from flaxrnn.training import baseline, metrics, optimizers, resume, workdir
 from flaxrnn.training.progress import kept_epoch, patience_in_epochs
@@ -69,6 +69,7 @@ def train(
     A signal that the listener received earlier stops the run after its first steps. The baseline is
     computed unless that of another run on the same texts is known.
     """
+    plugins.allow(modules(config))  # the user's own config
     _check_names(config)
     with contextlib.ExitStack() as stack:
         clock = Clock()

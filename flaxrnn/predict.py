@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
             records = sources.from_stdin()
         from flaxrnn.inference import predictor  # imports JAX: only once flags and file are valid
 
-        model = predictor.load(flags.workdir)
+        model = predictor.load(flags.workdir, flags.allow_module)
         if flags.top > (most := len(model.label_names)):
             raise ConfigError(f"--top: {flags.top} must be at most {most}, the number of labels")
         to_text = _formatter(flags, model.label_names, model.num_members)
@@ -66,6 +66,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--workdir", required=True, help="workdir of a trained run, or of several seeds: their mean"
     )
+    terminal.add_allow_module(parser)
     parser.add_argument("--file", help="one text per line; or .jsonl, or .csv with a header")
     parser.add_argument("--field", help="field of the .jsonl or .csv that contains the text")
     parser.add_argument(

@@ -10,9 +10,15 @@ from typing import Any
 from flaxrnn.runtime import plugins
 
 
-def field(default: Any, doc: str, allowed: str, is_allowed: Callable[[Any], bool]) -> Any:
+def field(
+    default: Any,
+    doc: str,
+    allowed: str,
+    is_allowed: Callable[[Any], bool],
+    names_code: bool = False,
+) -> Any:
     """Declares a field; `allowed` ends the sentence "must be …"."""
-    metadata = {"doc": doc, "allowed": allowed, "is_allowed": is_allowed}
+    metadata = {"doc": doc, "allowed": allowed, "is_allowed": is_allowed, "names_code": names_code}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -28,7 +34,11 @@ def one_of_or_module(default: str, *others: str, what: str, doc: str) -> Any:
     names = f"one of {', '.join(values)}" if others else default
     allowed = f"{names}, or a custom {what} as module:Name"
     return field(
-        default, doc, allowed, lambda v: v in values or plugins.PATTERN.fullmatch(v) is not None
+        default,
+        doc,
+        allowed,
+        lambda v: v in values or plugins.PATTERN.fullmatch(v) is not None,
+        names_code=True,
     )
 
 

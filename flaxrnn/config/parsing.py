@@ -15,6 +15,7 @@ from ml_collections.config_dict import placeholder
 
 from flaxrnn.config.fields import Config
 from flaxrnn.errors import ConfigError
+from flaxrnn.runtime import plugins
 
 # Names that values had in configs of earlier versions, whose workdirs are still read.
 _RENAMED_VALUES = {
@@ -36,6 +37,7 @@ class Field:
     doc: str
     allowed: str  # ends the sentence "must be …"
     is_allowed: Callable[[Any], bool]
+    names_code: bool  # may be "module:Name"
 
 
 def _fields(group: type, prefix: str = "") -> dict[str, Field]:
@@ -127,6 +129,13 @@ def _check_combinations(values: Mapping[str, Any]) -> None:
         raise ConfigError("data.source: must be auto or synthetic with task=brackets")
     if task == "brackets" and values["data.tokenizer"] != "characters":
         raise ConfigError("data.tokenizer: must be characters with task=brackets")
+
+
+def modules(config: Config) -> set[str]:
+    """The modules outside the package that a config names."""
+    values = flatten(config.to_dict())
+    named = {values[name] for name, field in FIELDS.items() if field.names_code}
+    return {name.partition(":")[0] for name in named if plugins.PATTERN.fullmatch(name)}
 
 
 def flatten(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -269,17 +269,21 @@ def _ragged(encoded: list[EncodedText]) -> ragged.RaggedTexts:
     )
 
 
-def load(workdir: str | Path) -> TextPredictor:
+def load(workdir: str | Path, allow_modules: Iterable[str] = ()) -> TextPredictor:
     """Loads the trained model of a workdir onto all devices.
 
     Args:
         workdir: Of a run, which may still be in progress; or of several seeds, all of them
             finished, which make an ensemble: its probabilities are the means of theirs.
+        allow_modules: Modules of your own cell or head that its config names and that may be
+            imported, which runs them; without them, nothing in a workdir is ever run.
 
     Raises:
+        ConfigError: The config names a module that is not allowed.
         WorkdirError: The workdir holds no trained model, or no ensemble.
     """
     devices.use_all_cores()
-    model = saved.load(workdir)
-    devices.enable_compilation_cache(model.config.compile_cache)
+    model = saved.load(workdir, allow_modules)
+    # Not the workdir's cache: what is cached is machine code.
+    devices.enable_compilation_cache(None)
     return TextPredictor(model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from flaxrnn import config as config_lib
 from flaxrnn.data.ngrams import FILES, NgramClassifier
 from flaxrnn.data.vocabulary import Vocabulary
 from flaxrnn.errors import ConfigError, WorkdirError
-from flaxrnn.runtime import files
+from flaxrnn.runtime import files, plugins
 from flaxrnn.training.workdir import NGRAMS
 
 if TYPE_CHECKING:
@@ -85,13 +86,20 @@ def read_record(workdir: Path) -> dict[str, Any]:
         raise WorkdirError(f"--workdir: {path} cannot be read ({error})") from None
 
 
-def load(workdir: str | Path) -> SavedModel:
+def load(workdir: str | Path, allow_modules: Iterable[str] = ()) -> SavedModel:
     """Reads the trained model of a workdir without changing anything in it.
 
+    Args:
+        workdir: Of a run or of several seeds.
+        allow_modules: Modules outside the package that may be imported, which runs them, if the
+            workdir's config names them: the user's own cell or head.
+
     Raises:
+        ConfigError: The workdir names a module that is not allowed.
         WorkdirError: The workdir holds no trained model, or several runs that are unfinished, have
             different vocabularies or labels, or do not classify texts.
     """
+    plugins.allow(allow_modules)
     workdir = Path(workdir).expanduser()
     if not holds_several(workdir):
         return _load_run(workdir)
@@ -139,6 +147,7 @@ def _load_run(workdir: Path) -> SavedModel:
     except (OSError, ValueError, TypeError) as error:
         reason = f"config.json: {error}" if isinstance(error, ConfigError) else error
         raise WorkdirError(f"--workdir: no trained model in {workdir} ({reason})") from None
+    plugins.distrust(config_lib.modules(config))
     vocabulary = Vocabulary.load(workdir / "vocabulary.json")
     model = models.build(config.model, vocabulary.num_words, len(label_names))
     shapes = jax.eval_shape(lambda: models.init_params(model, jax.random.key(0)))

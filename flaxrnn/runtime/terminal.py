@@ -25,6 +25,17 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(message.removeprefix("argument "))
 
 
+def add_allow_module(parser: argparse.ArgumentParser) -> None:
+    """Adds the flag of the commands that load a workdir."""
+    parser.add_argument(
+        "--allow-module",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="module of your own cell or head that the workdir names and that may be run",
+    )
+
+
 def run(main: Callable[[], None]) -> None:
     """Runs a command: its errors are one line, Ctrl-C and a closed pipe end it silently."""
     for name in ("SIGINT", "SIGPIPE"):
