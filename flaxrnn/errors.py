@@ -20,9 +20,9 @@ class WorkdirError(FlaxrnnError):
 
 
 class DivergedError(FlaxrnnError):
-    """The training loss is not finite any more."""
+    """The loss, or what a model predicts, is not finite."""
 
-    exit_code = 1
+    exit_code = 3
 
 
 class OutOfMemoryError(FlaxrnnError):

@@ -91,6 +91,7 @@ def train(
         if run.config.train.refit:
             _refit(run)
         outcome, details = _test(run)
+        result.check_finite(outcome, run.workdir)
         _add_baseline(run, outcome, details, known_baseline)
         return outcome
 

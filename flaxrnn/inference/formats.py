@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from flaxrnn.inference.predictions import Prediction
-from flaxrnn.runtime import terminal
+from flaxrnn.runtime import records, terminal
 
 MIN_SHARE = 0.1  # of the largest attribution in a text, for a word to be highlighted
 # Backgrounds of the 256-colour palette, faint to strong, for black text.
@@ -33,7 +32,7 @@ def json_line(prediction: Prediction, top: int, explain: bool) -> str:
         content["explanation"] = [
             {"word": word, "weight": round(weight, 6)} for word, weight in prediction.words
         ]
-    return json.dumps(content, ensure_ascii=False)
+    return records.to_text(content, ensure_ascii=False)
 
 
 class Table:

@@ -7,12 +7,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from flaxrnn.inference.sources import Record
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from flaxrnn.inference.predictor import EncodedText, TextPredictor
+
+
+NOT_FINITE = "the output is not finite"
 
 
 @dataclass(frozen=True)
@@ -22,15 +25,16 @@ class Prediction:
     index: int  # of the text in the input, from 0
     encoded: EncodedText
     note: str | None  # why there is no prediction, or how much of the text was read
-    top: list[tuple[str, float]]  # likeliest labels and their probabilities; empty: no words
+    top: list[tuple[str, float]]  # likeliest labels and their probabilities; empty: there is none
     attributions: np.ndarray | None  # of the words read, float32 [n], if requested
 
     @property
     def words(self) -> list[tuple[str, float]]:
-        """The words read, as spelled in the text, and their attributions."""
+        """The words read, as spelled in the text, and their attributions, if there are any."""
+        if self.attributions is None:
+            return []
         words = [self.encoded.text[begin:end] for begin, end in self.encoded.spans]
-        attributions = [] if self.attributions is None else self.attributions.tolist()
-        return list(zip(words, attributions, strict=True))
+        return list(zip(words, self.attributions.tolist(), strict=True))
 
 
 def classify(
@@ -67,8 +71,15 @@ def classify(
                 yield Prediction(next(index), encoded, note or "no words", [], None)
                 continue
             of_labels, of_words = next(results)
+            if not _is_finite(of_labels) or (of_words is not None and not _is_finite(of_words)):
+                yield Prediction(next(index), encoded, NOT_FINITE, [], None)
+                continue
             if (read := len(encoded.spans)) < encoded.total_words:
                 note = f"the last {read:,} of {encoded.total_words:,} words were read"
             likeliest = (-of_labels).argsort(kind="stable")[:top]
             best = [(predictor.label_names[i], float(of_labels[i])) for i in likeliest]
             yield Prediction(next(index), encoded, note, best, of_words)
+
+
+def _is_finite(values: np.ndarray) -> bool:
+    return bool(np.isfinite(values).all())

@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec
 from flaxrnn.data import batching, ragged
 from flaxrnn.data.tokenizers import Tokenizer
 from flaxrnn.data.vocabulary import UNKNOWN
-from flaxrnn.errors import ConfigError, DataError
+from flaxrnn.errors import ConfigError, DataError, DivergedError
 from flaxrnn.inference import attribution, programs, saved
 from flaxrnn.runtime import devices
 
@@ -75,12 +75,16 @@ class TextPredictor:
         Raises:
             ConfigError: The model does not classify texts.
             DataError: A text has no words.
+            DivergedError: What the model computes is not finite.
         """
         encoded = [self.encode(text) for text in texts]
         for i, text in enumerate(encoded):
             if not text.total_words:
                 raise DataError(f"text {i} contains no words: {texts[i][:40]!r}")
         probabilities = self.probabilities(encoded)
+        for i, finite in enumerate(np.isfinite(probabilities).all(axis=1)):
+            if not finite:
+                raise _not_finite(i)
         return [self.label_names[i] for i in probabilities.argmax(axis=1)], probabilities
 
     def tag(self, texts: list[str]) -> list[list[str]]:
@@ -88,12 +92,16 @@ class TextPredictor:
 
         Raises:
             ConfigError: The model does not tag tokens.
+            DivergedError: What the model computes is not finite.
         """
         self._check_target("tags")
         encoded = [self.encode(text) for text in texts]
         tags: list[list[str]] = [[] for _ in texts]
         for rows, probabilities in self._batches(self._predict, _ragged(encoded), self._batch_size):
-            for row, classes in zip(rows, np.asarray(probabilities).argmax(axis=2), strict=False):
+            for row, of_tokens in zip(rows, np.asarray(probabilities), strict=False):
+                if not np.isfinite(of_tokens).all():
+                    raise _not_finite(row)
+                classes = of_tokens.argmax(axis=1)
                 end = len(encoded[row].ids)
                 begin = end - len(encoded[row].spans)
                 tags[row] = [self.label_names[i] for i in classes[begin:end]]
@@ -253,6 +261,10 @@ class TextPredictor:
                 inputs.append(arrays["scores"])
             outputs = [program(params, *inputs) for params in self._members]
             yield rows, outputs[0] if len(outputs) == 1 else sum(outputs) / len(outputs)
+
+
+def _not_finite(index: int) -> DivergedError:
+    return DivergedError(f"text {index} has no label: what the model computes for it is not finite")
 
 
 def _ragged(encoded: list[EncodedText]) -> ragged.RaggedTexts:

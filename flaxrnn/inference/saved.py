@@ -157,6 +157,10 @@ def _load_run(workdir: Path) -> SavedModel:
         raise WorkdirError(f"--workdir: no intact checkpoint in {workdir}; has it been trained?")
     members = (restored["weights"],)
     classifier = _load_ngrams(workdir / NGRAMS) if model.has_scores else None
+    tables = (*classifier.idf, *classifier.weights, classifier.bias) if classifier else ()
+    for array in (*jax.tree.leaves(members), *tables):
+        if not np.isfinite(array).all():
+            raise WorkdirError(f"--workdir: the weights of {workdir} are not finite; train again")
     return SavedModel(model, members, vocabulary, label_names, config, classifier)
 
 

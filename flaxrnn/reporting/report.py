@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from tqdm import tqdm
 
 from flaxrnn.reporting import console, page, plots
 from flaxrnn.reporting.tensorboard import EventLog
-from flaxrnn.runtime import files
+from flaxrnn.runtime import files, records
 from flaxrnn.training.progress import History, best_epoch
 
 
@@ -129,10 +128,12 @@ class Report:
         rendered = page.render(result, history, details)
         files.write_atomically(self._workdir / "report.html", rendered)
         # Last, because its presence marks a run as finished.
-        files.write_atomically(self._workdir / "result.json", json.dumps(result, indent=2) + "\n")
+        files.write_atomically(
+            self._workdir / "result.json", records.to_text(result, indent=2) + "\n"
+        )
 
     def _write_metrics(self, history: History, refit: History | None = None) -> None:
-        lines = "".join(json.dumps(row) + "\n" for row in [*history, *(refit or [])])
+        lines = "".join(records.to_text(row) + "\n" for row in [*history, *(refit or [])])
         files.write_atomically(self._workdir / "metrics.jsonl", lines)
 
     @contextlib.contextmanager

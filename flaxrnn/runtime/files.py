@@ -1,11 +1,13 @@
-"""Atomic writes of files and folders, and folders with checksums that reveal any corruption."""
+"""Atomic writes, folders with checksums that reveal any corruption, and bounded reads."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,6 +25,28 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def read_regular(path: Path, max_mib: int) -> bytes:
+    """The content of a regular file of at most `max_mib` MiB.
+
+    A named pipe, which would block, and a device, which may have no end, are not even opened.
+
+    Raises:
+        OSError: It is something else, or cannot be read; `strerror` says why.
+    """
+    most = max_mib * 2**20
+    with open(path, "rb", opener=_open_at_once) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"it has more than {max_mib:,} MiB", str(path))
+    return content
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # Windows has no named pipes
 
 
 def write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
