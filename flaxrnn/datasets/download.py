@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import threading
 import urllib.request
 from pathlib import Path
+from typing import BinaryIO
 
 from tqdm import tqdm
 
@@ -15,6 +15,7 @@ from flaxrnn.datasets.archive import Archive
 from flaxrnn.errors import DataError
 
 _CONNECT_SECONDS = 10.0
+_MAX_BYTES = 2**30
 
 
 def reachable(url: str) -> bool:
@@ -47,7 +48,7 @@ def download(archive: Archive, folder: Path) -> Path:
         with urllib.request.urlopen(archive.url, timeout=60) as response, part.open("wb") as file:
             size = int(response.headers.get("Content-Length", 0)) or None
             with tqdm.wrapattr(response, "read", total=size, desc=path.name, disable=None) as body:
-                shutil.copyfileobj(body, file)
+                _copy(body, file)
             if size and file.tell() != size:
                 raise OSError(f"connection closed after {file.tell():,} of {size:,} bytes")
         if archive.sha256 and archive.sha256 != (found := _sha256(part)):
@@ -60,6 +61,14 @@ def download(archive: Archive, folder: Path) -> Path:
     finally:
         part.unlink(missing_ok=True)
     return path
+
+
+def _copy(source: BinaryIO, target: BinaryIO) -> None:
+    """Copies a stream, which may never end, up to a limit."""
+    while content := source.read(2**20):
+        target.write(content)
+        if target.tell() > _MAX_BYTES:
+            raise OSError(f"it has more than {_MAX_BYTES / 2**20:,.0f} MiB")
 
 
 def _sha256(path: Path) -> str:
