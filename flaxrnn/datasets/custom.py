@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from flaxrnn.datasets.parsing import (
     parse,
 )
 from flaxrnn.errors import DataError
+from flaxrnn.runtime import files
+
+_MAX_MIB = 64  # of a text in a folder
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ def _find_file(path: Path, fields: Fields) -> Source:
 def _find_folder(root: Path, fields: Fields) -> Source:
     classes = fields.label is not None
     contents = {
-        path: (split, path.read_bytes())
+        path: (split, _read_inside(root, path))
         for split, folder in _split_folders(root).items()
         for path in _text_files(folder, classes)
     }
@@ -102,6 +106,13 @@ def _find_folder(root: Path, fields: Fields) -> Source:
 
     by_name = {str(path.relative_to(root)): content for path, (_, content) in contents.items()}
     return Source(root.resolve().name, _digest(by_name), read)
+
+
+def _read_inside(root: Path, path: Path) -> bytes:
+    """The content of a file in a folder, which may come from anybody."""
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
+        raise DataError(f"data.path: {path} is a link out of {root}; put the file itself there")
+    return files.read_regular(path, _MAX_MIB)
 
 
 def _split_folders(root: Path) -> dict[str | None, Path]:

@@ -30,19 +30,21 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 def read_regular(path: Path, max_mib: int) -> bytes:
     """The content of a regular file of at most `max_mib` MiB.
 
-    A named pipe, which would block, and a device, which may have no end, are not even opened.
+    A named pipe, which would block, and a device, which may have no end, are not read.
 
     Raises:
         OSError: It is something else, or cannot be read; `strerror` says why.
     """
     most = max_mib * 2**20
     with open(path, "rb", opener=_open_at_once) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "it is no regular file", str(path))
-        content = file.read(most + 1)
-    if len(content) > most:
-        raise OSError(errno.EFBIG, f"it has more than {max_mib:,} MiB", str(path))
-    return content
+        if found.st_size <= most:
+            content = file.read(most + 1)  # it may be growing
+            if len(content) <= most:
+                return content
+    raise OSError(errno.EFBIG, f"it has more than {max_mib:,} MiB", str(path))
 
 
 def _open_at_once(path: str, flags: int) -> int:
