@@ -108,7 +108,7 @@ def _write_workdir(
 ) -> None:
     from flax.traverse_util import unflatten_dict
 
-    from flaxrnn.training import checkpoint
+    from flaxrnn.training import checkpoint, seal
 
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -116,7 +116,8 @@ def _write_workdir(
         files.write_atomically(workdir / "labels.json", json.dumps(label_names))
         text = json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
         files.write_atomically(workdir / "config.json", text)
-        checkpoint.write_weights(workdir / "checkpoints", unflatten_dict(params, sep="/"))
+        progress = {"seal": seal.take(workdir)}
+        checkpoint.write_weights(workdir / "checkpoints", unflatten_dict(params, sep="/"), progress)
     except OSError as error:
         raise WorkdirError(f"--workdir: {workdir} cannot be written ({error.strerror})") from None
 

@@ -19,9 +19,18 @@ from flaxrnn.errors import ConfigError, WorkdirError
 from flaxrnn.nn import models
 from flaxrnn.nn.summary import summary
 from flaxrnn.reporting import console, report
-from flaxrnn.runtime import devices, distributed, files, signals
+from flaxrnn.runtime import devices, distributed, signals
 from flaxrnn.runtime.clock import Clock
-from flaxrnn.training import automatic, objective, optimizers, pretrained, resume, steps, workdir
+from flaxrnn.training import (
+    automatic,
+    objective,
+    optimizers,
+    pretrained,
+    resume,
+    seal,
+    steps,
+    workdir,
+)
 from flaxrnn.training.checkpoint import Checkpoints
 from flaxrnn.training.progress import Progress, fingerprint, text_checksums
 from flaxrnn.training.texts import Texts, load_texts
@@ -223,9 +232,13 @@ def _write_inputs_and_summary(
     progress: Progress,
     step: int,
 ) -> None:
-    """Writes the vocabulary and the labels, and prints a summary of the model."""
-    texts.vocabulary.save(folder / "vocabulary.json")
-    files.write_atomically(folder / "labels.json", json.dumps(texts.label_names))
+    """Writes the vocabulary and the labels, seals them, and prints a summary of the model."""
+    contents = {
+        "vocabulary.json": texts.vocabulary.to_json(),
+        "labels.json": json.dumps(texts.label_names),
+    }
+    seal.write_inputs(folder, contents, progress.seal)
+    progress.seal = seal.take(folder)
     if texts.names["data_source"] == "synthetic":
         print(console.SYNTHETIC_BANNER.format(name=texts.names["dataset"]))
     print(summary(model, config.train.batch_size, config.data.maxlen))

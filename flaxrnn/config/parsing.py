@@ -142,7 +142,7 @@ def flatten(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
     """Field name with dots → value."""
     flat = {}
     for key, value in config.items():
-        if isinstance(value, ConfigDict | Mapping):
+        if isinstance(value, ConfigDict | Mapping) and value:
             flat.update({f"{key}.{name}": inner for name, inner in flatten(value).items()})
         else:
             flat[key] = value
@@ -153,6 +153,9 @@ def with_defaults(saved: Mapping[str, Any]) -> dict[str, Any]:
     """A config.json of this or an earlier version, as nested dictionaries of this version.
 
     Fields that it lacks have their defaults, values that were renamed have their present names.
+
+    Raises:
+        ConfigError: A field and a group are exchanged.
     """
     values = flatten(saved)
     tree = default_config().to_dict()
@@ -160,7 +163,10 @@ def with_defaults(saved: Mapping[str, Any]) -> dict[str, Any]:
         group, _, key = name.rpartition(".")
         renamed = _RENAMED_VALUES.get(name, {})
         value = renamed.get(value, value) if isinstance(value, str) else value
-        (tree.setdefault(group, {}) if group else tree)[key] = value
+        holder = tree.setdefault(group, {}) if group else tree
+        if not isinstance(holder, dict) or isinstance(holder.get(key), dict):
+            raise ConfigError(f"{name}: {value!r} must be a group of fields, or be in one")
+        holder[key] = value
     return tree
 
 

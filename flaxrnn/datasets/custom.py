@@ -21,7 +21,7 @@ from flaxrnn.datasets.parsing import (
     parse,
 )
 from flaxrnn.errors import DataError
-from flaxrnn.runtime import files
+from flaxrnn.runtime import records
 
 _MAX_MIB = 64  # of a text in a folder
 
@@ -112,7 +112,7 @@ def _read_inside(root: Path, path: Path) -> bytes:
     """The content of a file in a folder, which may come from anybody."""
     if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
         raise DataError(f"data.path: {path} is a link out of {root}; put the file itself there")
-    return files.read_regular(path, _MAX_MIB)
+    return records.read_bytes(path, _MAX_MIB)
 
 
 def _split_folders(root: Path) -> dict[str | None, Path]:

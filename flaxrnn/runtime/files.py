@@ -1,15 +1,15 @@
-"""Atomic writes, folders with checksums that reveal any corruption, and bounded reads."""
+"""Atomic writes of files and folders, and folders with checksums that reveal any corruption."""
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
 import shutil
-import stat
 from collections.abc import Mapping
 from pathlib import Path
+
+from flaxrnn.runtime import records
 
 CHECKSUMS = "checksums.json"
 
@@ -25,30 +25,6 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
-
-
-def read_regular(path: Path, max_mib: int) -> bytes:
-    """The content of a regular file of at most `max_mib` MiB.
-
-    A named pipe, which would block, and a device, which may have no end, are not read.
-
-    Raises:
-        OSError: It is something else, or cannot be read; `strerror` says why.
-    """
-    most = max_mib * 2**20
-    with open(path, "rb", opener=_open_at_once) as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", str(path))
-        if found.st_size <= most:
-            content = file.read(most + 1)  # it may be growing
-            if len(content) <= most:
-                return content
-    raise OSError(errno.EFBIG, f"it has more than {max_mib:,} MiB", str(path))
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # Windows has no named pipes
 
 
 def write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
@@ -95,7 +71,7 @@ def sync(folder: Path) -> None:
 def find_corruption(folder: Path) -> str | None:
     """What differs from a folder's checksums, naming the file; None: nothing."""
     try:
-        recorded = json.loads((folder / CHECKSUMS).read_bytes())
+        recorded = records.read(folder / CHECKSUMS, dict)
         sums = recorded["files"]
         if recorded["all"] != _digest(sums):
             return f"{CHECKSUMS} is damaged"

@@ -6,19 +6,20 @@ error, not the memory or the time of the process.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
-from flaxrnn.runtime import files
-
 _MAX_DEPTH = 20  # the deepest file, config.json, has 3
-_KINDS: dict[type, str] = {dict: "an object", list: "a list"}
+_KINDS: dict[type, str] = {dict: "a JSON object", list: "a JSON list"}
 
 
 class RecordError(ValueError):
-    """A file or text is not the JSON that was expected; the message does not name the file."""
+    """A file or text is not the JSON that was expected."""
 
 
 def to_text(value: Any, **options: Any) -> str:
@@ -38,13 +39,45 @@ def read(path: Path, kind: type, max_mib: int = 16) -> Any:
         RecordError: It is something else.
         OSError: It cannot be read, is no regular file or has more than `max_mib` MiB.
     """
-    return parse(files.read_regular(path, max_mib), kind)
+    try:
+        return parse(read_bytes(path, max_mib), kind)
+    except RecordError as error:
+        raise RecordError(f"{path.name} {error}") from None
 
 
 def read_lines(path: Path, max_mib: int = 256) -> list[dict[str, Any]]:
     """Reads a file with one JSON object per line; see `read`."""
-    content = files.read_regular(path, max_mib)
-    return [parse(line, dict) for line in content.splitlines() if line.strip()]
+    rows = []
+    for number, line in enumerate(read_bytes(path, max_mib).splitlines(), 1):
+        try:
+            rows += [parse(line, dict)] if line.strip() else []
+        except RecordError as error:
+            raise RecordError(f"{path.name}: line {number} {error}") from None
+    return rows
+
+
+def read_bytes(path: Path, max_mib: int) -> bytes:
+    """The content of a regular file of at most `max_mib` MiB.
+
+    A named pipe, which would block, and a device, which may have no end, are not read.
+
+    Raises:
+        OSError: It is something else, or cannot be read; `strerror` says why.
+    """
+    most = max_mib * 2**20
+    with open(path, "rb", opener=_open_at_once) as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        if found.st_size <= most:
+            content = file.read(most + 1)  # it may be growing
+            if len(content) <= most:
+                return content
+    raise OSError(errno.EFBIG, f"it has more than {max_mib:,} MiB", str(path))
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # Windows has no named pipes
 
 
 def parse(content: bytes, kind: type) -> Any:

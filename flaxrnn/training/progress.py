@@ -36,6 +36,7 @@ class Progress:
         epoch_seconds: Duration of the current epoch so far.
         diverged_at: The training step whose non-finite loss stopped the run; None: none did.
         seconds: Duration of each phase so far, over all starts of the run; None: not yet saved.
+        seal: Checksums of the files that the weights belong to; see `training.seal`.
     """
 
     fingerprint: str
@@ -46,6 +47,7 @@ class Progress:
     epoch_seconds: float = 0.0
     diverged_at: int | None = None
     seconds: dict[str, float] | None = None
+    seal: dict[str, str] = field(default_factory=dict)
 
     @property
     def epochs(self) -> History:

@@ -13,7 +13,7 @@ import filelock
 
 from flaxrnn import config as config_lib
 from flaxrnn.errors import WorkdirError
-from flaxrnn.runtime import files
+from flaxrnn.runtime import files, records
 
 _CONFIG, _LOCK, _CHECKPOINTS = "config.json", ".lock", "checkpoints"
 NGRAMS = "ngrams"  # folder of the n-gram classifier
@@ -60,12 +60,9 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     file = path / _CONFIG
     try:
-        recorded = json.loads(file.read_text("utf-8"))
-    except ValueError as error:
-        raise WorkdirError(f"--workdir: {file} is not valid JSON ({error})") from None
-    if not isinstance(recorded, dict):
-        raise WorkdirError(f"--workdir: {file} is not a JSON object")
-    return recorded
+        return records.read(file, dict)
+    except records.RecordError as error:
+        raise WorkdirError(f"--workdir: {path}/{error}") from None
 
 
 def write_config(path: Path, config: dict[str, Any]) -> None:

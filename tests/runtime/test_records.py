@@ -26,8 +26,8 @@ def test_what_is_written_is_valid_whatever_the_numbers():
         (b"", "is not valid JSON"),
         (b"{", "is not valid JSON"),
         (b"\xff\xfe{}", "is not valid JSON"),
-        (b"[]", "is not an object"),
-        (b"3", "is not an object"),
+        (b"[]", "file is not a JSON object"),
+        (b"3", "is not a JSON object"),
         (b'{"a": ' + b"1" * 5000 + b"}", "is not valid JSON"),
         (b'{"a": ' * 30 + b"1" + b"}" * 30, "is nested too deeply"),
         (b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "is nested too deeply"),
@@ -63,5 +63,5 @@ def test_lines_are_objects(tmp_path):
     assert first == {"a": 1}
     assert math.isnan(second["a"])  # as earlier versions wrote it
     path.write_text('{"a": 1}\n[]\n')
-    with pytest.raises(records.RecordError, match="is not an object"):
+    with pytest.raises(records.RecordError, match="lines: line 2 is not a JSON object"):
         records.read_lines(path)
