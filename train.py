@@ -7,13 +7,13 @@ python train.py --config configs/reuters.py --workdir runs/reuters --seeds 5
 
 import os
 import signal
-import sys
 
 from absl import app, flags
 from ml_collections import config_flags
 
 from flaxrnn.config import flags as flag_parser
 from flaxrnn.errors import FlaxrnnError
+from flaxrnn.runtime import terminal
 
 config_flags.DEFINE_config_file("config", None, "The config: FILE or FILE:VARIANT.")
 flags.DEFINE_string(
@@ -41,15 +41,13 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     try:
+        terminal.check_streams()
         app.run(main, flags_parser=flag_parser.parse)
     except FlaxrnnError as error:
-        sys.stdout.flush()
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        os._exit(error.exit_code)  # does not wait for other processes, which may be lost
+        terminal.exit_with(terminal.error_line(str(error)), error.exit_code)
     except BrokenPipeError:
         os._exit(128 + signal.SIGPIPE)  # the reader has gone, as in `train.py … | head`
+    except OSError as error:
+        terminal.report_os_error(error)
     except KeyboardInterrupt as stopped:  # a `signals.Stopped` if there was a run to stop
-        sys.stdout.flush()
-        print(stopped, file=sys.stderr, flush=True)
-        # Does not wait for XLA, which may be compiling and would crash in a normal exit.
-        os._exit(getattr(stopped, "exit_code", 128 + signal.SIGINT))
+        terminal.exit_with(str(stopped), getattr(stopped, "exit_code", 128 + signal.SIGINT))

@@ -94,7 +94,7 @@ def main(arguments: list[str] | None = None) -> None:
     if not runs:
         raise WorkdirError(f"no finished run: {'; '.join(skipped)}")
     if skipped:
-        print(f"left out: {'; '.join(skipped)}", file=sys.stderr)
+        print(terminal.escaped(f"left out: {'; '.join(skipped)}"), file=sys.stderr)
     groups = group_by_settings(runs)
     show(groups)
     if flags.plot:

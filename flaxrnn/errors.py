@@ -19,6 +19,12 @@ class WorkdirError(FlaxrnnError):
     """A working directory cannot be written, read or continued."""
 
 
+class OutputError(FlaxrnnError):
+    """Standard output cannot be written."""
+
+    exit_code = 1
+
+
 class DivergedError(FlaxrnnError):
     """The loss, or what a model predicts, is not finite."""
 

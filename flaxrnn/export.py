@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
     terminal.add_allow_module(parser)
     parser.add_argument("--out", required=True, type=Path, help="folder to write, new or empty")
     flags = parser.parse_args(arguments)
-    written = export(flags.workdir, flags.out.expanduser(), flags.allow_module)
+    written = export(flags.workdir, files.expand(flags.out, "--out"), flags.allow_module)
     for name, content in written.items():
         print(f"{len(content):>12,} bytes  {flags.out / name}")
 

@@ -68,7 +68,8 @@ def convert(weights: str | Path, config: ConfigDict, workdir: str | Path) -> Non
         DataError: The file cannot be read or holds another model, or the corpus is unavailable.
         WorkdirError: The workdir already holds a run, or cannot be written.
     """
-    weights, workdir = Path(weights).expanduser(), Path(workdir).expanduser()
+    weights = files.expand(weights, "WEIGHTS")
+    workdir = files.expand(workdir, "--workdir")
     checked = parse(config)
     plugins.allow(modules(checked))
     for name, required in REQUIRED.items():

@@ -19,7 +19,7 @@ from flaxrnn.errors import ConfigError, DivergedError, FlaxrnnError, WorkdirErro
 from flaxrnn.nn import cells, heads
 from flaxrnn.nn.summary import summary
 from flaxrnn.reporting import page, provenance, result
-from flaxrnn.runtime import devices, distributed, plugins, signals
+from flaxrnn.runtime import devices, distributed, files, plugins, signals, terminal
 from flaxrnn.runtime.clock import Clock
 from flaxrnn.training import baseline, metrics, optimizers, resume, workdir
 from flaxrnn.training.progress import kept_epoch, patience_in_epochs
@@ -78,7 +78,7 @@ def train(
             devices.use_all_cores()
             devices.enable_compilation_cache(config.compile_cache)
             stack.enter_context(distributed.fail_fast())
-            root = Path(distributed.broadcast(str(root))).expanduser()
+            root = files.expand(distributed.broadcast(str(root)), "--workdir")
             if distributed.is_primary():
                 stack.enter_context(workdir.open_workdir(root / folder, config.to_dict()))
             run = run_lib.start(config, root, root / folder, clock, listener, stack)
@@ -293,7 +293,7 @@ def _add_baseline(
     try:
         outcome["baseline"] = known or baseline.evaluate(corpus, run.texts.training_data.rows)
     except FlaxrnnError as error:
-        print(f"  baseline    none: {error}", flush=True)
+        print(f"  baseline    none: {terminal.escaped(str(error))}", flush=True)
         return
     except signals.Stopped as stopped:
         number = stopped.exit_code - 128
@@ -312,5 +312,5 @@ def _save_and_stop(run: run_lib.Run) -> None:
         raise signals.Saved(run.stop, f"{name}: stopped after {step}; {failure}")
     command = f"python {provenance.command()}"
     if "--workdir" not in command:
-        command += f" --workdir {run.root}"
+        command += f" --workdir {terminal.quoted([str(run.root)])}"
     raise signals.Saved(run.stop, f"{name}: saved after {step}; resume with: {command}")

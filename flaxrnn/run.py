@@ -23,6 +23,7 @@ from flaxrnn.runtime import devices, distributed, signals
 from flaxrnn.runtime.clock import Clock
 from flaxrnn.training import (
     automatic,
+    footprint,
     objective,
     optimizers,
     pretrained,
@@ -97,6 +98,7 @@ def start(
     config = automatic.resolve(config, texts, folder)
     agreed = _agreed_fingerprint(config, texts.training_data, folder)
     model = models.build(config.model, texts.vocabulary.num_words, len(texts.label_names))
+    footprint.check(config, model, texts.training_data)
     state = _init_state(config, texts, model)
     checkpoints = _open_checkpoints(folder, stack)
     state, weights, progress = resume.restore(checkpoints, state, agreed, folder)

@@ -21,6 +21,7 @@ from flaxrnn.runtime import distributed, files, records, signals
 from flaxrnn.training import metrics
 from flaxrnn.training.texts import load_texts
 
+_MAX_SEEDS = 1_000
 _SHOWN = ("accuracy", "macro_f1")  # metrics of one seed and of the ensemble
 
 
@@ -50,8 +51,10 @@ def train(
     """
     if seeds < 1:
         raise ConfigError(f"--seeds: {seeds} must be a whole number of at least 1")
+    if seeds > _MAX_SEEDS:
+        raise ConfigError(f"--seeds: {seeds} must be at most {_MAX_SEEDS:,}")
     checked = _with_split_seed(config_lib.parse(config))
-    root = Path(workdir or loop.fresh_workdir(checked)).expanduser()
+    root = files.expand(workdir or loop.fresh_workdir(checked), "--workdir")
     if distributed.broadcast((root / "config.json").exists()):
         raise WorkdirError(f"--workdir: {root} holds a single run; name another for --seeds")
     numbers = range(checked.seed, checked.seed + seeds)

@@ -38,6 +38,7 @@ class Field:
     allowed: str  # ends the sentence "must be …"
     is_allowed: Callable[[Any], bool]
     names_code: bool  # may be "module:Name"
+    most: int  # largest value of a whole number
 
 
 def _fields(group: type, prefix: str = "") -> dict[str, Field]:
@@ -87,6 +88,9 @@ def parse(config: ConfigDict | Mapping[str, Any]) -> Config:
         has_type = type(value) is field.type or (field.type is float and is_whole)
         if not has_type or not field.is_allowed(value):
             raise ConfigError(f"{name}: {value!r} must be {field.allowed}")
+        most = {int: field.most, float: 1e300}.get(field.type)
+        if most is not None and value > most:
+            raise ConfigError(f"{name}: {value!r} must be at most {most:,}")
     _check_combinations(values)
     return _build(Config, values)
 

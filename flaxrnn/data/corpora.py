@@ -22,6 +22,7 @@ from flaxrnn.data.ragged import RaggedTexts
 from flaxrnn.data.tokenizers import TOKENIZERS, Tokenizer, suitable
 from flaxrnn.data.vocabulary import Vocabulary
 from flaxrnn.errors import ConfigError, DataError
+from flaxrnn.runtime import terminal
 
 if TYPE_CHECKING:
     from flaxrnn.datasets.custom import Source
@@ -199,7 +200,7 @@ def _load_custom(request: _Request) -> Corpus:
     if empty := int(arrays["empty"][0]):
         report += f"; left out {empty:,} without a word"
     if texts.kept_by is None:  # else the same texts have been reported, as other tokens
-        print(report, file=sys.stderr)
+        print(terminal.escaped(report), file=sys.stderr)
     return corpus
 
 

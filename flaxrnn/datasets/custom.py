@@ -21,7 +21,7 @@ from flaxrnn.datasets.parsing import (
     parse,
 )
 from flaxrnn.errors import DataError
-from flaxrnn.runtime import records
+from flaxrnn.runtime import files, records
 
 _MAX_MIB = 64  # of a text in a folder
 
@@ -49,7 +49,7 @@ def find_source(path: str, fields: Fields, data_dir: str | None = None) -> Sourc
     Raises:
         DataError: There is no such source. `read` raises it, too, and names file and line.
     """
-    place = Path(path).expanduser()
+    place = files.expand(path, "data.path")
     try:
         if place.is_dir():
             return _find_folder(place, fields)

@@ -50,8 +50,8 @@ def prepare(
             does not exist.
     """
     root = data_root(data_dir)
-    manual = Path(manual_dir or os.environ.get(MANUAL_DIR_VARIABLE) or _downloads(root))
-    manual = manual.expanduser()
+    named = manual_dir or os.environ.get(MANUAL_DIR_VARIABLE) or _downloads(root)
+    manual = files.expand(named, "data.manual_dir")
     if manual_dir and not manual.is_dir():
         raise DataError(f"data.manual_dir: there is no folder {manual}")
     real = functools.partial(_builder, task.builder, root, task.config)
@@ -117,7 +117,7 @@ def examples(builder: tfds.core.DatasetBuilder, split: str, field: str) -> Itera
 
 def data_root(data_dir: str | None) -> Path:
     """Where prepared datasets are kept; None: TFDS's own folder."""
-    return Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+    return files.expand(data_dir or tfds.core.constants.DATA_DIR, "data.data_dir")
 
 
 def _downloads(root: Path) -> Path:

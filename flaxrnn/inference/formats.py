@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from flaxrnn.inference.predictions import Prediction
@@ -32,7 +33,11 @@ def json_line(prediction: Prediction, top: int, explain: bool) -> str:
         content["explanation"] = [
             {"word": word, "weight": round(weight, 6)} for word, weight in prediction.words
         ]
-    return records.to_text(content, ensure_ascii=False)
+    line = records.to_text(content, ensure_ascii=False)
+    if line.isprintable():
+        return line
+    # What a terminal would obey, and half a surrogate pair, is only found within strings.
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line)
 
 
 class Table:
@@ -50,7 +55,8 @@ class Table:
             colour: Whether to highlight words by colour, else by their attribution in brackets.
             members: Number of runs whose attributions are averaged.
         """
-        self._label_width = max(map(terminal.width, ["label", *label_names]))
+        shown = map(terminal.escaped, ["label", *label_names])
+        self._label_width = max(map(terminal.width, shown))
         self._explain, self._columns, self._colour = explain, columns, colour
         self._members = members
 
@@ -81,6 +87,7 @@ class Table:
         return "\n".join(lines)
 
     def _line(self, index: str, label: str, probability: str, unknown: str, last: str) -> str:
+        label = terminal.escaped(label)
         label += " " * (self._label_width - terminal.width(label))
         start = f"{index:>6}  {label}  {probability:>11}  {unknown:>7}  "
         return (start + terminal.fit(last, max(20, self._columns - terminal.width(start)))).rstrip()

@@ -259,7 +259,11 @@ class TextPredictor:
             inputs += [array[filled] for array in per_text]
             if "scores" in arrays:
                 inputs.append(arrays["scores"])
-            outputs = [program(params, *inputs) for params in self._members]
+            with devices.raise_on_oom(
+                f"out of memory for {batch_size:,} texts of {buckets[bucket]:,} tokens, as"
+                " train.eval_batch_size and data.maxlen of the workdir have it"
+            ):
+                outputs = [program(params, *inputs) for params in self._members]
             yield rows, outputs[0] if len(outputs) == 1 else sum(outputs) / len(outputs)
 
 

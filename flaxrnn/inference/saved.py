@@ -110,7 +110,7 @@ def load(workdir: str | Path, allow_modules: Iterable[str] = ()) -> SavedModel:
             different vocabularies or labels, or do not classify texts.
     """
     plugins.allow(allow_modules)
-    workdir = Path(workdir).expanduser()
+    workdir = files.expand(workdir, "--workdir")
     if not holds_several(workdir):
         return _load_run(workdir)
     folders = finished_members(workdir)

@@ -13,6 +13,7 @@ import numpy as np
 from flaxrnn.data import batching
 from flaxrnn.data.vocabulary import Vocabulary
 from flaxrnn.reporting import plots
+from flaxrnn.runtime import terminal
 from flaxrnn.training import metrics
 
 _MISTAKES = 20
@@ -114,6 +115,7 @@ def render(result: dict[str, Any], history: list[dict[str, Any]], details: Detai
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["escaped"] = terminal.escaped
     headline = metrics.METRICS[metrics.HEADLINE]
     best = result["best_epoch"]
     return environment.get_template("page.html.jinja").render(
