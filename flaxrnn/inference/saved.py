@@ -168,6 +168,8 @@ def _load_run(workdir: Path) -> SavedModel:
     plugins.distrust(config_lib.modules(config))
     vocabulary = Vocabulary.load(workdir / "vocabulary.json")
     model = models.build(config.model, vocabulary.num_words, len(label_names))
+    if len(label_names) < 2 and not model.head.per_token:
+        raise WorkdirError(f"--workdir: {workdir}/labels.json names a single class")
     shapes = jax.eval_shape(lambda: models.init_params(model, jax.random.key(0)))
     weights = checkpoint.read(newest, weights=shapes)["weights"]
     classifier = None

@@ -136,7 +136,9 @@ def _quote(argument: str) -> str:
         if c.isprintable():
             parts.append(f"\\{c}" if c in "\\'" else c)
         else:
-            parts += [f"\\x{byte:02x}" for byte in os.fsencode(c)]
+            # Half a surrogate pair stands for a byte of the command line that is not UTF-8.
+            errors = "surrogateescape" if "\udc80" <= c <= "\udcff" else "surrogatepass"
+            parts += [f"\\x{byte:02x}" for byte in c.encode("utf-8", errors)]
     return f"$'{''.join(parts)}'"  # as Bash, zsh and POSIX 2024 have it
 
 

@@ -73,6 +73,7 @@ def test_a_quoted_command_is_read_back_by_a_shell(arguments):
 
 def test_a_shell_reads_the_quoted_arguments():
     arguments = ["a b", "$(id)", "it's", "x\ny", "\x1b[2J", "\\\n'", "é\t", "`", "", "\udcff"]
+    assert terminal.quoted(["\ud800"]).isprintable()
     script = f"printf '%s\\0' {terminal.quoted(arguments)}"
     done = subprocess.run(["bash", "-c", script], capture_output=True, check=True)
     assert done.stdout.split(b"\0")[:-1] == [os.fsencode(a) for a in arguments]
