@@ -49,20 +49,17 @@ def train(argv: list[str]) -> None:
         argv: The command and what follows it.
     """
     _define_flags()
-    terminal.replace_unencodable()
     try:
+        terminal.check_streams()
         app.run(_train, argv, flags_parser=flag_parser.parse)
     except FlaxrnnError as error:
-        sys.stdout.flush()
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        os._exit(error.exit_code)  # does not wait for other processes, which may be lost
+        terminal.exit_with(terminal.error_line(str(error)), error.exit_code)
     except BrokenPipeError:
         os._exit(128 + signal.SIGPIPE)  # the reader has gone, as in `python train.py … | head`
+    except OSError as error:
+        terminal.report_os_error(error)
     except KeyboardInterrupt as stopped:  # a `signals.Stopped` if there was a run to stop
-        sys.stdout.flush()
-        print(stopped, file=sys.stderr, flush=True)
-        # Does not wait for XLA, which may be compiling and would crash in a normal exit.
-        os._exit(getattr(stopped, "exit_code", 128 + signal.SIGINT))
+        terminal.exit_with(str(stopped), getattr(stopped, "exit_code", 128 + signal.SIGINT))
 
 
 def _define_flags() -> None:

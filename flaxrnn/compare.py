@@ -24,8 +24,11 @@ from flaxrnn import config
 from flaxrnn.errors import ConfigError, WorkdirError
 from flaxrnn.inference import saved
 from flaxrnn.reporting import plots
-from flaxrnn.runtime import terminal
+from flaxrnn.runtime import records, terminal
 from flaxrnn.training import metrics
+
+# What the content of a file that somebody edited may raise.
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError)
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ def main(arguments: list[str] | None = None) -> None:
     if not runs:
         raise WorkdirError(f"no finished run: {'; '.join(skipped)}")
     if skipped:
-        print(f"left out: {'; '.join(skipped)}", file=sys.stderr)
+        print(terminal.escaped(f"left out: {'; '.join(skipped)}"), file=sys.stderr)
     groups = group_by_settings(runs)
     show(groups)
     if flags.plot:
@@ -126,27 +129,28 @@ def read(workdir: Path) -> Run:
         raise WorkdirError(f"{workdir} is unfinished")
     headline = metrics.METRICS[metrics.HEADLINE]
     try:
-        recorded = json.loads((workdir / "config.json").read_text("utf-8"))
+        recorded = records.read(workdir / "config.json", dict)
         settings = config.flatten(config.with_defaults(recorded))
-        result = json.loads((workdir / "result.json").read_text("utf-8"))
+        if settings["train.monitor"] not in metrics.METRICS:
+            raise ValueError(f"config.json: train.monitor: {settings['train.monitor']!r}")
+        result = records.read(workdir / "result.json", dict)
         path = workdir / "metrics.jsonl"
-        lines = path.read_text("utf-8").splitlines() if path.is_file() else []
-        rows = [json.loads(line) for line in lines]
+        rows = records.read_lines(path) if path.exists() else []
         history = [row for row in rows if "phase" not in row]  # a refit is not validated
-        seconds = [result["seconds"]["startup"] + result["seconds"]["compile"]]
+        seconds = [float(result["seconds"]["startup"]) + float(result["seconds"]["compile"])]
         for row in history:
-            seconds.append(seconds[-1] + row["seconds"])
+            seconds.append(seconds[-1] + float(row["seconds"]))
         return Run(
             workdir,
-            settings.pop("seed"),
-            {**settings, "dataset": result["dataset"]},
+            int(settings.pop("seed")),
+            {**settings, "dataset": str(result["dataset"])},
             {column.title: float(column.value(result)) for column in columns(metrics.METRICS)},
             headline.value(result, "test"),
-            result["seconds"]["total"],
+            float(result["seconds"]["total"]),
             settings["train.monitor"],
             (seconds[1:], [headline.value(row, "val") for row in history]),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except _UNREADABLE as error:
         raise WorkdirError(f"{workdir} cannot be read ({error})") from None
 
 
@@ -160,16 +164,19 @@ def _read_ensemble(workdir: Path) -> Run:
     costs = {"seconds": {"total": seconds}, "epochs": math.nan}
     parameters = sum(run.values["parameters"] for run in runs)
     result = {**ensemble, **costs, "parameters": parameters}
-    return Run(
-        workdir,
-        runs[0].seed,
-        {**runs[0].settings, "members": len(runs)},
-        {column.title: float(column.value(result)) for column in columns(metrics.METRICS)},
-        metrics.METRICS[metrics.HEADLINE].value(result, "test"),
-        seconds,
-        runs[0].monitor,
-        ([], []),
-    )
+    try:
+        return Run(
+            workdir,
+            runs[0].seed,
+            {**runs[0].settings, "members": len(runs)},
+            {column.title: float(column.value(result)) for column in columns(metrics.METRICS)},
+            metrics.METRICS[metrics.HEADLINE].value(result, "test"),
+            seconds,
+            runs[0].monitor,
+            ([], []),
+        )
+    except _UNREADABLE as error:
+        raise WorkdirError(f"{workdir} cannot be read ({error})") from None
 
 
 def group_by_settings(runs: list[Run]) -> list[list[Run]]:

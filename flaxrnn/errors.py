@@ -19,10 +19,16 @@ class WorkdirError(FlaxrnnError):
     """A working directory cannot be written, read or continued."""
 
 
-class DivergedError(FlaxrnnError):
-    """The training loss is not finite any more."""
+class OutputError(FlaxrnnError):
+    """Standard output cannot be written."""
 
     exit_code = 1
+
+
+class DivergedError(FlaxrnnError):
+    """The loss, or what a model predicts, is not finite."""
+
+    exit_code = 3
 
 
 class OutOfMemoryError(FlaxrnnError):

@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
     examples = _read(flags, saved.load_config(flags.workdir).data)
     from flaxrnn.inference import predictor  # imports JAX: only once flags and file are valid
 
-    model = predictor.load(flags.workdir)
+    model = predictor.load(flags.workdir, flags.allow_module)
     evaluation = _evaluate(model, examples)
     if not evaluation.texts:
         reasons = "; ".join(evaluation.notes()) or "it holds none"
@@ -60,6 +60,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         allow_abbrev=False,
     )
     parser.add_argument("--workdir", required=True, help="workdir of a run, or of several seeds")
+    terminal.add_allow_module(parser)
     sources.add_flags(parser)
     parser.add_argument(
         "--label_field", help="its column or key of the labels; default: the model's own"

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from flaxrnn.errors import ConfigError, WorkdirError
@@ -43,21 +44,30 @@ def main(arguments: list[str] | None = None) -> None:
         allow_abbrev=False,
     )
     parser.add_argument("--workdir", required=True, help="workdir of a trained run")
+    terminal.add_allow_module(parser)
     parser.add_argument("--out", required=True, type=Path, help="folder to write, new or empty")
     flags = parser.parse_args(arguments)
-    written = export(flags.workdir, flags.out.expanduser())
+    written = export(flags.workdir, files.expand(flags.out, "--out"), flags.allow_module)
     for name, content in written.items():
         print(f"{len(content):>12,} bytes  {flags.out / name}")
 
 
-def export(workdir: str | Path, folder: Path) -> dict[str, bytes]:
+def export(
+    workdir: str | Path, folder: Path, allow_modules: Iterable[str] = ()
+) -> dict[str, bytes]:
     """Exports a workdir to a new or empty folder.
+
+    Args:
+        workdir: Of a run or of several seeds.
+        folder: Where to.
+        allow_modules: See `saved.load`.
 
     Returns:
         File name → content.
 
     Raises:
-        ConfigError: flatbuffers is not installed, or JAX cannot be used as it is set.
+        ConfigError: flatbuffers is not installed, JAX cannot be used as it is set, or the workdir
+            names a module that is not allowed.
         WorkdirError: The workdir holds no trained model, or the folder is not empty or cannot be
             written.
     """
@@ -72,7 +82,7 @@ def export(workdir: str | Path, folder: Path) -> dict[str, bytes]:
     from flaxrnn.runtime import devices
 
     devices.initialize()
-    model = saved.load(workdir)
+    model = saved.load(workdir, allow_modules)
     contents = {
         "program.jax": bytes(stablehlo.lower(model).serialize()),
         "parameters.safetensors": safetensors.numpy.save(stablehlo.parameters(model)),

@@ -10,10 +10,10 @@ for a few words, because it orders words of equal frequency differently.
 
 from __future__ import annotations
 
-import io
+import importlib.util
 import json
+import math
 import operator
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,11 @@ import numpy as np
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from flaxrnn.config import Config, parse
+from flaxrnn.config import Config, modules, parse
 from flaxrnn.config import flags as flag_parser
 from flaxrnn.data.vocabulary import Vocabulary
 from flaxrnn.errors import ConfigError, DataError, WorkdirError
-from flaxrnn.runtime import files, terminal
+from flaxrnn.runtime import files, plugins, terminal
 
 # What the configs of the chapter's models have in common.
 REQUIRED = {
@@ -68,8 +68,10 @@ def convert(weights: str | Path, config: ConfigDict, workdir: str | Path) -> Non
         DataError: The file cannot be read or holds another model, or the corpus is unavailable.
         WorkdirError: The workdir already holds a run, or cannot be written.
     """
-    weights, workdir = Path(weights).expanduser(), Path(workdir).expanduser()
+    weights = files.expand(weights, "WEIGHTS")
+    workdir = files.expand(workdir, "--workdir")
     checked = parse(config)
+    plugins.allow(modules(checked))
     for name, required in REQUIRED.items():
         if (value := operator.attrgetter(name)(checked)) != required:
             raise ConfigError(f"{name}: {value!r} must be {required!r}, as in the chapter")
@@ -107,7 +109,7 @@ def _write_workdir(
 ) -> None:
     from flax.traverse_util import unflatten_dict
 
-    from flaxrnn.training import checkpoint
+    from flaxrnn.training import checkpoint, seal
 
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -115,7 +117,8 @@ def _write_workdir(
         files.write_atomically(workdir / "labels.json", json.dumps(label_names))
         text = json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
         files.write_atomically(workdir / "config.json", text)
-        checkpoint.write_weights(workdir / "checkpoints", unflatten_dict(params, sep="/"))
+        progress = {"seal": seal.take(workdir)}
+        checkpoint.write_weights(workdir / "checkpoints", unflatten_dict(params, sep="/"), progress)
     except OSError as error:
         raise WorkdirError(f"--workdir: {workdir} cannot be written ({error.strerror})") from None
 
@@ -135,28 +138,23 @@ def read_weights(path: Path, shapes: Shapes, conv_pool: int) -> dict[str, np.nda
         ConfigError: h5py is not installed.
         DataError: The file cannot be read, or holds another model.
     """
-    try:
-        import h5py
-    except ModuleNotFoundError:
-        raise ConfigError("WEIGHTS: needs h5py; pip install 'flaxrnn[keras]'") from None
+    if importlib.util.find_spec("h5py") is None:
+        raise ConfigError("WEIGHTS: needs h5py; pip install 'flaxrnn[keras]'")
+    from flaxrnn.data import keras_file
+
     if not path.is_file():
-        raise DataError(f"WEIGHTS: there is no file {path}")
+        kind = "regular file" if path.exists() else "file"
+        raise DataError(f"WEIGHTS: there is no {kind} {path}")
+    # Beside the parameters the file holds an optimizer's state, mostly of twice their size.
+    max_mib = 64 + 16 * sum(map(math.prod, shapes.values())) // 2**20
     try:
-        source: Any = path
-        if path.suffix == ".keras":
-            with zipfile.ZipFile(path) as archive:
-                architecture = json.loads(archive.read("config.json"))
-                source = io.BytesIO(archive.read("model.weights.h5"))
-            _check_architecture(path, architecture, shapes, conv_pool)
-        with h5py.File(source) as file:
-            variables: dict[str, Any] = {}
-
-            def collect(name: str, item: Any) -> None:
-                if isinstance(item, h5py.Dataset) and "seed_generator" not in name:
-                    variables[name] = item
-
-            file["layers"].visititems(collect)
-            return _to_params(path, variables, shapes)
+        with keras_file.open_file(path, max_mib) as (architecture, variables):
+            if architecture is not None:
+                _check_architecture(path, architecture, shapes, conv_pool)
+            return {
+                name: keras_file.values(path, name, dataset)
+                for name, dataset in _to_params(path, variables, shapes).items()
+            }
     except DataError:
         raise
     except Exception as error:  # zipfile and h5py raise all kinds of errors for a damaged file
@@ -165,7 +163,7 @@ def read_weights(path: Path, shapes: Shapes, conv_pool: int) -> dict[str, np.nda
         ) from None
 
 
-def _to_params(path: Path, variables: dict[str, Any], shapes: Shapes) -> dict[str, np.ndarray]:
+def _to_params(path: Path, variables: dict[str, Any], shapes: Shapes) -> dict[str, Any]:
     """Renames the variables of a file to parameters, and checks their number and shapes."""
     locations: dict[str, str] = {}
     for layer, (group, names) in VARIABLES.items():
@@ -186,7 +184,7 @@ def _to_params(path: Path, variables: dict[str, Any], shapes: Shapes) -> dict[st
                 f"{path}: the {variable} of layer {layer} is {list(array.shape)},"
                 f" not {list(shape)} as in the config"
             )
-        params[name] = np.asarray(array, np.float32)
+        params[name] = array
     return params
 
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 
 from flaxrnn.errors import ConfigError
 from flaxrnn.runtime import terminal
+
+_MAX_LENGTH = 1_000_000  # tokens
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -23,9 +26,9 @@ def main(arguments: list[str] | None = None) -> None:
     flags = _parse(arguments)
     from flaxrnn.inference import predictor  # imports JAX: only once the flags are valid
 
-    model = predictor.load(flags.workdir)
+    model = predictor.load(flags.workdir, flags.allow_module)
     for text in model.generate(flags.texts, flags.length, flags.temperature, flags.seed):
-        print(text)
+        print(terminal.escaped(text) if sys.stdout.isatty() else text)
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -38,6 +41,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         "texts", nargs="+", metavar="TEXT", help='a text to continue; "" starts a new one'
     )
     parser.add_argument("--workdir", required=True, help="workdir of a run with model.target=next")
+    terminal.add_allow_module(parser)
     parser.add_argument("--length", type=int, default=100, help="tokens to add at most")
     parser.add_argument(
         "--temperature",
@@ -48,6 +52,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the sampling")
     flags = parser.parse_args(arguments)
+    if flags.length > _MAX_LENGTH:
+        raise ConfigError(f"--length: {flags.length} must be at most {_MAX_LENGTH:,}")
     if flags.length < 1:
         raise ConfigError(f"--length: {flags.length} must be a whole number of at least 1")
     if not 0 <= flags.temperature < math.inf:

@@ -14,11 +14,11 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from flaxrnn import run as run_lib
-from flaxrnn.config import Config, flatten, parse
+from flaxrnn.config import Config, flatten, modules, parse
 from flaxrnn.errors import DivergedError, WorkdirError
 from flaxrnn.nn.summary import summary
 from flaxrnn.reporting import page, provenance, result
-from flaxrnn.runtime import devices, distributed, plugins, signals
+from flaxrnn.runtime import devices, distributed, files, plugins, signals, terminal
 from flaxrnn.runtime.clock import Clock
 from flaxrnn.training import baseline, metrics, resume, workdir
 from flaxrnn.training.confidence import Confidence
@@ -69,6 +69,7 @@ def train(
     A signal that the listener received earlier stops the run after its first steps. The baseline is
     computed unless that of another run on the same texts is known.
     """
+    plugins.allow(modules(config))  # the user's own config
     run_lib.check_names(config)
     with contextlib.ExitStack() as stack:
         clock = Clock()
@@ -77,7 +78,7 @@ def train(
             devices.initialize()
             devices.enable_compilation_cache(config.compile_cache)
             stack.enter_context(distributed.fail_fast())
-            root = Path(distributed.broadcast(str(root))).expanduser()
+            root = files.expand(distributed.broadcast(str(root)), "--workdir")
             if distributed.is_primary():
                 stack.enter_context(workdir.open_workdir(root / folder, config.to_dict()))
             run = run_lib.start(config, root, root / folder, clock, listener, stack)
@@ -90,6 +91,7 @@ def train(
         if run.config.train.refit:
             _refit(run)
         outcome, details = _test(run)
+        result.check_finite(outcome, run.workdir)
         _add_baseline(run, outcome, details, known_baseline)
         return outcome
 
@@ -288,7 +290,7 @@ def _add_baseline(
     try:
         outcome["baseline"] = known or baseline.evaluate(corpus, run.texts.training_data.rows)
     except Exception as error:  # of too many classes for the memory, say
-        print(f"  baseline    none: {plugins.reason(error)}", flush=True)
+        print(f"  baseline    none: {terminal.escaped(plugins.reason(error))}", flush=True)
         return
     except signals.Stopped as stopped:
         number = stopped.exit_code - 128
@@ -308,5 +310,5 @@ def _save_and_stop(run: run_lib.Run) -> None:
     command = provenance.command()
     command = command if command.startswith("flaxrnn ") else f"python {command}"
     if "--workdir" not in command:
-        command += f" --workdir {run.root}"
+        command += f" --workdir {terminal.quoted([str(run.root)])}"
     raise signals.Saved(run.stop, f"{name}: saved after {step}; resume with: {command}")

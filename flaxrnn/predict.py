@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
         texts = iter(flags.texts) if flags.texts else sources.from_stdin(flags.encoding)
     from flaxrnn.inference import predictor  # imports JAX: only once flags and file are valid
 
-    model = predictor.load(flags.workdir)
+    model = predictor.load(flags.workdir, flags.allow_module)
     if flags.top > (most := len(model.label_names)):
         raise ConfigError(f"--top: {flags.top} must be at most {most}, the number of labels")
     to_text = _formatter(flags, model.label_names, model.num_members)
@@ -68,6 +68,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--workdir", required=True, help="workdir of a trained run, or of several seeds: their mean"
     )
+    terminal.add_allow_module(parser)
     sources.add_flags(parser)
     parser.add_argument(
         "--top", type=int, default=1, metavar="K", help="show the K likeliest labels"

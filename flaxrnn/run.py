@@ -19,14 +19,16 @@ from flaxrnn.errors import ConfigError, WorkdirError
 from flaxrnn.nn import cells, heads, models
 from flaxrnn.nn.summary import summary
 from flaxrnn.reporting import console, report
-from flaxrnn.runtime import devices, distributed, files, signals
+from flaxrnn.runtime import devices, distributed, signals
 from flaxrnn.runtime.clock import Clock
 from flaxrnn.training import (
     automatic,
+    footprint,
     objective,
     optimizers,
     pretrained,
     resume,
+    seal,
     steps,
     temperature,
     workdir,
@@ -114,6 +116,7 @@ def start(
     config = automatic.resolve(config, texts, folder)
     agreed = _agreed_fingerprint(config, texts.training_data, folder)
     model = models.build(config.model, texts.vocabulary.num_words, len(texts.label_names))
+    footprint.check(config, model, texts.training_data)
     state = _init_state(config, texts, model)
     checkpoints = _open_checkpoints(folder, stack)
     state, weights, progress = resume.restore(checkpoints, state, agreed, folder)
@@ -268,9 +271,13 @@ def _write_inputs_and_summary(
     progress: Progress,
     step: int,
 ) -> None:
-    """Writes the vocabulary and the labels, and prints a summary of the model."""
-    texts.vocabulary.save(folder / "vocabulary.json")
-    files.write_atomically(folder / "labels.json", json.dumps(texts.label_names))
+    """Writes the vocabulary and the labels, seals them, and prints a summary of the model."""
+    contents = {
+        "vocabulary.json": texts.vocabulary.to_json(),
+        "labels.json": json.dumps(texts.label_names),
+    }
+    seal.write_inputs(folder, contents, progress.seal)
+    progress.seal = seal.take(folder)
     if texts.names["data_source"] == "synthetic":
         print(console.synthetic_banner(texts.names["dataset"], _missing_archive(config)))
     print(summary(model, config.train.batch_size, config.data.maxlen))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import statistics
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,15 @@ from ml_collections import ConfigDict
 from flaxrnn import compare, loop
 from flaxrnn import config as config_lib
 from flaxrnn.config import Config
-from flaxrnn.errors import ConfigError, WorkdirError
+from flaxrnn.errors import ConfigError, DivergedError, WorkdirError
 from flaxrnn.inference import predictor, saved
 from flaxrnn.nn import heads
 from flaxrnn.reporting import console
-from flaxrnn.runtime import devices, distributed, files, signals
+from flaxrnn.runtime import devices, distributed, files, records, signals
 from flaxrnn.training import metrics
 from flaxrnn.training.texts import load_texts
 
+_MAX_SEEDS = 1_000
 _SHOWN = ("accuracy", "macro_f1")  # metrics of one seed and of the ensemble
 
 
@@ -45,28 +46,40 @@ def train(
     Raises:
         ConfigError: `seeds` is below 1.
         WorkdirError: The workdir itself holds a run.
+        DivergedError: A seed diverged; the others were trained, and make the ensemble.
         FlaxrnnError, signals.Stopped: See `loop.train_and_evaluate`; no later seed is begun.
     """
     if seeds < 1:
         raise ConfigError(f"--seeds: {seeds} must be a whole number of at least 1")
+    if seeds > _MAX_SEEDS:
+        raise ConfigError(f"--seeds: {seeds} must be at most {_MAX_SEEDS:,}")
     devices.initialize()
     checked = _with_split_seed(config_lib.parse(config))
-    root = Path(workdir or loop.fresh_workdir(checked)).expanduser()
+    root = files.expand(workdir or loop.fresh_workdir(checked), "--workdir")
     if distributed.broadcast((root / "config.json").exists()):
         raise WorkdirError(f"--workdir: {root} holds a single run; name another for --seeds")
     numbers = range(checked.seed, checked.seed + seeds)
     folders = [saved.folder_of_seed(root, seed) for seed in numbers]
     results: list[dict[str, Any]] = []
+    diverged: list[Path] = []
     with signals.Listener() as listener:
         for seed, folder in zip(numbers, folders, strict=True):
             one = dataclasses.replace(checked, seed=seed)
             baseline = results[0].get("baseline") if results else None
-            # A signal that comes too late to stop a run stops the next one.
-            results.append(loop.train(one, root, folder.name, listener, baseline))
+            try:
+                # A signal that comes too late to stop a run stops the next one.
+                results.append(loop.train(one, root, folder.name, listener, baseline))
+            except DivergedError as error:
+                diverged.append(folder)
+                print(f"warning: {error}; continuing without it", file=sys.stderr, flush=True)
+            members = [folder for folder in folders if folder not in diverged]
             if distributed.is_primary():  # from the first one on, so that those to come are known
-                _record_members(root, folders)
-    if distributed.is_primary():
-        _report(checked, root, folders, results)
+                _record_members(root, members)
+    if distributed.is_primary() and members:
+        _report(checked, root, members, results)
+    if diverged:
+        names = ", ".join(folder.name for folder in diverged)
+        raise DivergedError(f"--seeds: {len(diverged)} of {seeds} runs diverged: {names}")
     return results
 
 
@@ -90,7 +103,7 @@ def _record_members(root: Path, folders: list[Path]) -> None:
 
 def _write_record(root: Path, record: dict[str, Any]) -> None:
     try:
-        files.write_atomically(root / saved.SEEDS, json.dumps(record, indent=2) + "\n")
+        files.write_atomically(root / saved.SEEDS, records.to_text(record, indent=2) + "\n")
     except OSError as error:
         raise WorkdirError(f"--workdir: {root} cannot be written ({error.strerror})") from None
 

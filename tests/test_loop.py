@@ -263,7 +263,7 @@ def test_loss_that_is_not_finite_stops_and_keeps_the_last_good_weights(tiny_corp
     config.train.learning_rate = 1e38
     with pytest.raises(DivergedError, match=r"training step \d+ is not finite") as caught:
         flaxrnn.train(config, tmp_path)
-    assert caught.value.exit_code == 1
+    assert caught.value.exit_code == 3
     for leaf in jax.tree.leaves(weights(tmp_path)):
         assert np.isfinite(leaf).all()
     with pytest.raises(DivergedError, match="learning_rate"):  # and does not go on from there

@@ -9,10 +9,36 @@ from typing import Any
 
 from flaxrnn.runtime import plugins
 
+MOST = 2**31 - 1  # of whole numbers: what 32 bits hold
+MOST_SEED = 2**32 - 1  # larger seeds of JAX are not all different
 
-def field(default: Any, doc: str, allowed: str, is_allowed: Callable[[Any], bool]) -> Any:
-    """Declares a field; `allowed` ends the sentence "must be …"."""
-    metadata = {"doc": doc, "allowed": allowed, "is_allowed": is_allowed}
+
+def field(
+    default: Any,
+    doc: str,
+    allowed: str,
+    is_allowed: Callable[[Any], bool],
+    *,
+    names_code: bool = False,
+    most: int = MOST,
+) -> Any:
+    """Declares a field.
+
+    Args:
+        default: Its default.
+        doc: What it is, for the table in docs/config.md.
+        allowed: Ends the sentence "must be …".
+        is_allowed: Whether a value of the field's type is allowed.
+        names_code: Whether it may be "module:Name".
+        most: The largest value of a whole number.
+    """
+    metadata = {
+        "doc": doc,
+        "allowed": allowed,
+        "is_allowed": is_allowed,
+        "names_code": names_code,
+        "most": most,
+    }
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -28,13 +54,18 @@ def one_of_or_module(default: str, *others: str, what: str, doc: str) -> Any:
     names = f"one of {', '.join(values)}" if others else default
     allowed = f"{names}, or a custom {what} as module:Name"
     return field(
-        default, doc, allowed, lambda v: v in values or plugins.PATTERN.fullmatch(v) is not None
+        default,
+        doc,
+        allowed,
+        lambda v: v in values or plugins.PATTERN.fullmatch(v) is not None,
+        names_code=True,
     )
 
 
-def at_least(least: int, default: int, doc: str) -> Any:
-    """A whole number of at least `least`."""
-    return field(default, doc, f"a whole number of at least {least}", lambda v: v >= least)
+def at_least(least: int, default: int, doc: str, most: int = MOST) -> Any:
+    """A whole number of at least `least` and at most `most`."""
+    allowed = f"a whole number of at least {least}"
+    return field(default, doc, allowed, lambda v: v >= least, most=most)
 
 
 def fraction(default: float, doc: str) -> Any:

@@ -62,6 +62,7 @@ class DataConfig:
         "seed of that split and of the order of your own texts; unset: seed, of several the first",
         "a whole number of at least 0",
         lambda v: v >= 0,
+        most=declare.MOST_SEED,
     )
     tokenizer: str = declare.one_of(
         "words",
@@ -115,7 +116,7 @@ class ModelConfig:
         "label", "tags", "next", what="head",
         doc="what to predict: the label of a text, the tag of each token, or the next token",
     )  # fmt: skip
-    embedding_size: int = declare.at_least(1, 100, "features per token")
+    embedding_size: int = declare.at_least(1, 100, "features per token", most=10**8)
     train_embedding: bool = declare.flag(
         True, "train the embedding; False: it stays as it is initialized, see data.vectors"
     )
@@ -134,14 +135,18 @@ class ModelConfig:
     output_dropout: float = declare.fraction_or_zero(
         0.0, "fraction of the output layer's inputs dropped in training"
     )
-    conv_filters: int = declare.at_least(0, 0, "filters; 0: no convolution or max pooling")
-    conv_width: int = declare.at_least(1, 5, "tokens per convolution output")
-    conv_pool: int = declare.at_least(1, 4, "convolution outputs per max-pooling window")
+    conv_filters: int = declare.at_least(
+        0, 0, "filters; 0: no convolution or max pooling", most=10**8
+    )
+    conv_width: int = declare.at_least(1, 5, "tokens per convolution output", most=1_000)
+    conv_pool: int = declare.at_least(
+        1, 4, "convolution outputs per max-pooling window", most=1_000
+    )
     cell: str = declare.one_of_or_module(
         "lstm", "gru", "simple", what="recurrent cell", doc="the recurrent cell"
     )
-    hidden_size: int = declare.at_least(1, 100, "features per direction")
-    layers: int = declare.at_least(1, 1, "number of recurrent layers")
+    hidden_size: int = declare.at_least(1, 100, "features per direction", most=10**8)
+    layers: int = declare.at_least(1, 1, "number of recurrent layers", most=100)
     bidirectional: bool = declare.flag(False, "read each text in both directions")
     pooling: str = declare.one_of(
         "last",
@@ -153,18 +158,25 @@ class ModelConfig:
     )
     recurrence: str = declare.one_of("fused", "scan", doc="fused: fast; scan: reference")
     segment: int = declare.at_least(
-        0, 0, "tokens per segment; a text's segments are read in parallel; 0: whole texts"
+        0,
+        0,
+        "tokens per segment; a text's segments are read in parallel; 0: whole texts",
+        most=10**6,
     )
     word_ngrams: int = declare.at_least(
         0,
         0,
         "words of the longest n-grams of a linear classifier, blended with the network; 0: none",
+        most=20,
     )
     character_ngrams: int = declare.at_least(
-        0, 0, "characters of the longest n-grams of that classifier; 0: none"
+        0, 0, "characters of the longest n-grams of that classifier; 0: none", most=20
     )
     recompute: int = declare.at_least(
-        0, 0, "time steps per segment recomputed to save memory; 0: no recomputation; not with scan"
+        0,
+        0,
+        "time steps per segment recomputed to save memory; 0: no recomputation; not with scan",
+        most=10**6,
     )
 
 
@@ -192,7 +204,7 @@ class TrainConfig:
         " ignores patience",
     )
     epochs: int = declare.at_least(
-        0, 200, "maximum number of epochs; 0: 4 to 20, for about 1,000 training steps"
+        0, 200, "maximum number of epochs; 0: 4 to 20, for about 1,000 training steps", most=10**6
     )
     monitor: str = declare.one_of(
         "loss",
@@ -254,7 +266,10 @@ class Config:
         doc="the corpus; text: your own texts",
     )  # fmt: skip
     seed: int = declare.at_least(
-        0, 0, "of initial weights, shuffling and dropout; also of data.split_seed, if unset"
+        0,
+        0,
+        "of initial weights, shuffling and dropout; also of data.split_seed, if unset",
+        most=declare.MOST_SEED,
     )
     compile_cache: str | None = declare.folder(
         "cache of compiled programs; unset: JAX's setting, else ~/.cache/flaxrnn"

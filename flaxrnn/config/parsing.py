@@ -15,6 +15,7 @@ from ml_collections.config_dict import placeholder
 
 from flaxrnn.config.fields import Config
 from flaxrnn.errors import ConfigError
+from flaxrnn.runtime import plugins
 
 # Names that values had in configs of earlier versions, whose workdirs are still read.
 _RENAMED_VALUES = {
@@ -36,6 +37,8 @@ class Field:
     doc: str
     allowed: str  # ends the sentence "must be …"
     is_allowed: Callable[[Any], bool]
+    names_code: bool  # may be "module:Name"
+    most: int  # largest value of a whole number
 
 
 def _fields(group: type, prefix: str = "") -> dict[str, Field]:
@@ -85,6 +88,9 @@ def parse(config: ConfigDict | Mapping[str, Any]) -> Config:
         has_type = type(value) is field.type or (field.type is float and is_whole)
         if not has_type or not field.is_allowed(value):
             raise ConfigError(f"{name}: {value!r} must be {field.allowed}")
+        most = {int: field.most, float: 1e300}.get(field.type)
+        if most is not None and value > most:
+            raise ConfigError(f"{name}: {value!r} must be at most {most:,}")
     _check_combinations(values)
     return _build(Config, values)
 
@@ -130,11 +136,18 @@ def _check_combinations(values: Mapping[str, Any]) -> None:
         raise ConfigError("data.tokenizer: must be characters with task=brackets")
 
 
+def modules(config: Config) -> set[str]:
+    """The modules outside the package that a config names."""
+    values = flatten(config.to_dict())
+    named = {values[name] for name, field in FIELDS.items() if field.names_code}
+    return {name.partition(":")[0] for name in named if plugins.PATTERN.fullmatch(name)}
+
+
 def flatten(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
     """Field name with dots → value."""
     flat = {}
     for key, value in config.items():
-        if isinstance(value, ConfigDict | Mapping):
+        if isinstance(value, ConfigDict | Mapping) and value:
             flat.update({f"{key}.{name}": inner for name, inner in flatten(value).items()})
         else:
             flat[key] = value
@@ -145,6 +158,9 @@ def with_defaults(saved: Mapping[str, Any]) -> dict[str, Any]:
     """A config.json of this or an earlier version, as nested dictionaries of this version.
 
     Fields that it lacks have their defaults, values that were renamed have their present names.
+
+    Raises:
+        ConfigError: A field and a group are exchanged.
     """
     values = flatten(saved)
     tree = default_config().to_dict()
@@ -152,7 +168,10 @@ def with_defaults(saved: Mapping[str, Any]) -> dict[str, Any]:
         group, _, key = name.rpartition(".")
         renamed = _RENAMED_VALUES.get(name, {})
         value = renamed.get(value, value) if isinstance(value, str) else value
-        (tree.setdefault(group, {}) if group else tree)[key] = value
+        holder = tree.setdefault(group, {}) if group else tree
+        if not isinstance(holder, dict) or isinstance(holder.get(key), dict):
+            raise ConfigError(f"{name}: {value!r} must be a group of fields, or be in one")
+        holder[key] = value
     return tree
 
 

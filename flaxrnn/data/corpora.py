@@ -25,6 +25,7 @@ from flaxrnn.data.vocabulary import Vocabulary
 from flaxrnn.datasets.reading import Format
 from flaxrnn.datasets.rows import Fields, abbreviated
 from flaxrnn.errors import ConfigError, DataError
+from flaxrnn.runtime import terminal
 
 if TYPE_CHECKING:
     from flaxrnn.datasets.registry import Task
@@ -225,9 +226,9 @@ def _report(corpus: Corpus, texts: CustomTexts, arrays: Mapping[str, np.ndarray]
     left_out = arrays["left_out"].tolist()
     for count, why in zip(left_out, ("without a word", "of rare classes"), strict=True):
         report += f"; left out {count:,} {why}" if count else ""
-    print(report, file=sys.stderr)
+    print(terminal.escaped(report), file=sys.stderr)
     for finding in corpus.findings:
-        print(f"warning: {corpus.name}: {finding}", file=sys.stderr)
+        print(terminal.escaped(f"warning: {corpus.name}: {finding}"), file=sys.stderr)
 
 
 _LOADERS = {"brackets": _load_brackets, "text": _load_custom}  # all other tasks have a builder

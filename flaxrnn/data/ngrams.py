@@ -21,6 +21,8 @@ import safetensors.numpy
 _TEXT_BITS = np.uint64(24)  # of a sort key; the other 40 are the n-gram's
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, so that multiplication loses nothing
 
+_KINDS, _LONGEST = ("keras", "words", "characters"), 100  # of a view
+
 FILES = ARRAYS, VIEWS = ("ngrams.safetensors", "ngrams.json")  # of a saved classifier
 
 
@@ -170,6 +172,24 @@ class NgramClassifier:
             for offset in range(n):
                 shares[offset : offset + len(codes)] += share
         return shares
+
+    def check(self, num_outputs: int) -> None:
+        """Checks that the arrays fit each other and a model's number of outputs.
+
+        Raises:
+            ValueError: They do not.
+        """
+        if self.bias.shape != (num_outputs,) or not self.views:
+            raise ValueError(f"its bias is {list(self.bias.shape)}, not [{num_outputs}]")
+        tables = zip(self.views, self.codes, self.idf, self.weights, strict=True)
+        for view, codes, idf, weights in tables:
+            if view.kind not in _KINDS or view.longest not in range(1, _LONGEST + 1):
+                raise ValueError(f"n-grams of {view.longest!r} {view.kind!r}")
+            G = len(codes)
+            if (codes.dtype, codes.shape) != (np.uint64, (G,)) or not G:
+                raise ValueError("its n-grams are no list of hashes")
+            if idf.shape != (G,) or weights.shape != (G, num_outputs):
+                raise ValueError("its arrays do not fit each other")
 
     def to_files(self) -> dict[str, bytes]:
         """File name → content, as `from_files` reads them."""

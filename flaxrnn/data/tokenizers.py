@@ -53,6 +53,20 @@ class Tokenizer:
             return text, [(i, i + 1) for i in range(len(text))]
         return text, self._pieces.encode(text, return_type="offset_mapping")["offsets"]
 
+    def check(self) -> None:
+        """Checks that the model of subwords, which may be anybody's, can be used.
+
+        Raises:
+            ValueError: It cannot.
+        """
+        if self.kind == "subword":
+            try:
+                size = self._pieces.vocab_size()
+            except RuntimeError as error:
+                raise ValueError(f"no model of subwords: {error}") from None
+            if not size:
+                raise ValueError("an empty model of subwords")
+
     def join(self, tokens: Iterable[str]) -> str:
         """The text that these tokens spell."""
         if self.kind == "subword":

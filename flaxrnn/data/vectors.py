@@ -8,13 +8,13 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TextIO
 
 import numpy as np
 
 from flaxrnn.data.vocabulary import FIRST_WORD, START, Vocabulary
 from flaxrnn.errors import ConfigError, DataError
+from flaxrnn.runtime import files
 
 
 def read(path: str, vocabulary: Vocabulary, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -57,7 +57,9 @@ def describe_coverage(ids: np.ndarray, vocabulary: Vocabulary, tokens: np.ndarra
 
 
 def _open(path: str) -> TextIO:
-    file = Path(path).expanduser()
+    file = files.expand(path, "data.vectors")
+    if file.exists() and not file.is_file():
+        raise DataError(f"data.vectors: {path} is no regular file")
     # Broken characters make a word that is in no vocabulary. Only "\n" ends a line.
     if file.suffix == ".gz":
         return gzip.open(file, "rt", encoding="utf-8", errors="replace", newline="\n")

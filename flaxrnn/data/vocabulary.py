@@ -16,7 +16,7 @@ from pathlib import Path
 
 from flaxrnn.data.tokenizers import KERAS, TOKENIZERS, Tokenizer
 from flaxrnn.errors import DataError, WorkdirError
-from flaxrnn.runtime import files
+from flaxrnn.runtime import files, records
 
 PAD, START, UNKNOWN = 0, 1, 2
 FIRST_WORD = 4
@@ -86,13 +86,16 @@ class Vocabulary:
             WorkdirError: The file is missing or not a vocabulary.
         """
         try:
-            content = json.loads(Path(path).read_text("utf-8"))
+            content = records.read(Path(path), dict, max_mib=256)
             words, tokenizer = content["words"], KERAS
+            if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+                raise ValueError("its words are no list of strings")
             if "tokenizer" in content:  # older runs had only Keras's tokenizer
                 kind, model = content["tokenizer"]["kind"], content["tokenizer"]["model"]
                 if kind not in ("keras", *TOKENIZERS):
                     raise ValueError(f"unknown tokenizer {kind!r}")
-                tokenizer = Tokenizer(kind, base64.b64decode(model))
+                tokenizer = Tokenizer(kind, base64.b64decode(model, validate=True))
+                tokenizer.check()
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise WorkdirError(f"{path}: no readable vocabulary ({error})") from None
         return cls(words, tokenizer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +17,9 @@ from flaxrnn.datasets.parsing import SPLITS, Example, make_example, parse
 from flaxrnn.datasets.reading import Format
 from flaxrnn.datasets.rows import Fields, Row, abbreviated, missing_field
 from flaxrnn.errors import DataError
+from flaxrnn.runtime import files, records
+
+_MAX_MIB = 64  # of a text in a folder
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ def find_source(
     Raises:
         DataError: There is no such source. `read` raises it, too, and names file and line.
     """
-    place = Path(path).expanduser()
+    place = files.expand(path, "data.path")
     try:
         if place.is_dir():
             return _find_folder(place, fields, file_format)
@@ -132,7 +136,7 @@ def _digest(contents: dict[str, bytes]) -> str:
 def _find_folder(root: Path, fields: Fields, file_format: Format) -> Source:
     classes = fields.label is not None
     contents = {
-        path: (split, path.read_bytes())
+        path: (split, _read_inside(root, path))
         for split, folder in _split_folders(root)
         for path in _text_files(folder, classes)
     }
@@ -147,6 +151,13 @@ def _find_folder(root: Path, fields: Fields, file_format: Format) -> Source:
 
     by_name = {str(path.relative_to(root)): content for path, (_, content) in contents.items()}
     return Source(root.resolve().name, _digest(by_name), read)
+
+
+def _read_inside(root: Path, path: Path) -> bytes:
+    """The content of a file in a folder, which may come from anybody."""
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
+        raise DataError(f"data.path: {path} is a link out of {root}; put the file itself there")
+    return records.read_bytes(path, _MAX_MIB)
 
 
 def _split_folders(root: Path) -> list[tuple[str | None, Path]]:

@@ -6,12 +6,12 @@ import contextlib
 import hashlib
 import os
 import queue
-import shutil
 import threading
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import BinaryIO
 
 from tqdm import tqdm
 
@@ -19,6 +19,7 @@ from flaxrnn.datasets.archive import Archive
 from flaxrnn.errors import DataError
 
 _CONNECT_SECONDS = 10.0
+_MAX_BYTES = 2**30
 
 
 def reachable(*urls: str, any_status: bool = False) -> bool:
@@ -60,7 +61,7 @@ def download(archive: Archive, folder: Path) -> Path:
         with urllib.request.urlopen(archive.url, timeout=60) as response, part.open("wb") as file:
             size = int(response.headers.get("Content-Length", 0)) or None
             with tqdm.wrapattr(response, "read", total=size, desc=path.name, disable=None) as body:
-                shutil.copyfileobj(body, file)
+                _copy(body, file)
             if size and file.tell() != size:
                 raise OSError(f"connection closed after {file.tell():,} of {size:,} bytes")
         if archive.sha256 and archive.sha256 != (found := _sha256(part)):
@@ -73,6 +74,14 @@ def download(archive: Archive, folder: Path) -> Path:
     finally:
         part.unlink(missing_ok=True)
     return path
+
+
+def _copy(source: BinaryIO, target: BinaryIO) -> None:
+    """Copies a stream, which may never end, up to a limit."""
+    while content := source.read(2**20):
+        target.write(content)
+        if target.tell() > _MAX_BYTES:
+            raise OSError(f"it has more than {_MAX_BYTES / 2**20:,.0f} MiB")
 
 
 def _sha256(path: Path) -> str:

@@ -11,7 +11,7 @@ from flaxrnn.datasets import archive
 
 ARCHIVE = archive.Archive(
     "aclImdb_v1.tar.gz",
-    "http://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz",
+    "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz",
     "c40f74a18d3b61f90feba1e17730e0d38e8b97c05fde7008942e91923d1658fe",  # as TFDS records it
 )
 LABELS = ["neg", "pos"]
@@ -46,7 +46,7 @@ class ImdbSentiment(tfds.core.GeneratorBasedBuilder):
                 }
             ),
             supervised_keys=("text", "label"),
-            homepage="http://ai.stanford.edu/~amaas/data/sentiment/",
+            homepage="https://ai.stanford.edu/~amaas/data/sentiment/",
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:

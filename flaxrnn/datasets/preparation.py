@@ -131,7 +131,7 @@ def examples(builder: tfds.core.DatasetBuilder, split: str, field: str) -> Itera
 
 def data_root(data_dir: str | None) -> Path:
     """Where prepared datasets are kept; None: TFDS's own folder."""
-    return Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+    return files.expand(data_dir or tfds.core.constants.DATA_DIR, "data.data_dir")
 
 
 def _manual_folder(root: Path, manual_dir: str | None) -> Path:

@@ -14,7 +14,7 @@ from flaxrnn.datasets import archive
 
 ARCHIVE = archive.Archive(
     "reuters21578.tar.gz",
-    "http://www.daviddlewis.com/resources/testcollections/reuters21578/reuters21578.tar.gz",
+    "https://www.daviddlewis.com/resources/testcollections/reuters21578/reuters21578.tar.gz",
 )
 LABELS = (
     "cocoa grain veg-oil earn acq wheat copper housing money-supply coffee sugar trade reserves "
@@ -101,7 +101,7 @@ class ReutersTopics(tfds.core.GeneratorBasedBuilder):
                 }
             ),
             supervised_keys=("text", "label"),
-            homepage="http://www.daviddlewis.com/resources/testcollections/reuters21578/",
+            homepage="https://www.daviddlewis.com/resources/testcollections/reuters21578/",
             disable_shuffling=True,  # the order within the splits is part of the corpus
         )
 

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from flaxrnn.inference.predictions import Prediction
-from flaxrnn.runtime import terminal
+from flaxrnn.runtime import records, terminal
 
 MIN_SHARE = 0.1  # of the largest attribution in a text, for a word to be highlighted
 # Backgrounds of the 256-colour palette, faint to strong, for black text.
@@ -39,7 +39,11 @@ def json_line(prediction: Prediction, top: int, explain: bool) -> str:
         content["explanation"] = [
             {"word": word, "weight": round(weight, 6)} for word, weight in prediction.words
         ]
-    return json.dumps(content, ensure_ascii=False)
+    line = records.to_text(content, ensure_ascii=False)
+    if line.isprintable():
+        return line
+    # What a terminal would obey, and half a surrogate pair, is only found within strings.
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line)
 
 
 class Table:
@@ -57,7 +61,8 @@ class Table:
             colour: Whether to highlight words by colour, else by their attribution in brackets.
             members: Number of runs whose attributions are averaged.
         """
-        self._label_width = max(map(terminal.width, ["label", *label_names]))
+        shown = map(terminal.escaped, ["label", *label_names])
+        self._label_width = max(map(terminal.width, shown))
         self._explain, self._columns, self._colour = explain, columns, colour
         self._members = members
 
@@ -89,6 +94,7 @@ class Table:
         return "\n".join(lines)
 
     def _line(self, index: str, label: str, probability: str, unknown: str, last: str) -> str:
+        label = terminal.escaped(label)
         label += " " * (self._label_width - terminal.width(label))
         start = f"{index:>6}  {label}  {probability:>11}  {unknown:>7}  "
         return (start + terminal.fit(last, max(20, self._columns - terminal.width(start)))).rstrip()

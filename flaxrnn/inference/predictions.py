@@ -7,10 +7,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
 
+if TYPE_CHECKING:
     from flaxrnn.inference.predictor import EncodedText, TextPredictor
+
+
+NOT_FINITE = "the output is not finite"
 
 
 @dataclass(frozen=True)
@@ -20,16 +23,17 @@ class Prediction:
     index: int  # of the text in the input, from 0
     encoded: EncodedText
     note: str | None  # why there is no label, or how much of the text was read
-    top: list[tuple[str, float]]  # likeliest labels and their probabilities; empty: no words
+    top: list[tuple[str, float]]  # likeliest labels and their probabilities; empty: there is none
     attributions: np.ndarray | None  # of the words read, float32 [n], if requested
     unsure: bool = False  # whether the likeliest label is below the threshold, and withheld
 
     @property
     def words(self) -> list[tuple[str, float]]:
-        """The words read, as spelled in the text, and their attributions."""
+        """The words read, as spelled in the text, and their attributions, if there are any."""
+        if self.attributions is None:
+            return []
         words = [self.encoded.text[begin:end] for begin, end in self.encoded.spans]
-        attributions = [] if self.attributions is None else self.attributions.tolist()
-        return list(zip(words, attributions, strict=True))
+        return list(zip(words, self.attributions.tolist(), strict=True))
 
 
 def classify(
@@ -65,6 +69,9 @@ def classify(
                 yield Prediction(next(index), encoded, "no words", [], None)
                 continue
             of_labels, of_words = next(results)
+            if not _is_finite(of_labels) or (of_words is not None and not _is_finite(of_words)):
+                yield Prediction(next(index), encoded, NOT_FINITE, [], None)
+                continue
             notes = []
             if unsure := of_labels.max() < threshold:
                 notes.append(f"unsure: below {threshold:g}")
@@ -74,3 +81,7 @@ def classify(
             best = [(predictor.label_names[i], float(of_labels[i])) for i in likeliest]
             note = "; ".join(notes) or None
             yield Prediction(next(index), encoded, note, best, of_words, bool(unsure))
+
+
+def _is_finite(values: np.ndarray) -> bool:
+    return bool(np.isfinite(values).all())

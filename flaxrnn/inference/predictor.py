@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec
 from flaxrnn.data import batching, ragged
 from flaxrnn.data.tokenizers import Tokenizer
 from flaxrnn.data.vocabulary import UNKNOWN
-from flaxrnn.errors import ConfigError, DataError
+from flaxrnn.errors import ConfigError, DataError, DivergedError
 from flaxrnn.inference import attribution, programs, saved
 from flaxrnn.runtime import devices
 
@@ -75,6 +75,7 @@ class TextPredictor:
         Raises:
             ConfigError: The model does not classify texts.
             DataError: A text has no words, or is not a string.
+            DivergedError: What the model computes is not finite.
         """
         texts = as_list(texts)
         encoded = [self.encode(text) for text in texts]
@@ -82,6 +83,9 @@ class TextPredictor:
             if not text.total_words:
                 raise DataError(f"text {i} contains no words: {texts[i][:40]!r}")
         probabilities = self.probabilities(encoded)
+        for i, finite in enumerate(np.isfinite(probabilities).all(axis=1)):
+            if not finite:
+                raise _not_finite(i)
         return [self.label_names[i] for i in probabilities.argmax(axis=1)], probabilities
 
     def tag(self, texts: str | Iterable[str]) -> list[list[str]]:
@@ -90,13 +94,17 @@ class TextPredictor:
         Raises:
             ConfigError: The model does not tag tokens.
             DataError: A text is not a string.
+            DivergedError: What the model computes is not finite.
         """
         self._check_target("tags")
         texts = as_list(texts)
         encoded = [self.encode(text) for text in texts]
         tags: list[list[str]] = [[] for _ in texts]
         for rows, probabilities in self._batches(self._predict, _ragged(encoded), self._batch_size):
-            for row, classes in zip(rows, np.asarray(probabilities).argmax(axis=2), strict=False):
+            for row, of_tokens in zip(rows, np.asarray(probabilities), strict=False):
+                if not np.isfinite(of_tokens).all():
+                    raise _not_finite(row)
+                classes = of_tokens.argmax(axis=1)
                 end = len(encoded[row].ids)
                 begin = end - len(encoded[row].spans)
                 tags[row] = [self.label_names[i] for i in classes[begin:end]]
@@ -264,7 +272,11 @@ class TextPredictor:
             inputs += [array[filled] for array in per_text]
             if "scores" in arrays:
                 inputs.append(arrays["scores"])
-            outputs = [program(params, *inputs) for params in self._members]
+            with devices.raise_on_oom(
+                f"out of memory for {batch_size:,} texts of {buckets[bucket]:,} tokens, as"
+                " train.eval_batch_size and data.maxlen of the workdir have it"
+            ):
+                outputs = [program(params, *inputs) for params in self._members]
             yield rows, outputs[0] if len(outputs) == 1 else sum(outputs) / len(outputs)
 
 
@@ -285,6 +297,10 @@ def as_list(texts: str | Iterable[str]) -> list[str]:
     return found
 
 
+def _not_finite(index: int) -> DivergedError:
+    return DivergedError(f"text {index} has no label: what the model computes for it is not finite")
+
+
 def _ragged(encoded: list[EncodedText]) -> ragged.RaggedTexts:
     """The ids and scores of texts, without labels."""
     ids = [text.ids for text in encoded]
@@ -299,17 +315,21 @@ def _ragged(encoded: list[EncodedText]) -> ragged.RaggedTexts:
     )
 
 
-def load(workdir: str | Path) -> TextPredictor:
+def load(workdir: str | Path, allow_modules: Iterable[str] = ()) -> TextPredictor:
     """Loads the trained model of a workdir onto all devices.
 
     Args:
         workdir: Of a run, which may still be in progress; or of several seeds, all of them
             finished, which make an ensemble: its probabilities are the means of theirs.
+        allow_modules: Modules of your own cell or head that its config names and that may be
+            imported, which runs them; without them, nothing in a workdir is ever run.
 
     Raises:
+        ConfigError: The config names a module that is not allowed.
         WorkdirError: The workdir holds no trained model, or no ensemble.
     """
     devices.initialize()
-    model = saved.load(workdir)
-    devices.enable_compilation_cache(model.config.compile_cache)
+    model = saved.load(workdir, allow_modules)
+    # Not the workdir's cache: what is cached is machine code.
+    devices.enable_compilation_cache(None)
     return TextPredictor(model)

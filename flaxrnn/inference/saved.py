@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from flaxrnn import config as config_lib
 from flaxrnn.data.ngrams import FILES, NgramClassifier
 from flaxrnn.data.vocabulary import Vocabulary
 from flaxrnn.errors import ConfigError, WorkdirError
-from flaxrnn.runtime import files
+from flaxrnn.runtime import files, plugins, records
 from flaxrnn.training.workdir import NGRAMS
 
 if TYPE_CHECKING:
@@ -77,12 +78,17 @@ def read_record(workdir: Path) -> dict[str, Any]:
     """
     path = workdir / SEEDS
     try:
-        record = json.loads(path.read_text("utf-8"))
-        return {**record, "members": [str(name) for name in record["members"]]}
+        record = records.read(path, dict)
+        members = record["members"]
+        if not isinstance(members, list) or not all(map(_is_folder_of_seed, members)):
+            raise ValueError("its members are no list of seed-N")
+        if not isinstance(record.get("ensemble", {}), dict):
+            raise ValueError("its ensemble is no object")
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise WorkdirError(f"--workdir: {path} cannot be read ({error})") from None
+    return record
 
 
 def load_config(workdir: str | Path) -> config_lib.Config:
@@ -91,25 +97,37 @@ def load_config(workdir: str | Path) -> config_lib.Config:
     Raises:
         WorkdirError: The workdir holds no run.
     """
-    workdir = Path(workdir).expanduser()
+    workdir = files.expand(workdir, "--workdir")
     if holds_several(workdir):
         workdir = _member_folders(workdir)[0]
     try:
-        recorded = json.loads((workdir / "config.json").read_text("utf-8"))
+        recorded = records.read(workdir / "config.json", dict)
         return config_lib.parse(config_lib.with_defaults(recorded))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError) as error:
         reason = f"config.json: {error}" if isinstance(error, ConfigError) else error
         raise WorkdirError(f"--workdir: no trained model in {workdir} ({reason})") from None
 
 
-def load(workdir: str | Path) -> SavedModel:
+def _is_folder_of_seed(name: Any) -> bool:
+    """Whether a name is that of a seed's workdir, not one of a folder elsewhere."""
+    return isinstance(name, str) and re.fullmatch(r"seed-\d{1,10}", name) is not None
+
+
+def load(workdir: str | Path, allow_modules: Iterable[str] = ()) -> SavedModel:
     """Reads the trained model of a workdir without changing anything in it.
 
+    Args:
+        workdir: Of a run or of several seeds.
+        allow_modules: Modules outside the package that may be imported, which runs them, if the
+            workdir's config names them: the user's own cell or head.
+
     Raises:
+        ConfigError: The workdir names a module that is not allowed.
         WorkdirError: The workdir holds no trained model, or several runs that are unfinished, have
             different vocabularies or labels, or do not classify texts.
     """
-    workdir = Path(workdir).expanduser()
+    plugins.allow(allow_modules)
+    workdir = files.expand(workdir, "--workdir")
     if not holds_several(workdir):
         return _load_run(workdir)
     folders = finished_members(workdir)
@@ -147,26 +165,46 @@ def _load_run(workdir: Path) -> SavedModel:
     import numpy as np
 
     from flaxrnn.nn import models
-    from flaxrnn.training import checkpoint
+    from flaxrnn.training import checkpoint, seal
 
     config = load_config(workdir)
     try:
-        label_names = json.loads((workdir / "labels.json").read_text("utf-8"))
+        label_names = records.read(workdir / "labels.json", list)
+        if not label_names or not all(isinstance(name, str) for name in label_names):
+            raise ValueError("labels.json is no list of names")
+        newest = checkpoint.find_intact(workdir / "checkpoints")
+        if newest is None:
+            raise WorkdirError(
+                f"--workdir: no intact checkpoint in {workdir}; has it been trained?"
+            )
+        seal.check(workdir, seal.of(checkpoint.read(newest)["progress"]))
     except (OSError, ValueError) as error:
         raise WorkdirError(f"--workdir: no trained model in {workdir} ({error})") from None
+    plugins.distrust(config_lib.modules(config))
     vocabulary = Vocabulary.load(workdir / "vocabulary.json")
     model = models.build(config.model, vocabulary.num_words, len(label_names))
+    if len(label_names) < 2 and not model.head.per_token:
+        raise WorkdirError(f"--workdir: {workdir}/labels.json names a single class")
     shapes = jax.eval_shape(lambda: models.init_params(model, jax.random.key(0)))
-    template = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-    restored = checkpoint.latest(workdir / "checkpoints", weights=template)
-    if restored is None:
-        raise WorkdirError(f"--workdir: no intact checkpoint in {workdir}; has it been trained?")
-    members = (restored["weights"],)
-    classifier = _load_ngrams(workdir / NGRAMS) if model.has_scores else None
-    return SavedModel(model, members, vocabulary, label_names, config, classifier)
+    weights = checkpoint.read(newest, weights=shapes)["weights"]
+    classifier = None
+    if model.has_scores:
+        classifier = _load_ngrams(workdir / NGRAMS, model.num_outputs)
+    tables = (*classifier.idf, *classifier.weights, classifier.bias) if classifier else ()
+    for array in (*jax.tree.leaves(weights), *tables):
+        if not np.isfinite(array).all():
+            raise WorkdirError(f"--workdir: the weights of {workdir} are not finite; train again")
+    return SavedModel(model, (weights,), vocabulary, label_names, config, classifier)
 
 
-def _load_ngrams(folder: Path) -> NgramClassifier:
+def _load_ngrams(folder: Path, num_outputs: int) -> NgramClassifier:
+    from safetensors import SafetensorError
+
     if problem := files.find_corruption(folder):
         raise WorkdirError(f"--workdir: {folder}: {problem}; train the model again")
-    return NgramClassifier.from_files({name: (folder / name).read_bytes() for name in FILES})
+    try:
+        classifier = NgramClassifier.from_files({n: (folder / n).read_bytes() for n in FILES})
+        classifier.check(num_outputs)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError, SafetensorError) as error:
+        raise WorkdirError(f"--workdir: {folder}: no n-gram classifier ({error})") from None
+    return classifier

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from flaxrnn.runtime.terminal import escaped
 from flaxrnn.training import metrics
 
 _BANNER = """
@@ -68,15 +69,15 @@ def outcome(result: Mapping[str, Any], page: Path, monitor: str = "loss") -> str
     before = " (before the refit)" if result["refit"] else ""
     seconds = ", ".join(f"{name} {value:.1f}" for name, value in result["seconds"].items())
     return (
-        f"\n{result['dataset']} ({result['data_source']} corpus), seed {result['seed']}:"
+        f"\n{escaped(result['dataset'])} ({result['data_source']} corpus), seed {result['seed']}:"
         f" {result['epochs']} epochs, the best was {result['best_epoch']}\n"
         f"  validation  {_metrics(result, 'val', metrics.validated(monitor), '  ')}{before}\n"
         f"  test        {_metrics(result, 'test', metrics.METRICS.values(), '  ')}\n"
         f"  seconds     {seconds}\n"
         f"  speed       {result['train_examples_per_second']:,.0f} texts/s,"
         f" {result['train_tokens_per_second']:,.0f} tokens/s in training\n"
-        f"  report      {page}"
-        + "".join(f"\n  warning     {sentence}" for sentence in result["warnings"])
+        f"  report      {escaped(str(page))}"
+        + "".join(f"\n  warning     {escaped(sentence)}" for sentence in result["warnings"])
     )
 
 

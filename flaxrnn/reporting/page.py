@@ -13,6 +13,7 @@ import numpy as np
 from flaxrnn.data import batching
 from flaxrnn.data.vocabulary import Vocabulary
 from flaxrnn.reporting import plots
+from flaxrnn.runtime import terminal
 from flaxrnn.training import metrics
 from flaxrnn.training.confidence import Confidence
 
@@ -143,6 +144,7 @@ def fill(name: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["escaped"] = terminal.escaped
     return environment.get_template(f"{name}.html.jinja").render(**values)
 
 

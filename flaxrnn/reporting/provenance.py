@@ -10,6 +10,8 @@ from typing import Any
 
 import jax
 
+from flaxrnn.runtime import terminal
+
 PACKAGES = ("flaxrnn", "jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets")
 
 
@@ -27,8 +29,8 @@ def collect() -> dict[str, Any]:
 
 
 def command() -> str:
-    """The command line of this process, the program without its folder."""
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    """The command line of this process for a shell, the program without its folder."""
+    return terminal.quoted([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def commit() -> str | None:

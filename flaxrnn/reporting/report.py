@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +13,7 @@ from tqdm import tqdm
 
 from flaxrnn.reporting import console, page, plots
 from flaxrnn.reporting.tensorboard import EventLog
-from flaxrnn.runtime import files
+from flaxrnn.runtime import files, records
 from flaxrnn.training.progress import History, best_epoch
 
 _PAGE = "report.html"
@@ -130,7 +129,8 @@ class Report:
                 self._events.close()
 
     def _write_result(self, result: dict[str, Any]) -> None:
-        files.write_atomically(self._workdir / "result.json", json.dumps(result, indent=2) + "\n")
+        content = records.to_text(result, indent=2) + "\n"
+        files.write_atomically(self._workdir / "result.json", content)
 
     def _write_page(self, result: dict[str, Any], history: History, details: page.Details) -> None:
         with self._warn_on_failure(_PAGE):
@@ -139,7 +139,7 @@ class Report:
             files.write_atomically(self._workdir / _PAGE, rendered.encode("utf-8", "replace"))
 
     def _write_metrics(self, history: History, refit: History | None = None) -> None:
-        lines = "".join(json.dumps(row) + "\n" for row in [*history, *(refit or [])])
+        lines = "".join(records.to_text(row) + "\n" for row in [*history, *(refit or [])])
         files.write_atomically(self._workdir / "metrics.jsonl", lines)
 
     @contextlib.contextmanager

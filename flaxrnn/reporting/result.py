@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,6 +11,7 @@ import numpy as np
 
 from flaxrnn.config import Config
 from flaxrnn.data.batching import TrainingData
+from flaxrnn.errors import DivergedError
 from flaxrnn.reporting import advice, provenance
 from flaxrnn.runtime import devices
 from flaxrnn.training import metrics
@@ -73,6 +76,20 @@ def build(
     doubts = _doubts(result, kept, training_data, class_scores) if labelled else []
     result["warnings"] = [*findings, *doubts]
     return result
+
+
+def check_finite(result: dict[str, Any], workdir: Path) -> None:
+    """Checks that a run ended with a result.
+
+    Raises:
+        DivergedError: Its loss on validation or test is not finite.
+    """
+    for split in ("val", "test"):
+        if not math.isfinite(loss := result[f"{split}_loss"]):
+            raise DivergedError(
+                f"the {split}_loss of {workdir} is {loss}: the run diverged and has no result;"
+                " start a new run with a lower train.learning_rate"
+            )
 
 
 def _doubts(

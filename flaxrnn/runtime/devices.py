@@ -10,7 +10,6 @@ import resource
 import sys
 import textwrap
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,6 +18,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from flaxrnn.errors import ConfigError, OutOfMemoryError
+from flaxrnn.runtime import files
 
 MIN_ROWS_PER_DEVICE = 8  # a smaller batch is sharded over fewer devices
 
@@ -63,7 +63,8 @@ def enable_compilation_cache(folder: str | None) -> None:
     if folder is None and jax.config.values["jax_compilation_cache_dir"] is None:
         folder = os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "flaxrnn")
     if folder is not None:
-        jax.config.update("jax_compilation_cache_dir", str(Path(folder).expanduser()))
+        expanded = files.expand(folder, "compile_cache")
+        jax.config.update("jax_compilation_cache_dir", str(expanded))
         compilation_cache.reset_cache()  # JAX reads the setting only once, when it first compiles
     # By default JAX keeps only what took a second to compile; the small programs add up.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -9,7 +9,22 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from flaxrnn.errors import ConfigError
+from flaxrnn.runtime import records
+
 CHECKSUMS = "checksums.json"
+
+
+def expand(path: str | os.PathLike[str], field: str) -> Path:
+    """A path with the home folder in place of `~` or `~user`.
+
+    Raises:
+        ConfigError: There is no such user; the message begins with the field.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ConfigError(f"{field}: {path}: there is no such user, or it has no home") from None
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -69,7 +84,7 @@ def sync(folder: Path) -> None:
 def find_corruption(folder: Path) -> str | None:
     """What differs from a folder's checksums, naming the file; None: nothing."""
     try:
-        recorded = json.loads((folder / CHECKSUMS).read_bytes())
+        recorded = records.read(folder / CHECKSUMS, dict)
         sums = recorded["files"]
         if recorded["all"] != _digest(sums):
             return f"{CHECKSUMS} is damaged"

@@ -1,14 +1,31 @@
-"""Classes and functions outside the package that a config names, as "module:Name"."""
+"""Classes and functions outside the package that a config names, as "module:Name".
+
+Importing a module runs it. A config that the user gives is the user's own; one that is read from a
+workdir may come from anybody, so what it names is only imported if the user allows the module.
+"""
 
 from __future__ import annotations
 
 import importlib
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from flaxrnn.errors import ConfigError
 
 PATTERN = re.compile(r"[\w.]+:\w+")
+_allowed: set[str] = set()  # modules that a config or an argument of the user's names
+_foreign: set[str] = set()  # modules that a workdir names
+
+
+def allow(modules: Iterable[str]) -> None:
+    """Lets `load` import these modules, also where a workdir names them."""
+    _allowed.update([modules] if isinstance(modules, str) else modules)
+
+
+def distrust(modules: Iterable[str]) -> None:
+    """Keeps `load` from importing these modules, which a workdir names, unless they are allowed."""
+    _foreign.update(modules)
 
 
 def load(field: str, name: str, base: type | None = None) -> Any:
@@ -20,9 +37,15 @@ def load(field: str, name: str, base: type | None = None) -> Any:
         base: The class it must be a subclass of; None: anything that can be called.
 
     Raises:
-        ConfigError: The module cannot be imported, or has nothing of that name and kind.
+        ConfigError: The module is named by a workdir only and not allowed, cannot be imported, or
+            has nothing of that name and kind.
     """
     module, _, attribute = name.partition(":")
+    if module in _foreign - _allowed:
+        raise ConfigError(
+            f"{field}: {name} is code that the workdir names and that was not run; if you trust the"
+            f" module, add --allow-module {module} (in Python, allow_modules=[{module!r}])"
+        )
     try:
         found = getattr(importlib.import_module(module), attribute, None)
     except Exception as error:  # whatever the module's code raises

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import io
 import itertools
 import os
 import re
+import shlex
 import signal
 import sys
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NoReturn
 
-from flaxrnn.errors import ConfigError, FlaxrnnError
+from flaxrnn.errors import ConfigError, FlaxrnnError, OutputError
 
 _COLOUR = re.compile("\x1b\\[[0-9;]*m")
 
@@ -35,32 +35,119 @@ def probability(value: str) -> float:
     raise argparse.ArgumentTypeError(f"{value} must be a number from 0 to 1")
 
 
+def add_allow_module(parser: argparse.ArgumentParser) -> None:
+    """Adds the flag of the commands that load a workdir."""
+    parser.add_argument(
+        "--allow-module",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="module of your own cell or head that the workdir names and that may be run",
+    )
+
+
 def run(main: Callable[[], None]) -> None:
     """Runs a command: its errors are one line, Ctrl-C and a closed pipe end it silently."""
-    replace_unencodable()
     for name in ("SIGINT", "SIGPIPE"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_DFL)
     try:
+        check_streams()
         main()
         sys.stdout.flush()
     except FlaxrnnError as error:
-        sys.stdout.flush()
+        with contextlib.suppress(OSError):  # the error is what counts
+            sys.stdout.flush()
         sys.exit(_print_error(str(error), error.exit_code))
     except OSError as error:
-        # sys.exit would try once more to flush the output, and fail again.
-        os._exit(_print_error(f"reading or writing failed ({error.strerror})", 1))
+        report_os_error(error)
 
 
-def replace_unencodable() -> None:
-    """Lets stdout print "?" for what its encoding lacks, as that of an old console lacks Hangul."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a notebook's is not
-        sys.stdout.reconfigure(errors="replace")
+def check_streams() -> None:
+    """Makes sure that the process can print any text.
+
+    Raises:
+        OutputError: Standard output is closed.
+    """
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (as long as the process)
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        raise OutputError("standard output is closed")
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def check_output() -> None:
+    """Finds out whether what was printed can be written.
+
+    Raises:
+        BrokenPipeError: Its reader has gone.
+        OutputError: It cannot be written, for example because the disk is full.
+    """
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"standard output cannot be written ({error.strerror})") from None
+
+
+def exit_with(line: str, code: int) -> NoReturn:
+    """Prints a last line and ends the process at once, without waiting for others or for XLA."""
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    print(line, file=sys.stderr, flush=True)
+    os._exit(code)
+
+
+def report_os_error(error: OSError) -> NoReturn:
+    """Ends the process with what could not be read or written, and why."""
+    reason = error.strerror or error
+    if error.filename is not None:  # a path that the user named
+        exit_with(error_line(f"{error.filename} cannot be read or written ({reason})"), 2)
+    exit_with(error_line(f"reading or writing failed ({reason})"), 1)
+
+
+def error_line(message: str) -> str:
+    """The line that reports an error: at most 500 characters, of which the end says what to do."""
+    line = escaped(f"error: {message}")
+    return line if len(line) <= 500 else f"{line[:300]} … {line[-197:]}"
 
 
 def _print_error(message: str, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    print(error_line(message), file=sys.stderr, flush=True)
     return code
+
+
+def escaped(text: str) -> str:
+    """A text whose control characters, which a terminal would obey, are shown as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else _escape(c) for c in text)
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+def quoted(arguments: Iterable[str]) -> str:
+    """A command line that a shell reads as these arguments, in printable characters."""
+    return " ".join(map(_quote, arguments))
+
+
+def _quote(argument: str) -> str:
+    if argument.isprintable():
+        return shlex.quote(argument)
+    parts = []
+    for c in argument:
+        if c.isprintable():
+            parts.append(f"\\{c}" if c in "\\'" else c)
+        else:
+            # Half a surrogate pair stands for a byte of the command line that is not UTF-8.
+            errors = "surrogateescape" if "\udc80" <= c <= "\udcff" else "surrogatepass"
+            parts += [f"\\x{byte:02x}" for byte in c.encode("utf-8", errors)]
+    return f"$'{''.join(parts)}'"  # as Bash, zsh and POSIX 2024 have it
 
 
 def width(text: str) -> int:
@@ -97,6 +184,7 @@ def wrap(text: str, columns: int, indent: int) -> list[str]:
 
 def table(rows: list[list[str]]) -> str:
     """Aligns rows of cells, header included: the first column left, the others right."""
+    rows = [[escaped(cell) for cell in row] for row in rows]
     widths = [max(map(width, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:

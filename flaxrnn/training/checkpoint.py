@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 import safetensors.numpy
+from jax.tree_util import keystr, tree_leaves_with_path
 from safetensors import SafetensorError
 
 from flaxrnn.errors import WorkdirError
-from flaxrnn.runtime import files
+from flaxrnn.runtime import files, records
 
 _NUM_KEPT = 2
 
@@ -122,7 +124,7 @@ class Checkpoints:
             folder = self._folder / str(step)
             problem = files.find_corruption(folder)
             if problem is None:
-                return _read(folder, templates)
+                return read(folder, **templates)
             damaged = self._folder / f"{step}.damaged"
             print(f"warning: {folder}: {problem}; renamed to {damaged.name}", file=sys.stderr)
             shutil.rmtree(damaged, ignore_errors=True)
@@ -150,24 +152,35 @@ def latest(folder: Path, **templates: Any) -> dict[str, Any] | None:
     Raises:
         WorkdirError: The newest intact checkpoint does not match the templates.
     """
+    newest = find_intact(folder)
+    return None if newest is None else read(newest, **templates)
+
+
+def find_intact(folder: Path) -> Path | None:
+    """The newest intact checkpoint; corrupt ones are named in a warning. None: there is none."""
     for step in _steps(folder) if folder.is_dir() else []:
         if (problem := files.find_corruption(folder / str(step))) is None:
-            return _read(folder / str(step), templates)
+            return folder / str(step)
         print(f"warning: {folder / str(step)}: {problem}; not used", file=sys.stderr)
     return None
 
 
-def write_weights(folder: Path, weights: Params) -> None:
+def write_weights(folder: Path, weights: Params, progress: Mapping[str, Any] | None = None) -> None:
     """Writes a checkpoint of step 0 without a training state, which only `latest` can read."""
-    content = safetensors.numpy.save(flatten_by_path(weights))
-    files.write_folder(folder / "0", {"weights.safetensors": content, "progress.json": b"{}"})
+    contents = {
+        "weights.safetensors": safetensors.numpy.save(flatten_by_path(weights)),
+        "progress.json": json.dumps(progress or {}).encode(),
+    }
+    files.write_folder(folder / "0", contents)
 
 
 def flatten_by_path(tree: Any) -> dict[str, np.ndarray]:
     """The arrays of a tree by path, such as "params/dense/kernel", as copies on the host."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    keystr = jax.tree_util.keystr
-    return {keystr(path, simple=True, separator="/"): np.array(leaf) for path, leaf in leaves}
+    return {_name(path): np.array(leaf) for path, leaf in tree_leaves_with_path(tree)}
+
+
+def _name(path: Any) -> str:
+    return keystr(path, simple=True, separator="/")
 
 
 def _steps(folder: Path) -> list[int]:
@@ -176,8 +189,17 @@ def _steps(folder: Path) -> list[int]:
     return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
 
 
-def _read(folder: Path, templates: dict[str, Any]) -> dict[str, Any]:
-    items: dict[str, Any] = {"progress": json.loads((folder / "progress.json").read_bytes())}
+def read(folder: Path, **templates: Any) -> dict[str, Any]:
+    """Reads an intact checkpoint; see `Checkpoints.restore`.
+
+    Raises:
+        WorkdirError: It does not match the templates, or its progress is no JSON object.
+    """
+    path = folder / "progress.json"
+    try:
+        items: dict[str, Any] = {"progress": records.read(path, dict, max_mib=256)}
+    except (OSError, ValueError) as error:
+        raise WorkdirError(f"{path}: {error}") from None
     for name, template in templates.items():
         items[name] = _read_tree(folder / f"{name}.safetensors", template)
     return items
@@ -191,7 +213,7 @@ def _read_tree(path: Path, template: Any) -> Any:
         arrays = safetensors.numpy.load_file(path)
     except SafetensorError as error:
         raise WorkdirError(f"{path}: cannot be read ({error})") from None
-    expected = flatten_by_path(template)
+    expected = {_name(path): leaf for path, leaf in tree_leaves_with_path(template)}
     if mismatched := sorted(arrays.keys() ^ expected.keys()):
         kind = "unknown array" if mismatched[0] in arrays else "missing array"
         raise WorkdirError(f"{path}: {kind} {mismatched[0]}")

@@ -52,13 +52,14 @@ class Metric:
         return f"{self.title} ({self.detail})" if self.detail else self.title
 
     def value(self, record: Mapping[str, Any], split: str) -> float:
-        """Its value for a split in a record; NaN if the record is older than the metric.
+        """Its value for a split in a record; NaN if it was not finite or the record is older.
 
         Args:
             record: A line of metrics.jsonl, or result.json.
             split: "train", "val" or "test".
         """
-        return float(record.get(f"{split}_{self.name}", math.nan))
+        value = record.get(f"{split}_{self.name}")
+        return math.nan if value is None else float(value)
 
     def show(self, record: Mapping[str, Any], split: str) -> str:
         """Its value as text; see `value`."""

@@ -37,6 +37,7 @@ class Progress:
         diverged_at: The training step whose non-finite loss stopped the run; None: none did.
         temperature: What the logits of the weights to keep were divided by; see `temperature`.
         seconds: Duration of each phase so far, over all starts of the run; None: not yet saved.
+        seal: Checksums of the files that the weights belong to; see `training.seal`.
     """
 
     fingerprint: str
@@ -48,6 +49,7 @@ class Progress:
     diverged_at: int | None = None
     temperature: float = 1.0
     seconds: dict[str, float] | None = None
+    seal: dict[str, str] = field(default_factory=dict)
 
     @property
     def epochs(self) -> History:

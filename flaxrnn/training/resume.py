@@ -6,6 +6,7 @@ from pathlib import Path
 
 from flaxrnn.errors import DivergedError, WorkdirError
 from flaxrnn.runtime import distributed
+from flaxrnn.training import seal
 from flaxrnn.training.checkpoint import Checkpoints
 from flaxrnn.training.progress import Progress
 from flaxrnn.training.steps import Params, TrainState
@@ -35,7 +36,12 @@ def restore(
                 f"--workdir: {workdir} contains metrics of a run but no checkpoint; name another"
             )
         return state, weights, Progress(fingerprint)
-    progress = Progress.from_json(content)
+    try:
+        progress = Progress.from_json(content)
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
+        raise WorkdirError(f"--workdir: {workdir}: no readable progress ({error!r})") from None
+    if checkpoints:
+        seal.check(workdir, progress.seal, seal.FIXED)
     if progress.fingerprint != fingerprint:
         raise WorkdirError(
             f"--workdir: {workdir} was trained on texts that have changed since; name another"

@@ -13,7 +13,7 @@ import filelock
 
 from flaxrnn import config as config_lib
 from flaxrnn.errors import WorkdirError
-from flaxrnn.runtime import files
+from flaxrnn.runtime import files, records, terminal
 
 _CONFIG, _LOCK, _CHECKPOINTS = "config.json", ".lock", "checkpoints"
 NGRAMS = "ngrams"  # folder of the n-gram classifier
@@ -24,7 +24,8 @@ def open_workdir(path: Path, config: dict[str, Any]) -> Iterator[Path]:
     """Creates or reopens a workdir, and keeps other runs out of it until the block ends.
 
     If the block ends before the run's first checkpoint, the folders that were created for it are
-    removed again. An OSError in the block is reported as a failure to write to the workdir.
+    removed again. An OSError in the block is reported as a failure to write to the workdir, unless
+    standard output cannot be written.
 
     Args:
         path: Where the run writes everything.
@@ -39,12 +40,16 @@ def open_workdir(path: Path, config: dict[str, Any]) -> Iterator[Path]:
         WorkdirError: The workdir cannot be written, belongs to another config, or is locked by
             another run.
     """
-    created = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        created = [folder for folder in (path, *path.parents) if not folder.exists()]
+    except OSError as error:
+        raise WorkdirError(f"--workdir: {path} cannot be used ({error.strerror})") from None
     with _lock(path):
         try:
             _check_or_write_config(path, config)
             yield path
         except OSError as error:
+            terminal.check_output()  # it may be that instead
             raise WorkdirError(f"--workdir: {path} cannot be written ({error})") from None
         finally:
             if created and not any((path / _CHECKPOINTS).glob("*")):
@@ -60,12 +65,9 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     file = path / _CONFIG
     try:
-        recorded = json.loads(file.read_text("utf-8"))
-    except ValueError as error:
-        raise WorkdirError(f"--workdir: {file} is not valid JSON ({error})") from None
-    if not isinstance(recorded, dict):
-        raise WorkdirError(f"--workdir: {file} is not a JSON object")
-    return recorded
+        return records.read(file, dict)
+    except records.RecordError as error:
+        raise WorkdirError(f"--workdir: {path}/{error}") from None
 
 
 def write_config(path: Path, config: dict[str, Any]) -> None:

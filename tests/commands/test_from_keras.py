@@ -212,6 +212,89 @@ def test_another_kind_of_config_is_refused(tmp_path):
         from_keras.convert("x", config, tmp_path)
 
 
+def hostile(tmp_path, attack):
+    """A file of Reuters' model with one thing that Keras would not write."""
+    path = tmp_path / "model.weights.h5"
+    name = "layers/dense/vars/0"
+    arrays = {**variables("reuters")}
+    secret = tmp_path / "secret.h5"
+    with h5py.File(secret, "w") as file:
+        file["x"] = arrays["dense/vars/0"]
+    if attack in HOSTILE_NUMBERS:
+        array = arrays["dense/vars/0"].astype(np.float64)
+        array[0, 0] = HOSTILE_NUMBERS[attack]
+        arrays["dense/vars/0"] = array
+    write(path, arrays)
+    shape = arrays["dense/vars/0"].shape
+    with h5py.File(path, "a") as file:
+        if attack not in HOSTILE_NUMBERS:
+            del file[name]
+        if attack == "external link":
+            file[name] = h5py.ExternalLink(str(secret), "/x")
+        elif attack == "soft link":
+            file[name] = h5py.SoftLink("/layers/elsewhere")
+        elif attack == "external storage":
+            stored = [(str(secret), 0, h5py.h5f.UNLIMITED)]
+            file.create_dataset(name, shape, "f4", external=stored)
+        elif attack == "virtual":
+            layout = h5py.VirtualLayout(shape, "f4")
+            layout[:] = h5py.VirtualSource(str(secret), "x", shape)
+            file.create_virtual_dataset(name, layout)
+        elif attack == "compressed":
+            file.create_dataset(name, shape, "f4", compression="gzip")
+        elif attack == "large chunks":
+            many = {"maxshape": (None, None), "chunks": (2**14, 2**14)}
+            file.create_dataset(name, shape, "f4", **many)
+        elif attack == "strings":
+            file.create_dataset(name, shape, "S1000000")
+        elif attack == "cycle":
+            file["layers/dense/again"] = file["layers/dense"]
+    return path
+
+
+HOSTILE_NUMBERS = {"nan": np.nan, "infinite": np.inf, "too large for float32": 1e300}
+HOSTILE = {
+    "external link": "0 is a link, perhaps to another file",
+    "soft link": "0 is a link",
+    "external storage": "dense/kernel is stored in another file",
+    "virtual": "dense/kernel is stored in another file",
+    "compressed": "dense/kernel is compressed",
+    "large chunks": "dense/kernel is stored in chunks",
+    "strings": r"dense/kernel holds \|S1000000",
+    "cycle": "nested too deeply",
+    **dict.fromkeys(HOSTILE_NUMBERS, "dense/kernel has numbers that are not finite"),
+}
+
+
+@pytest.mark.parametrize("attack", HOSTILE)
+def test_what_keras_does_not_write_is_refused(attack, tiny_corpus, tmp_path):
+    path = hostile(tmp_path, attack)
+    with pytest.raises(DataError, match=HOSTILE[attack]):
+        from_keras.convert(path, settings("reuters"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_zip_bomb_is_not_unpacked(tiny_corpus, tmp_path):
+    path = write(tmp_path / "model.keras", variables("reuters"), architecture("reuters"))
+    with zipfile.ZipFile(path) as archive:
+        described = archive.read("config.json")
+    for name in ("model.weights.h5", "config.json"):
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            if name != "config.json":
+                archive.writestr("config.json", described)
+            with archive.open(name, "w") as member:
+                for _ in range(70):
+                    member.write(bytes(2**20))
+        with pytest.raises(DataError, match=f"{name} unpacks to more than (16|64) MiB"):
+            from_keras.convert(path, settings("reuters"), tmp_path / "run")
+
+
+def test_a_named_pipe_is_not_opened(tiny_corpus, tmp_path):
+    os.mkfifo(tmp_path / "model.keras")
+    with pytest.raises(DataError, match="there is no regular file"):
+        from_keras.convert(tmp_path / "model.keras", settings("reuters"), tmp_path / "run")
+
+
 def test_without_h5py_one_line_says_so(tiny_corpus, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(ConfigError, match=r"needs h5py; pip install 'flaxrnn\[keras\]'"):

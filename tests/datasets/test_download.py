@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from helpers import serve
 
-from flaxrnn.datasets import download
+from flaxrnn.datasets import download, registry
 from flaxrnn.datasets.archive import Archive
 from flaxrnn.errors import DataError
 
@@ -36,6 +36,24 @@ def test_an_error_is_an_answer_of_a_server_that_is_there():
 
 
 CONTENT = bytes(range(250)) * 1_200
+
+
+def test_a_download_without_end_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "_MAX_BYTES", 200_000)
+    server = serve(CONTENT)
+    archive = Archive("a.tar.gz", f"http://127.0.0.1:{server.server_port}/a.tar.gz")
+    try:
+        with pytest.raises(DataError, match=r"download failed \(it has more than 0 MiB"):
+            download.download(archive, tmp_path)
+        assert not list(tmp_path.iterdir())
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_archives_are_fetched_with_encryption():
+    for task in registry.TASKS.values():
+        assert task.archive.url.startswith("https://")
 
 
 @pytest.mark.parametrize(

@@ -111,3 +111,19 @@ def test_any_text_is_shown_without_control_characters(text, data):
     table = formats.Table(["neg", "pos"], explain=True, columns=80, colour=True)
     shown = table.row(prediction(text, weights))
     assert all(c.isprintable() or c in "\x1b\n" for c in shown)
+
+
+HOSTILE = ["\x1b[2Jneg", "pos\n0  neg  1.0000", "\u202egnp", "\x9b31m", "\ud800"]
+
+
+@pytest.mark.parametrize("label", HOSTILE)
+def test_a_label_is_shown_and_not_obeyed(label):
+    table = formats.Table(["neg", label], explain=False, columns=80, colour=False)
+    one = prediction("Good film", [1.0, 0.5], top=[(label, 0.75)])
+    assert table.row(one).isprintable()
+    assert terminal.width(table.header().split("probability")[0]) == terminal.width(
+        table.row(one).split("     0.7500")[0]
+    )
+    line = formats.json_line(one, top=1, explain=True)
+    assert line.isprintable()
+    assert json.loads(line)["label"] == label

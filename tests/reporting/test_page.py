@@ -217,3 +217,26 @@ def test_page_of_a_language_model_has_no_classes_and_no_errors(tmp_path):
     ]  # fmt: skip
     _, log = browse(content, tmp_path)
     assert "CONSOLE" not in log
+
+
+def test_text_of_the_users_keeps_its_direction_to_itself():
+    """An override of the direction would turn the rest of the line around."""
+    override, escape = "\u202eevil", "a\x1b[2J\x00b"
+    result, history, details = finished_run(2, dataset=override, warnings=[override])
+    details = dataclasses.replace(
+        details,
+        label_names=[override, escape],
+        mistakes=[page.Mistake(f"{override} {escape}", 0, 1, 0.9)],
+        config={"data.path": override},
+    )
+    rendered = page.render(result, history, details)
+    for control in "\u202e\x1b\x00":
+        assert control not in rendered
+    for shown in (r"\u202eevil", r"a\x1b[2J\x00b"):
+        assert f"<bdi>{shown}</bdi>" in rendered
+    outline = Outline(rendered)
+    assert outline.open == []
+    # dataset, warning, two classes, the rows and columns of their confusion, one mistake of which
+    # text and two classes are shown, and config and provenance.
+    pairs = len(details.config) + len(page._provenance(result))
+    assert outline.elements["bdi"] == 2 + 2 + 4 + 3 + pairs

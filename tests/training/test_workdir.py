@@ -1,5 +1,6 @@
 """A workdir belongs to one config and one run at a time; a run that never began leaves no trace."""
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -8,7 +9,7 @@ import filelock
 import pytest
 
 from configs import default
-from flaxrnn.errors import DataError, WorkdirError
+from flaxrnn.errors import DataError, OutputError, WorkdirError
 from flaxrnn.training.workdir import open_workdir
 
 
@@ -128,6 +129,31 @@ def test_a_failed_write_of_the_run_is_named(begun):
     message = r"run cannot be written \(.*No space left on device: 'curves\.png'\)"
     with pytest.raises(WorkdirError, match=message):
         fail(begun, OSError(28, os.strerror(28), "curves.png"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_output_that_cannot_be_written_is_not_the_workdir(begun, monkeypatch):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        with pytest.raises(OutputError, match=r"standard output cannot be written \(No space left"):
+            fail_to_print(begun)
+        monkeypatch.undo()
+        with contextlib.suppress(OSError):
+            full.close()
+    reader, writer = os.pipe()
+    os.close(reader)
+    pipe = os.fdopen(writer, "w")
+    monkeypatch.setattr("sys.stdout", pipe)
+    with pytest.raises(BrokenPipeError):
+        fail_to_print(begun)
+    monkeypatch.undo()
+    with contextlib.suppress(OSError):
+        pipe.close()
+
+
+def fail_to_print(path):
+    with open_workdir(path, config()):
+        print("x", flush=True)
 
 
 @pytest.mark.parametrize("error", [DataError("no corpus"), OSError(28, "disk full")])
