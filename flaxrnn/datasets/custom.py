@@ -181,9 +181,10 @@ def _text_files(folder: Path, classes: bool) -> list[Path]:
     found = []
     for holder in _subfolders(folder) if classes else [folder]:
         paths = sorted(holder.iterdir() if classes else holder.rglob("*"))
-        paths = [path for path in paths if path.is_file() and not _is_hidden(path, holder)]
+        paths = [path for path in paths if not _is_hidden(path, holder)]
         texts = [path for path in paths if path.suffix.lower() == ".txt"]
-        texts = texts or [path for path in paths if not path.suffix]  # as in 20 Newsgroups
+        if not texts:  # as in 20 Newsgroups
+            texts = [path for path in paths if not path.suffix and not path.is_dir()]
         if not texts:
             raise DataError(f"data.path: {holder} holds no .txt file")
         found += texts

@@ -6,7 +6,8 @@ import re
 import pytest
 
 from flaxrnn.datasets import custom
-from flaxrnn.datasets.parsing import Fields
+from flaxrnn.datasets.reading import Format
+from flaxrnn.datasets.rows import Fields
 from flaxrnn.errors import DataError
 
 SECRET = "the content of another file"
@@ -66,8 +67,9 @@ def test_a_file_that_is_no_text_is_refused_by_name(attack, labels, tmp_path):
         (tmp_path / "texts" / name).mkdir(parents=True)
         (tmp_path / "texts" / name / "a.txt").write_text("a text")
     problem = attack(tmp_path / "texts" / "up" / "b.txt")
+    fields = Fields("text", "label" if labels else None)
     with pytest.raises(DataError, match=re.escape(problem)) as refused:
-        custom.find_source(str(tmp_path / "texts"), Fields("text", "label" if labels else None))
+        custom.find_source(str(tmp_path / "texts"), fields, Format())
     name = "x.txt" if attack is folder_out else "b.txt"
     assert name in str(refused.value)
     assert SECRET not in str(refused.value)
@@ -78,5 +80,5 @@ def test_links_within_the_folder_are_read(tmp_path):
     (tmp_path / "texts" / "up" / "a.txt").write_text("a text")
     (tmp_path / "texts" / "up" / "b.txt").symlink_to("a.txt")
     (tmp_path / "linked").symlink_to("texts")
-    source = custom.find_source(str(tmp_path / "linked"), Fields("text", "label"))
+    source = custom.find_source(str(tmp_path / "linked"), Fields("text", "label"), Format())
     assert [example.text for example in source.read()] == ["a text"] * 2
