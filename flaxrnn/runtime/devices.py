@@ -16,7 +16,7 @@ import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from flaxrnn.errors import OutOfMemoryError
+from flaxrnn.errors import ConfigError, OutOfMemoryError
 from flaxrnn.runtime import files
 
 MIN_ROWS_PER_DEVICE = 8  # a smaller batch is sharded over fewer devices
@@ -26,10 +26,20 @@ def use_all_cores() -> None:
     """Makes each core a device of JAX's CPU backend.
 
     Has no effect once JAX is initialized, or where `jax_num_cpu_devices` is set.
+
+    Raises:
+        ConfigError: JAX is set to 64 bits or to a platform that this machine does not have.
     """
+    if jax.config.values["jax_enable_x64"]:
+        raise ConfigError("JAX_ENABLE_X64: must be unset: models have 32 bits")
     if jax.config.values["jax_num_cpu_devices"] <= 0:
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", os.cpu_count())
+    try:
+        jax.local_devices()
+    except RuntimeError as error:
+        reason = str(error).partition(" (set JAX_PLATFORMS")[0]
+        raise ConfigError(f"JAX_PLATFORMS: {' '.join(reason.split())}") from None
 
 
 def enable_compilation_cache(folder: str | None) -> None:
@@ -50,7 +60,13 @@ def enable_compilation_cache(folder: str | None) -> None:
 
 
 def compiled(program: jax.stages.Wrapped, *arguments: Any) -> jax.stages.Compiled:
-    """Compiles a jitted function for arguments of these shapes, and returns unused memory."""
+    """Compiles a jitted function for arguments of these shapes, and returns unused memory.
+
+    Raises:
+        ConfigError: JAX is set to compile nothing.
+    """
+    if jax.config.values["jax_disable_jit"]:
+        raise ConfigError("JAX_DISABLE_JIT: must be unset: training compiles its programs first")
     lowered = program.lower(*arguments)
     _trim_heap()
     executable = lowered.compile(_compiler_options())
