@@ -116,7 +116,6 @@ def start(
     config = automatic.resolve(config, texts, folder)
     agreed = _agreed_fingerprint(config, texts.training_data, folder)
     model = models.build(config.model, texts.vocabulary.num_words, len(texts.label_names))
-    footprint.check(config, model, texts.training_data)
     state = _init_state(config, texts, model)
     checkpoints = _open_checkpoints(folder, stack)
     state, weights, progress = resume.restore(checkpoints, state, agreed, folder)
@@ -182,6 +181,7 @@ def begin_refit(run: Run) -> None:
 
 
 def _init_state(config: Config, texts: Texts, model: models.TextModel) -> steps.TrainState:
+    footprint.check(config, model, texts.training_data)
     optimizer = _build_optimizer(config, texts.training_data)
     with devices.raise_on_oom("out of memory for the parameters; lower model.hidden_size"):
         return jax.block_until_ready(steps.init_state(model, optimizer, config.seed))

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from flaxrnn import compare, loop
 from flaxrnn import config as config_lib
-from flaxrnn.config import Config
+from flaxrnn.config import Config, declare
 from flaxrnn.errors import ConfigError, DivergedError, WorkdirError
 from flaxrnn.inference import predictor, saved
 from flaxrnn.nn import heads
@@ -31,9 +31,8 @@ def train(
     """Trains a config with several seeds, from its own on, and evaluates them as an ensemble.
 
     Seed S is a run in the folder seed-S of the workdir, as it would be alone; with custom texts,
-    all have the test split of the first. The same call goes on with one that was stopped, and only
-    evaluates again those that were complete. At the end it prints a table, and writes mean, spread
-    and ensemble to seeds.json.
+    all have the test split of the first. The same call resumes one that was stopped. At the end it
+    prints a table, and writes mean, spread and ensemble to seeds.json.
 
     Args:
         config: As docs/config.md describes.
@@ -44,27 +43,23 @@ def train(
         What `result.json` of each run holds.
 
     Raises:
-        ConfigError: `seeds` is below 1.
+        ConfigError: `seeds` is below 1, or too large.
         WorkdirError: The workdir itself holds a run.
         DivergedError: A seed diverged; the others were trained, and make the ensemble.
         FlaxrnnError, signals.Stopped: See `loop.train_and_evaluate`; no later seed is begun.
     """
-    if seeds < 1:
-        raise ConfigError(f"--seeds: {seeds} must be a whole number of at least 1")
-    if seeds > _MAX_SEEDS:
-        raise ConfigError(f"--seeds: {seeds} must be at most {_MAX_SEEDS:,}")
     devices.initialize()
     checked = _with_split_seed(config_lib.parse(config))
+    _check_number(seeds, checked.seed)
     root = files.expand(workdir or loop.fresh_workdir(checked), "--workdir")
     if distributed.broadcast((root / "config.json").exists()):
         raise WorkdirError(f"--workdir: {root} holds a single run; name another for --seeds")
-    numbers = range(checked.seed, checked.seed + seeds)
-    folders = [saved.folder_of_seed(root, seed) for seed in numbers]
+    folders = [saved.folder_of_seed(root, checked.seed + i) for i in range(seeds)]
     results: list[dict[str, Any]] = []
     diverged: list[Path] = []
     with signals.Listener() as listener:
-        for seed, folder in zip(numbers, folders, strict=True):
-            one = dataclasses.replace(checked, seed=seed)
+        for i, folder in enumerate(folders):
+            one = dataclasses.replace(checked, seed=checked.seed + i)
             baseline = results[0].get("baseline") if results else None
             try:
                 # A signal that comes too late to stop a run stops the next one.
@@ -73,7 +68,7 @@ def train(
                 diverged.append(folder)
                 print(f"warning: {error}; continuing without it", file=sys.stderr, flush=True)
             members = [folder for folder in folders if folder not in diverged]
-            if distributed.is_primary():  # from the first one on, so that those to come are known
+            if distributed.is_primary():  # from the first one on: those to come are known, too
                 _record_members(root, members)
     if distributed.is_primary() and members:
         _report(checked, root, members, results)
@@ -81,6 +76,15 @@ def train(
         names = ", ".join(folder.name for folder in diverged)
         raise DivergedError(f"--seeds: {len(diverged)} of {seeds} runs diverged: {names}")
     return results
+
+
+def _check_number(seeds: int, first: int) -> None:
+    if seeds < 1:
+        raise ConfigError(f"--seeds: {seeds} must be a whole number of at least 1")
+    if seeds > _MAX_SEEDS:
+        raise ConfigError(f"--seeds: {seeds} must be at most {_MAX_SEEDS:,}")
+    if (last := first + seeds - 1) > declare.MOST_SEED:
+        raise ConfigError(f"--seeds: the last seed, {last}, must be at most {declare.MOST_SEED:,}")
 
 
 def _with_split_seed(config: Config) -> Config:

@@ -63,6 +63,10 @@ def test_what_cannot_fit_is_refused_before_it_is_allocated(name, value, tiny_cor
 def test_too_many_seeds_or_tokens_are_refused():
     with pytest.raises(ConfigError, match="--seeds: 1000000000 must be at most 1,000"):
         seeds.train(imdb.get_config(), 10**9)
+    config = shrink(imdb.get_config())
+    config.seed = 2**32 - 1
+    with pytest.raises(ConfigError, match="--seeds: the last seed, 4294967296, must be at most"):
+        seeds.train(config, 2)
     with pytest.raises(ConfigError, match="--length: 1000000000 must be at most 1,000,000"):
         generate.main(["--workdir", "x", "--length", str(10**9), "a"])
 

@@ -71,11 +71,15 @@ def load(folder: str | Path) -> Callable[[list], tuple[list[str], np.ndarray]]:
                 inputs.append(np.resize(scores, (shape[0], scores.shape[1])))
             output = program(parameters, *inputs)
             probabilities[begin : begin + len(batch)] = output[: len(batch)]
-        if not np.isfinite(probabilities).all():
-            raise ValueError("what the model computes for a text is not finite")
-        return [label_names[i] for i in probabilities.argmax(axis=1)], probabilities
+        return [label_names[_likeliest(row)] for row in probabilities], probabilities
 
     return classify
+
+
+def _likeliest(probabilities: np.ndarray) -> int:
+    if not np.isfinite(probabilities).all():
+        raise ValueError("what the model computes for a text is not finite")
+    return int(probabilities.argmax())
 
 
 def _tokenizer(description: dict[str, str], splitters: dict[str, Any]) -> Callable[[str], list]:

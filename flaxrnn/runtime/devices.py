@@ -71,7 +71,13 @@ def enable_compilation_cache(folder: str | None) -> None:
 
 
 def compiled(program: jax.stages.Wrapped, *arguments: Any) -> jax.stages.Compiled:
-    """Compiles a jitted function for arguments of these shapes, and returns unused memory."""
+    """Compiles a jitted function for arguments of these shapes, and returns unused memory.
+
+    Raises:
+        ConfigError: JAX is set to compile nothing.
+    """
+    if jax.config.values["jax_disable_jit"]:
+        raise ConfigError("JAX_DISABLE_JIT: must be unset: training compiles its programs first")
     lowered = program.lower(*arguments)
     _trim_heap()
     executable = lowered.compile(_compiler_options())

@@ -7,6 +7,7 @@ import faulthandler
 import json
 import os
 import re
+import secrets
 import socket
 import sys
 import threading
@@ -18,6 +19,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from flaxrnn.errors import ConfigError, DivergedError, ProcessError
+from flaxrnn.runtime import peers
 from flaxrnn.runtime.signals import Saved
 
 _HEARTBEAT_SECONDS = 30  # JAX gives up on a process that is silent for so long
@@ -141,14 +143,27 @@ def fail_fast() -> Iterator[None]:
 
 
 def _connect_processes() -> list[socket.socket]:
-    """Opens the connections of process 0 to the others, or of another process to process 0."""
-    server = socket.create_server(("", 0)) if is_primary() else None
-    port = server and server.getsockname()[1]
-    host, port = broadcast([_coordinator_host or socket.gethostname(), port])
-    if server is None:
-        return [socket.create_connection((host.strip("[]"), port))]
-    with server:
-        return [server.accept()[0] for _ in range(jax.process_count() - 1)]
+    """Opens the connections of process 0 to the others, or of another process to process 0.
+
+    Raises:
+        ProcessError: They do not find each other.
+    """
+    host = _coordinator_host and _coordinator_host.strip("[]")
+    server = peers.listen(host) if is_primary() else None
+    # JAX's runtime, which connects the processes already, tells them where and with which token.
+    address = server and [host or socket.gethostname(), server.getsockname()[1]]
+    host, port, token = broadcast(address and [*address, secrets.token_hex(peers.TOKEN_BYTES)])
+    secret = bytes.fromhex(token)
+    try:
+        if server is None:
+            return [peers.connect(host, port, secret, jax.process_index(), _CONNECT_SECONDS)]
+        others = set(range(1, jax.process_count()))
+        return peers.accept(server, secret, others, _CONNECT_SECONDS)
+    except OSError as error:
+        raise ProcessError(
+            f"process {jax.process_index()} of {jax.process_count()}: could not connect to the"
+            f" others by {host}:{port} ({error})"
+        ) from None
 
 
 def _exit_when_lost(connection: socket.socket) -> None:

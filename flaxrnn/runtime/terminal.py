@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import itertools
 import os
 import re
@@ -11,8 +12,8 @@ import shlex
 import signal
 import sys
 import unicodedata
-from collections.abc import Callable, Iterable
-from typing import NoReturn
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NoReturn
 
 from flaxrnn.errors import ConfigError, FlaxrnnError, OutputError
 
@@ -55,8 +56,11 @@ def run(main: Callable[[], None]) -> None:
         check_streams()
         main()
         sys.stdout.flush()
+    except OutputError as error:
+        # sys.exit would try once more to flush the output, and fail again.
+        exit_with(error_line(str(error)), error.exit_code)
     except FlaxrnnError as error:
-        with contextlib.suppress(OSError):  # the error is what counts
+        with contextlib.suppress(OSError, OutputError):  # the error is what counts
             sys.stdout.flush()
         sys.exit(_print_error(str(error), error.exit_code))
     except OSError as error:
@@ -74,19 +78,33 @@ def check_streams() -> None:
     if sys.stdout is None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         raise OutputError("standard output is closed")
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")
+    out: Any = sys.stdout
+    if type(out) is io.TextIOWrapper:
+        encoding, lines = out.encoding, out.line_buffering
+        sys.stdout = _Output(out.detach(), encoding, "backslashreplace", None, lines)
 
 
-def check_output() -> None:
-    """Finds out whether what was printed can be written.
+class _Output(io.TextIOWrapper):
+    """Standard output; a failure to write it cannot be taken for that of another file.
 
     Raises:
         BrokenPipeError: Its reader has gone.
         OutputError: It cannot be written, for example because the disk is full.
     """
+
+    def write(self, text: str) -> int:
+        with _as_output_error():
+            return super().write(text)
+
+    def flush(self) -> None:
+        with _as_output_error():
+            super().flush()
+
+
+@contextlib.contextmanager
+def _as_output_error() -> Iterator[None]:
     try:
-        sys.stdout.flush()
+        yield
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -95,7 +113,7 @@ def check_output() -> None:
 
 def exit_with(line: str, code: int) -> NoReturn:
     """Prints a last line and ends the process at once, without waiting for others or for XLA."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, OutputError):
         sys.stdout.flush()
     print(line, file=sys.stderr, flush=True)
     os._exit(code)

@@ -13,7 +13,7 @@ import filelock
 
 from flaxrnn import config as config_lib
 from flaxrnn.errors import WorkdirError
-from flaxrnn.runtime import files, records, terminal
+from flaxrnn.runtime import files, records
 
 _CONFIG, _LOCK, _CHECKPOINTS = "config.json", ".lock", "checkpoints"
 NGRAMS = "ngrams"  # folder of the n-gram classifier
@@ -24,8 +24,7 @@ def open_workdir(path: Path, config: dict[str, Any]) -> Iterator[Path]:
     """Creates or reopens a workdir, and keeps other runs out of it until the block ends.
 
     If the block ends before the run's first checkpoint, the folders that were created for it are
-    removed again. An OSError in the block is reported as a failure to write to the workdir, unless
-    standard output cannot be written.
+    removed again. An OSError in the block is reported as a failure to write to the workdir.
 
     Args:
         path: Where the run writes everything.
@@ -48,8 +47,9 @@ def open_workdir(path: Path, config: dict[str, Any]) -> Iterator[Path]:
         try:
             _check_or_write_config(path, config)
             yield path
+        except BrokenPipeError:  # of standard output
+            raise
         except OSError as error:
-            terminal.check_output()  # it may be that instead
             raise WorkdirError(f"--workdir: {path} cannot be written ({error})") from None
         finally:
             if created and not any((path / _CHECKPOINTS).glob("*")):

@@ -231,5 +231,5 @@ def test_a_full_disk_is_one_line(imdb_workdir):
     with open("/dev/full", "w") as full:
         started = start("--workdir", imdb_workdir, "good", stdout=full)
         _, error = started.communicate()
-    assert error == "error: reading or writing failed (No space left on device)\n"
+    assert error == "error: standard output cannot be written (No space left on device)\n"
     assert started.returncode == 1

@@ -1,11 +1,13 @@
 """A workdir that somebody sends is data: nothing that it names is run unless the user allows it."""
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 
 import pytest
-from helpers import shrink
+from helpers import python, shrink
 
 import flaxrnn
 from configs import imdb
@@ -66,6 +68,19 @@ def test_no_command_runs_what_a_workdir_names(command, field, name, foreign):
     assert message.startswith(f"{field.replace('__', '.')}: {module}:{name} is code")
     assert f"--allow-module {module}" in message
     assert (refused.value.exit_code, message.count("\n"), ran.exists()) == (2, 0, False)
+
+
+def test_on_the_command_line_it_is_one_line_and_exit_code_2(foreign):
+    folder, module, ran = foreign(model__cell="Cell")
+    command = [*python(), "-m", "flaxrnn.predict", "--workdir", str(folder), "good"]
+    env = {**os.environ, "PYTHONPATH": f"{folder.parent}:{os.environ.get('PYTHONPATH', '')}"}
+    done = subprocess.run(
+        command, cwd=folder.parent, env=env, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, ran.exists()) == (2, "", False), done.stderr
+    assert done.stderr.startswith("error: model.cell: ")
+    assert f"--allow-module {module}" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_names_that_prediction_does_not_need_are_not_imported(foreign):
