@@ -18,7 +18,8 @@ from flaxrnn import compare, from_keras
 from flaxrnn.data import vectors
 from flaxrnn.data.vocabulary import Vocabulary
 from flaxrnn.datasets import archive, custom
-from flaxrnn.datasets.parsing import Fields
+from flaxrnn.datasets.reading import Format
+from flaxrnn.datasets.rows import Fields
 
 SECRET = "the content of another file"
 SHAPES = {"dense/kernel": (3, 4), "dense/bias": (4,)}
@@ -148,7 +149,7 @@ def _read_folder(scratch: Path, name: str, label: str | None) -> None:
         (scratch / "texts" / holder).mkdir(parents=True)
         (scratch / "texts" / holder / "a.txt").write_text("a text")
     FOLDERS[name](scratch / "texts" / "up" / "b.txt")
-    found = custom.find_source(str(scratch / "texts"), Fields("text", label)).read()
+    found = custom.find_source(str(scratch / "texts"), Fields("text", label), Format()).read()
     _refused(len(found) > 2 or any(SECRET in example.text for example in found))
 
 
@@ -183,7 +184,7 @@ PLACES: dict[str, Callable[[Path], str]] = {
 USES: dict[str, Callable[[str], Any]] = {
     "load": flaxrnn.load,
     "compare": lambda path: compare.main([path]),
-    "data.path": lambda path: custom.find_source(path, Fields("text", "label")),
+    "data.path": lambda path: custom.find_source(path, Fields("text", "label"), Format()).read(),
     "data.vectors": lambda path: vectors.read(path, Vocabulary(["a"]), 2),
     "WEIGHTS": lambda path: from_keras.read_weights(Path(path), SHAPES, 4),
     "archive": lambda path: (
@@ -194,7 +195,7 @@ USES: dict[str, Callable[[str], Any]] = {
 
 def _refused_path(path: str) -> None:
     """Raises what the commands report for a path that cannot be read."""
-    custom.find_source(path, Fields("text", "label"))
+    custom.find_source(path, Fields("text", "label"), Format())
 
 
 def _use(scratch: Path, place: str, use: Callable[[str], Any]) -> None:

@@ -12,7 +12,8 @@ from flaxrnn.config import FIELDS, parse
 from flaxrnn.data import vectors
 from flaxrnn.data.vocabulary import Vocabulary
 from flaxrnn.datasets import custom, preparation
-from flaxrnn.datasets.parsing import Fields
+from flaxrnn.datasets.reading import Format
+from flaxrnn.datasets.rows import Fields
 from flaxrnn.errors import ConfigError, FlaxrnnError, OutOfMemoryError
 
 NUMBERS = [name for name, field in FIELDS.items() if field.type in (int, float)]
@@ -82,7 +83,9 @@ USES = {
     ],
     "--out": [lambda path: export.main(["--workdir", "x", "--out", str(path)])],
     "WEIGHTS": [lambda path: from_keras.convert(path, imdb.get_config("keras"), "x")],
-    "data.path": [lambda path: custom.find_source(str(path), Fields("text", "label"))],
+    "data.path": [
+        lambda path: custom.find_source(str(path), Fields("text", "label"), Format()).read()
+    ],
     "data.data_dir": [lambda path: preparation.data_root(str(path))],
     "data.vectors": [lambda path: vectors.read(str(path), Vocabulary(["a"]), 2)],
 }
