@@ -112,7 +112,7 @@ def start(
         listener: Listener for signals.
         stack: Closes what must be closed at the end of the run.
     """
-    texts = load_texts(config, folder)
+    texts = load_texts(config, folder, clock)
     config = automatic.resolve(config, texts, folder)
     agreed = _agreed_fingerprint(config, texts.training_data, folder)
     model = models.build(config.model, texts.vocabulary.num_words, len(texts.label_names))

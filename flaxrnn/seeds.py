@@ -18,6 +18,7 @@ from flaxrnn.inference import predictor, saved
 from flaxrnn.nn import heads
 from flaxrnn.reporting import console
 from flaxrnn.runtime import devices, distributed, files, records, signals
+from flaxrnn.runtime.clock import Clock
 from flaxrnn.training import metrics
 from flaxrnn.training.texts import load_texts
 
@@ -140,7 +141,7 @@ def _spread(results: list[dict[str, Any]], name: str) -> dict[str, float | None]
 
 def _evaluate_ensemble(config: Config, root: Path, first: Path) -> dict[str, Any]:
     """Evaluates the mean of the probabilities of the kept weights on the test split."""
-    data = load_texts(config, first).training_data
+    data = load_texts(config, first, Clock()).training_data
     test = data.texts.take(data.rows["test"])
     probabilities = predictor.load(root).probabilities_of_ids(test)
     classes = probabilities.shape[1]

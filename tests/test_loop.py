@@ -31,6 +31,7 @@ def test_shipped_config_trains(module, variant, tiny_corpus, tmp_path, capsys):
     assert set(result) == RESULT
     assert set(result["seconds"]) == {
         "startup",
+        "ngrams",
         "compile",
         "train",
         "input",

@@ -172,6 +172,13 @@ class ModelConfig:
     character_ngrams: int = declare.at_least(
         0, 0, "characters of the longest n-grams of that classifier; 0: none", most=20
     )
+    ngram_fit: str = declare.one_of(
+        "thorough",
+        "quick",
+        doc="how that classifier is fitted; thorough: SVMs of six settings for each kind of n-gram,"
+        " cross-fitted and weighed; quick: a single one, without the validation texts, to weigh it,"
+        " then with them",
+    )
     recompute: int = declare.at_least(
         0,
         0,

@@ -25,6 +25,7 @@ _THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 _SNIPPET = 240  # characters shown of a misclassified text before it is expanded
 _TIME_TITLES = {
     "startup": "start-up and data",
+    "ngrams": "fitting to n-grams",
     "compile": "compiling",
     "train": "training",
     "input": "training: waiting for input",
@@ -245,6 +246,7 @@ def _confidence(confidence: Confidence | None) -> dict[str, Any]:
 def _time(seconds: Mapping[str, float]) -> list[dict[str, Any]]:
     """The parts of the total time, without overlap."""
     parts = {name: value for name, value in seconds.items() if name != "total"}
+    parts["startup"] -= parts["ngrams"]
     parts["train"] -= parts["input"]
     parts["other"] = max(0.0, seconds["total"] - sum(parts.values()))
     return [

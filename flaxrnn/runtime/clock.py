@@ -7,13 +7,14 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-PHASES = ("startup", "compile", "train", "input", "eval", "test")
+PHASES = ("startup", "ngrams", "compile", "train", "input", "eval", "test")
 
 
 class Clock:
     """Accumulates seconds per phase.
 
-    "input", the wait for the next batches, is part of "train". "eval" covers every validation,
+    "ngrams", the fit of the n-gram classifier, is part of "startup", and "input", the wait for the
+    next batches, of "train". "eval" covers every validation,
     "test" the single evaluation on the test split.
     """
 

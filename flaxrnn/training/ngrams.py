@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,13 +41,19 @@ from flaxrnn.training.calibration import calibrate
 from flaxrnn.training.workdir import NGRAMS
 
 _FOLDS = 5
+_ALWAYS_FITTED = -1  # instead of the number of a fold
 _SCORES = "scores.safetensors"
 _FILES = (*FILES, _SCORES)
 _MANY = 1_000_000  # n-grams; of more, those that occur in a single text are left out
 
 
 def scores(
-    config: ModelConfig, corpus: Corpus, load: Callable[[str], Corpus], workdir: Path, key: str
+    config: ModelConfig,
+    corpus: Corpus,
+    load: Callable[[str], Corpus],
+    validation: np.ndarray,
+    workdir: Path,
+    key: str,
 ) -> np.ndarray:
     """The scores of a corpus's texts, train split first, float32 [N, C].
 
@@ -54,9 +61,10 @@ def scores(
     seeds, another one has done so.
 
     Args:
-        config: Which n-grams to use.
+        config: Which n-grams to use, and how to fit to them.
         corpus: The corpus.
         load: Loads it as the tokens of a tokenizer, "words" or "characters".
+        validation: Which texts of the train split to validate on, int [n].
         workdir: Where the classifier is saved.
         key: Fingerprint of all that the classifier depends on.
     """
@@ -69,7 +77,10 @@ def scores(
         if saved is None:
             longest = {"words": config.word_ngrams, "characters": config.character_ngrams}
             parts = [(load(kind), n) for kind, n in longest.items() if n]
-            saved = _fit_and_save(parts, folder, key)
+            quick = config.ngram_fit == "quick"
+            size = len(corpus.train)
+            folds = _one_fold(size, validation) if quick else _random_folds(size)
+            saved = _fit_and_save(parts, folds, _QUICK if quick else _SETTINGS, folder, key)
         found = saved
     return np.asarray(distributed.broadcast_arrays(found))
 
@@ -88,7 +99,26 @@ def _find_scores(folder: Path, key: str) -> np.ndarray | None:
     return None
 
 
-def _fit_and_save(parts: list[tuple[Corpus, int]], folder: Path, key: str) -> np.ndarray:
+def _random_folds(size: int) -> np.ndarray:
+    return np.random.default_rng(0).permutation(size) % _FOLDS
+
+
+def _one_fold(size: int, validation: np.ndarray) -> np.ndarray:
+    """The texts to validate on as the only fold; if there are none, a random one."""
+    if not len(validation):
+        return np.where(_random_folds(size) == 0, 0, _ALWAYS_FITTED)
+    folds = np.full(size, _ALWAYS_FITTED)
+    folds[validation] = 0
+    return folds
+
+
+def _fit_and_save(
+    parts: list[tuple[Corpus, int]],
+    folds: np.ndarray,
+    settings: Sequence[Setting],
+    folder: Path,
+    key: str,
+) -> np.ndarray:
     """Fits the classifier to n-grams of a corpus as different tokens, each up to some length."""
     views: list[View] = []
     of_train, of_test = [], []
@@ -97,10 +127,13 @@ def _fit_and_save(parts: list[tuple[Corpus, int]], folder: Path, key: str) -> np
         specials = np.zeros(FIRST_WORD, np.uint64)
         hashes = np.concatenate([specials, hash_tokens(corpus.vocabulary.words)])
         views.append(view)
-        of_train.append(_count(corpus.train, hashes, view))
-        of_test.append(_count(corpus.held_out, hashes, view))
+        with ThreadPoolExecutor(2) as pool:  # NumPy sorts outside of Python's lock
+            splits = [corpus.train, corpus.held_out]
+            train, test = pool.map(lambda texts: _count(texts, hashes, view), splits)  # noqa: B023
+        of_train.append(train)
+        of_test.append(test)
     pairs = list(zip(views, of_train, strict=True))
-    fitted = fit(pairs, corpus.train.labels, len(corpus.label_names))
+    fitted = fit(pairs, corpus.train.labels, len(corpus.label_names), folds, settings)
     test_scores = fitted.classifier.scores(of_test, len(corpus.held_out))
     all_scores = np.concatenate([fitted.scores, test_scores])
     arrays = {"scores": all_scores, "key": np.frombuffer(key.encode(), np.uint8)}
@@ -130,19 +163,26 @@ class Fitted:
     accuracy: float
 
 
-class _Setting(NamedTuple):
+class Setting(NamedTuple):
     """How an SVM is fitted."""
 
     C: float  # inverse strength of the L2 penalty
     ratio: bool  # whether n-grams are weighted by their naive-Bayes log-count ratio
 
 
-_SETTINGS = [_Setting(C, False) for C in (0.3, 1.0, 3.0)] + [
-    _Setting(C, True) for C in (0.15, 0.5, 2.0)
+_SETTINGS = [Setting(C, False) for C in (0.3, 1.0, 3.0)] + [
+    Setting(C, True) for C in (0.15, 0.5, 2.0)
 ]
+_QUICK = [Setting(0.5, True)]
 
 
-def fit(views: list[tuple[View, Counts]], labels: np.ndarray, num_labels: int) -> Fitted:
+def fit(
+    views: list[tuple[View, Counts]],
+    labels: np.ndarray,
+    num_labels: int,
+    folds: np.ndarray,
+    settings: Sequence[Setting],
+) -> Fitted:
     """Fits linear SVMs to the n-grams of each view, and weighs their scores.
 
     Each view has SVMs of several penalties, without and with n-grams weighted by their log-count
@@ -153,25 +193,27 @@ def fit(views: list[tuple[View, Counts]], labels: np.ndarray, num_labels: int) -
         views: The n-grams of the training texts.
         labels: int [N].
         num_labels: Number of classes.
+        folds: The fold of each text, int [N]; -1: in none, its score is 0.
+        settings: Of the SVMs of each view.
     """
-    folds = np.random.default_rng(0).permutation(len(labels)) % _FOLDS
     problems, scores = [], []
+    scored = folds != _ALWAYS_FITTED
     for view, counts in views:
         start = time.perf_counter()
-        problem = _Problem(counts, labels, num_labels)
+        problem = _Problem(counts, labels, num_labels, settings)
         of_view = problem.cross_fit(folds)
-        alone = np.tensordot(calibrate(of_view, labels), of_view, 1)
+        alone = np.tensordot(calibrate(of_view[:, scored], labels[scored]), of_view, 1)
         print(
             f"{len(problem.codes):,} n-grams of"
             f" {'characters' if view.kind == 'characters' else 'words'}, 1 to {view.longest}:"
-            f" cross-validated accuracy {_accuracy(alone, labels):.4f};"
+            f" cross-validated accuracy {_accuracy(alone[scored], labels[scored]):.4f};"
             f" {time.perf_counter() - start:.1f} s",
             file=sys.stderr,
         )
         problems.append(problem)
         scores.append(of_view)
     stacked = np.concatenate(scores)
-    scales = calibrate(stacked, labels)
+    scales = calibrate(stacked[:, scored], labels[scored])
     parts = [
         problem.solve(of_view)
         for problem, of_view in zip(problems, np.split(scales, len(views)), strict=True)
@@ -184,13 +226,17 @@ def fit(views: list[tuple[View, Counts]], labels: np.ndarray, num_labels: int) -
         bias=np.sum([bias for _, bias in parts], axis=0).astype(np.float32),
     )
     combined = np.tensordot(scales, stacked, 1)
-    return Fitted(classifier, combined.astype(np.float32), _accuracy(combined, labels))
+    accuracy = _accuracy(combined[scored], labels[scored])
+    return Fitted(classifier, combined.astype(np.float32), accuracy)
 
 
 class _Problem:
     """The texts of a view and their labels, to fit SVMs to: one per class, or one for two."""
 
-    def __init__(self, counts: Counts, labels: np.ndarray, num_labels: int):
+    def __init__(
+        self, counts: Counts, labels: np.ndarray, num_labels: int, settings: Sequence[Setting]
+    ):
+        self._settings = settings
         codes, frequencies = document_frequencies(counts)
         known = frequencies >= (1 if len(codes) <= _MANY else 2)
         self.codes = codes[known]
@@ -203,11 +249,11 @@ class _Problem:
 
     def cross_fit(self, folds: np.ndarray) -> np.ndarray:
         """Scores of the texts of each fold, int [N], by fits to the others: float64 [S, N, C]."""
-        scores = np.zeros((len(_SETTINGS), len(folds), len(self._classes)))
-        for fold in range(_FOLDS):
+        scores = np.zeros((len(self._settings), len(folds), len(self._classes)))
+        for fold in range(folds.max() + 1):
             held_out = np.flatnonzero(folds == fold)
             matrix = self._matrix[held_out]
-            everywhere = np.ones(len(_SETTINGS))
+            everywhere = np.ones(len(self._settings))
             for s, column, weights, bias in self._fits(np.flatnonzero(folds != fold), everywhere):
                 scores[s, held_out, column] = matrix @ weights + bias
         return scores
@@ -237,7 +283,7 @@ class _Problem:
             ratios = np.ones(matrix.shape[1]) if trivial else _log_count_ratios(matrix, of_class)
             scaled = _scale_columns(matrix, ratios)
             for s in map(int, np.flatnonzero(scales)):
-                setting = _SETTINGS[s]
+                setting = self._settings[s]
                 if trivial:
                     yield s, column, np.zeros(matrix.shape[1]), 1.0 if of_class.all() else -1.0
                     continue

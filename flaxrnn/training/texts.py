@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from flaxrnn.data.vocabulary import Vocabulary
 from flaxrnn.datasets.reading import Format
 from flaxrnn.errors import ConfigError
 from flaxrnn.nn import heads
+from flaxrnn.runtime.clock import Clock
 from flaxrnn.training.progress import fingerprint, text_checksums
 
 _MOST_CLASSES = 1_000  # of an n-gram classifier, whose time and memory grow with their number
@@ -37,12 +39,13 @@ class Texts:
         return data.texts.take(data.rows["test"]).labels
 
 
-def load_texts(config: Config, folder: Path) -> Texts:
+def load_texts(config: Config, folder: Path, clock: Clock) -> Texts:
     """Loads the texts of a run.
 
     Args:
         config: The run's config.
         folder: Its workdir, which keeps the n-gram classifier.
+        clock: Times that classifier.
 
     Raises:
         ConfigError: There are too many classes for n-grams.
@@ -52,7 +55,8 @@ def load_texts(config: Config, folder: Path) -> Texts:
     corpus = load_corpus(config, data.tokenizer)
     training_data = prepare_data(corpus, data, config.seed)
     if config.model.word_ngrams or config.model.character_ngrams:
-        training_data = _add_scores(training_data, config, corpus, folder)
+        with clock("ngrams"):
+            training_data = _add_scores(training_data, config, corpus, folder)
     source = "synthetic" if corpus.synthetic else "real"
     name = corpus.name.encode("utf-8", "replace").decode()  # that of a file need not be UTF-8
     names = {"dataset": name, "data_source": source}
@@ -108,18 +112,21 @@ def _add_scores(
         )
     from flaxrnn.training import ngrams  # SciPy takes long to import
 
-    key = fingerprint(
-        {"words": model.word_ngrams, "characters": model.character_ngrams},
-        text_checksums(corpus.train + corpus.held_out),
-    )
-
+    depends_on: dict[str, Any] = {
+        "words": model.word_ngrams,
+        "characters": model.character_ngrams,
+    }
+    validation = data.rows["val"][data.rows["val"] < len(corpus.train)]
+    if model.ngram_fit == "quick":
+        depends_on["validation"] = validation.tolist()
+    key = fingerprint(depends_on, text_checksums(corpus.train + corpus.held_out))
     loaded = corpus.vocabulary.tokenizer
 
     def load_as(tokenizer: str) -> corpora.Corpus:
         is_loaded = tokenizer == loaded.choice
         return corpus if is_loaded else load_corpus(config, tokenizer, loaded.kind)
 
-    scores = ngrams.scores(model, corpus, load_as, folder, key)
+    scores = ngrams.scores(model, corpus, load_as, validation, folder, key)
     return dataclasses.replace(data, texts=dataclasses.replace(data.texts, scores=scores))
 
 

@@ -18,6 +18,7 @@ from flaxrnn.config import parse
 from flaxrnn.data import corpora
 from flaxrnn.errors import ConfigError, WorkdirError
 from flaxrnn.runtime import signals
+from flaxrnn.runtime.clock import Clock
 from flaxrnn.training.texts import load_texts
 
 pytestmark = pytest.mark.usefixtures("no_plots")
@@ -118,15 +119,15 @@ def test_all_seeds_are_tested_on_the_same_custom_texts(tmp_path, data_dir):
         parse(json.loads((tmp_path / "many" / f"seed-{seed}" / "config.json").read_text()))
         for seed in (5, 6)
     ]
-    first, second = (load_texts(each, tmp_path) for each in configs)
+    first, second = (load_texts(each, tmp_path, Clock()) for each in configs)
     np.testing.assert_array_equal(first.training_data.texts.ids, second.training_data.texts.ids)
     assert first.vocabulary.words == second.vocabulary.words
     assert flaxrnn.load(tmp_path / "many").num_members == 2
     config.seed = 6  # alone, it has a split of its own
-    alone = load_texts(parse(config), tmp_path).training_data
+    alone = load_texts(parse(config), tmp_path, Clock()).training_data
     assert alone.texts.ids.tolist() != first.training_data.texts.ids.tolist()
     config.data.split_seed = 5
-    same = load_texts(parse(config), tmp_path).training_data
+    same = load_texts(parse(config), tmp_path, Clock()).training_data
     assert same.texts.ids.tolist() == first.training_data.texts.ids.tolist()
 
 

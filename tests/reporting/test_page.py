@@ -53,7 +53,7 @@ def test_page_shows_the_run(classes):
     assert outline.elements["svg"] == 4
     assert outline.elements["table"] == 4
     # The tables of classes, confusion, coverage and time; the last row of time is the total.
-    assert outline.elements["td"] == classes * 5 + classes**2 + 3 * 7 + 2 * 8
+    assert outline.elements["td"] == classes * 5 + classes**2 + 3 * 7 + 2 * 9
     shown = " ".join(outline.text.split())
     for value in ("0.7386", "1.0647", "0.2801", "5,419", "130,862", "98.77%", "reuters_topics"):
         assert value in shown

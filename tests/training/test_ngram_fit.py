@@ -30,11 +30,15 @@ def counted(texts):
     return count(hashes, np.array([len(text) for text in texts]), VIEW)
 
 
+def fit(texts, labels, classes, folds=None, settings=ngrams._SETTINGS):
+    folds = ngrams._random_folds(len(texts)) if folds is None else folds
+    return ngrams.fit([(VIEW, counted(texts))], labels, classes, folds, settings)
+
+
 @pytest.mark.parametrize("classes", [2, 4])
-def test_the_classifier_is_a_linear_svm_on_tf_idf(classes, monkeypatch):
+def test_the_classifier_is_a_linear_svm_on_tf_idf(classes):
     texts, labels = corpus(300, classes, 0.2)
-    monkeypatch.setattr(ngrams, "_SETTINGS", [ngrams._Setting(1.0, ratio=False)])
-    fitted = ngrams.fit([(VIEW, counted(texts))], labels, classes)
+    fitted = fit(texts, labels, classes, settings=[ngrams.Setting(1.0, ratio=False)])
     matrix = TfidfVectorizer(analyzer=list, sublinear_tf=True).fit_transform(texts)
     expected = LinearSVC(C=1, random_state=0).fit(matrix, labels).decision_function(matrix)
     found = fitted.classifier.score_tokens([texts])
@@ -45,7 +49,7 @@ def test_the_classifier_is_a_linear_svm_on_tf_idf(classes, monkeypatch):
 
 def test_naive_bayes_ratios_are_log_odds():
     texts, labels = corpus(200, 2, 0.5)
-    problem = ngrams._Problem(counted(texts), labels, 2)
+    problem = ngrams._Problem(counted(texts), labels, 2, ngrams._QUICK)
     ratios = ngrams._log_count_ratios(problem._matrix, labels == 1)
     has = np.array(["w1" in text for text in texts])  # a word of class 1
     of_class = (labels == 1, labels == 0)
@@ -60,15 +64,39 @@ def test_cross_fitted_scores_do_not_know_the_labels():
     """Of labels at random, they are no better than chance, and so the classifier is not trusted."""
     texts, _ = corpus(400, 2, 0.0)
     labels = np.random.default_rng(1).integers(2, size=400)
-    fitted = ngrams.fit([(VIEW, counted(texts))], labels, 2)
+    fitted = fit(texts, labels, 2)
     assert 0.4 < fitted.accuracy < 0.6
     assert np.abs(fitted.scores).mean() < 0.3
+
+
+def test_a_quick_fit_judges_by_the_validation_texts_and_learns_from_all():
+    texts, labels = corpus(300, 2, 0.3)
+    validation = np.arange(240, 300)
+    folds = ngrams._one_fold(300, validation)
+    other = labels.copy()
+    other[validation] = 1 - labels[validation]
+    scores, weights = [], []
+    for each in (labels, other):
+        problem = ngrams._Problem(counted(texts), each, 2, ngrams._QUICK)
+        scores.append(problem.cross_fit(folds)[0])
+        weights.append(problem.solve(np.ones(1))[0])
+    np.testing.assert_array_equal(*scores)  # do not know the labels of validation
+    assert not scores[0][:240].any()
+    assert ((scores[0][240:, 0] > 0) == labels[240:]).mean() > 0.8
+    assert not np.allclose(*weights)
+    fitted = fit(texts, labels, 2, folds, ngrams._QUICK)
+    assert fitted.accuracy == ((scores[0][240:, 0] > 0) == labels[240:]).mean()
+
+
+def test_a_quick_fit_without_texts_to_validate_on_holds_out_a_fifth():
+    folds = ngrams._one_fold(100, np.zeros(0, int))
+    assert np.bincount(folds + 1).tolist() == [80, 20]
 
 
 def test_a_class_with_a_single_text_is_fitted():
     texts, labels = corpus(60, 2, 0.5)
     labels[-1] = 2
-    fitted = ngrams.fit([(VIEW, counted(texts))], labels, 4)  # and one class without any
+    fitted = fit(texts, labels, 4)  # and one class without any
     assert fitted.scores.shape == (60, 4)
     assert np.isfinite(fitted.scores).all()
     assert (fitted.scores[:, 3] < fitted.scores[:, :2].max(axis=1)).all()
