@@ -14,7 +14,7 @@ from flaxrnn.data import batching, ragged
 from flaxrnn.data.tokenizers import Tokenizer
 from flaxrnn.data.vocabulary import UNKNOWN
 from flaxrnn.errors import ConfigError, DataError, DivergedError
-from flaxrnn.inference import attribution, programs, saved
+from flaxrnn.inference import attribution, programs, saved, sources
 from flaxrnn.runtime import devices
 
 
@@ -77,7 +77,7 @@ class TextPredictor:
             DataError: A text has no words, or is not a string.
             DivergedError: What the model computes is not finite.
         """
-        texts = as_list(texts)
+        texts = sources.as_list(texts)
         encoded = [self.encode(text) for text in texts]
         for i, text in enumerate(encoded):
             if not text.total_words:
@@ -97,7 +97,7 @@ class TextPredictor:
             DivergedError: What the model computes is not finite.
         """
         self._check_target("tags")
-        texts = as_list(texts)
+        texts = sources.as_list(texts)
         encoded = [self.encode(text) for text in texts]
         tags: list[list[str]] = [[] for _ in texts]
         for rows, probabilities in self._batches(self._predict, _ragged(encoded), self._batch_size):
@@ -136,7 +136,7 @@ class TextPredictor:
             DataError: A prompt is not a string.
         """
         self._check_target("next")
-        prompts = as_list(prompts)
+        prompts = sources.as_list(prompts)
         encoded = [self.encode(prompt) for prompt in prompts]
         vocabulary = self._saved.vocabulary
         program = programs.generate_program(self._saved.model, self._mesh, length)
@@ -278,23 +278,6 @@ class TextPredictor:
             ):
                 outputs = [program(params, *inputs) for params in self._members]
             yield rows, outputs[0] if len(outputs) == 1 else sum(outputs) / len(outputs)
-
-
-def as_list(texts: str | Iterable[str]) -> list[str]:
-    """The texts, of which a single string is one.
-
-    Raises:
-        DataError: Something else than a string is among them.
-    """
-    if isinstance(texts, str):
-        return [texts]
-    if isinstance(texts, bytes) or not isinstance(texts, Iterable):
-        raise DataError(f"texts: {texts!r:.40} is neither a string nor a list of strings")
-    found = list(texts)
-    for i, text in enumerate(found):
-        if not isinstance(text, str):
-            raise DataError(f"text {i} is not a string but {type(text).__name__}: {text!r:.40}")
-    return found
 
 
 def _not_finite(index: int) -> DivergedError:

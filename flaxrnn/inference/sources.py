@@ -1,11 +1,11 @@
-"""Texts to predict for, from a file or from stdin."""
+"""Texts to predict for, from a file, from stdin or from Python."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from flaxrnn.config import DataConfig
@@ -120,3 +120,20 @@ def from_stdin(encoding: str) -> Iterator[str]:
             decoded = decoding.decode("stdin", line, encoding, number)
             for text in decoded.removesuffix("\n").split("\n"):
                 yield reading.without_labels(text.removesuffix("\r"))
+
+
+def as_list(texts: str | Iterable[str]) -> list[str]:
+    """The texts, of which a single string is one.
+
+    Raises:
+        DataError: Something else than a string is among them.
+    """
+    if isinstance(texts, str):
+        return [texts]
+    if isinstance(texts, bytes) or not isinstance(texts, Iterable):
+        raise DataError(f"texts: {texts!r:.40} is neither a string nor a list of strings")
+    found = list(texts)
+    for i, text in enumerate(found):
+        if not isinstance(text, str):
+            raise DataError(f"text {i} is not a string but {type(text).__name__}: {text!r:.40}")
+    return found
