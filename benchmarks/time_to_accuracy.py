@@ -5,8 +5,8 @@
 
 Needs the real corpora. The two are interleaved, each run in a separate process. For Keras only
 training counts, up to the end of the first epoch whose test accuracy reaches the book's. For
-flaxrnn the fit to n-grams, compilation without a cache, training and every validation count; when to
-stop is decided on validation alone. Imports and data preparation count for neither. Writes
+flaxrnn the fit to n-grams, compilation without a cache, training and every validation count; when
+to stop is decided on validation alone. Imports and data preparation count for neither. Writes
 benchmarks/results/time-to-accuracy-DEVICE.json.
 """
 

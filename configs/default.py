@@ -26,3 +26,4 @@ def beside_ngrams(config: ConfigDict) -> None:
     config.train.weight_decay = 0.01
     config.train.clip_norm = 1.0
     config.train.schedule = "warmup_cosine"
+    config.train.calibrate = True

@@ -33,7 +33,6 @@ def get_config(variant: str = "") -> ConfigDict:
         config.data.padding = "pre"
         config.train.averaging = False
         config.train.restore_best = False
-        config.train.calibrate = False
     elif variant == "fast":  # chosen on validation: n-grams beside a small model, a single epoch
         config.data.num_words = 20_000
         config.data.maxlen = 100

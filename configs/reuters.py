@@ -25,7 +25,6 @@ def get_config(variant: str = "") -> ConfigDict:
         config.data.validation = "test"
         config.train.averaging = False
         config.train.restore_best = False
-        config.train.calibrate = False
     elif variant == "fast":  # chosen on validation: n-grams beside a smaller LSTM, two epochs
         config.data.maxlen = 150
         config.data.max_padding = 0.2

@@ -144,7 +144,7 @@ def test_same_seed_same_bits_other_seed_others(tiny_corpus, tmp_path):
 
 def test_calibration_divides_the_logits_and_nothing_else(tiny_corpus, tmp_path):
     config = shrink(reuters.get_config(), epochs=6)
-    config.train.learning_rate = 0.05
+    config.train.update({"learning_rate": 0.05, "calibrate": True})
     calibrated = flaxrnn.train(config, tmp_path / "calibrated")
     config.train.calibrate = False
     plain = flaxrnn.train(config, tmp_path / "plain")

@@ -255,7 +255,7 @@ class TrainConfig:
         "then train new weights on train and validation texts, for as many epochs as were kept",
     )
     calibrate: bool = declare.flag(
-        True,
+        False,
         "divide the logits by the temperature that suits the validation texts, which changes"
         " probabilities and no label; not with validation=test",
     )
