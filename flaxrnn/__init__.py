@@ -1,5 +1,6 @@
 """flaxrnn: recurrent text classifiers on JAX and Flax.
 
+flaxrnn.fit(texts, labels)                              a classifier of texts in memory
 flaxrnn.load_data("imdb", num_words=5000, maxlen=500)   the corpora, as Keras users know them
 flaxrnn.train(config, workdir)                          the result of a run
 flaxrnn.load(workdir).predict(texts)                    labels and probabilities
@@ -12,6 +13,7 @@ from typing import Any
 
 _LAZY = {  # name → module and attribute; imported when first used, JAX and TFDS take seconds
     "load_data": ("flaxrnn.data.keras_api", "load_data"),
+    "fit": ("flaxrnn.fitting", "fit"),
     "train": ("flaxrnn.loop", "train_and_evaluate"),
     "load": ("flaxrnn.inference.predictor", "load"),
 }

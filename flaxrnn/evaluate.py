@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
     from flaxrnn.inference import predictor  # imports JAX: only once flags and file are valid
 
     model = predictor.load(flags.workdir, flags.allow_module)
-    evaluation = _evaluate(model, examples)
+    evaluation = evaluate_examples(model, examples)
     if not evaluation.texts:
         reasons = "; ".join(evaluation.notes()) or "it holds none"
         raise DataError(f"--file: {flags.file}: no text can be evaluated: {reasons}")
@@ -92,7 +92,8 @@ def _read(flags: argparse.Namespace, data: DataConfig) -> list[Example]:
         return parsing.parse(path, sources.read_bytes(path), fields, file_format)
 
 
-def _evaluate(model: TextPredictor, examples: list[Example]) -> Evaluation:
+def evaluate_examples(model: TextPredictor, examples: list[Example]) -> Evaluation:
+    """Compares the labels of texts with those that a classifier predicts."""
     index = {name: i for i, name in enumerate(model.label_names)}
     known = [example for example in examples if example.label in index]
     unknown = Counter(example.label for example in examples if example.label not in index)

@@ -82,7 +82,7 @@ def train(
             if distributed.is_primary():
                 stack.enter_context(workdir.open_workdir(root / folder, config.to_dict()))
             run = run_lib.start(config, root, root / folder, clock, listener, stack)
-        with clock("compile"):
+        with clock("compile"), run.reporter.compiling():
             run.trainer.compile(run.state)
         listener.deferred = True
         while not run.progress.finished(run.config.train, run.trainer.num_batches()):
@@ -93,6 +93,8 @@ def train(
         outcome, details = _test(run)
         result.check_finite(outcome, run.workdir)
         _add_baseline(run, outcome, details, known_baseline)
+        if config.task == "text" and details.mistakes is not None:
+            run.reporter.closing(details)
         return outcome
 
 
@@ -266,6 +268,7 @@ def _test(run: run_lib.Run) -> tuple[dict[str, Any], page.Details]:
         confidence,
         flatten(run.config.to_dict()),
         summary(run.model, run.config.train.batch_size, run.config.data.maxlen),
+        texts.profile,
         head.unit,
     )
     run.reporter.finish(outcome, run.progress.history, details)

@@ -18,7 +18,7 @@ from flaxrnn.data import batching
 from flaxrnn.errors import ConfigError, WorkdirError
 from flaxrnn.nn import cells, heads, models
 from flaxrnn.nn.summary import summary
-from flaxrnn.reporting import console, report
+from flaxrnn.reporting import opening, report
 from flaxrnn.runtime import devices, distributed, signals
 from flaxrnn.runtime.clock import Clock
 from flaxrnn.training import (
@@ -176,7 +176,7 @@ def begin_refit(run: Run) -> None:
     if run.config.data.vectors:
         state = pretrained.start_again(state, run.workdir)
     run.state = run.trainer.replicate(_copy(state))
-    with run.clock("compile"):
+    with run.clock("compile"), run.reporter.compiling():
         run.trainer.compile(run.state)
 
 
@@ -278,9 +278,7 @@ def _write_inputs_and_summary(
     }
     seal.write_inputs(folder, contents, progress.seal)
     progress.seal = seal.take(folder)
-    if texts.names["data_source"] == "synthetic":
-        print(console.synthetic_banner(texts.names["dataset"], _missing_archive(config)))
-    print(summary(model, config.train.batch_size, config.data.maxlen))
+    opening.show(config, texts, summary(model, config.train.batch_size, config.data.maxlen))
     if progress.seconds:
         fit = "" if progress.refit is None else "refit "
         print(f"Resuming {folder} after {fit}epoch {len(progress.epochs)}, step {step:,}")
@@ -300,16 +298,6 @@ def _seconds_of_finished(
         return dict(json.loads((folder / "result.json").read_text("utf-8"))["seconds"])
     except (OSError, ValueError, KeyError, TypeError):
         return None  # it was stopped before its result was written
-
-
-def _missing_archive(config: Config) -> str | None:
-    """Where the archive of the real corpus was looked for; None: it was not."""
-    from flaxrnn.datasets import preparation, registry  # TFDS takes long to import
-
-    task = registry.TASKS.get(config.task)
-    if task is None or task.archive is None or config.data.source != "auto":
-        return None
-    return preparation.missing_archive(task, config.data.data_dir, config.data.manual_dir)
 
 
 def _copy(tree: Any) -> Any:

@@ -24,6 +24,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 from flaxrnn.config import parse
 from flaxrnn.data import corpora, tokenizers
+from flaxrnn.data.profile import Profile
 from flaxrnn.data.vocabulary import Vocabulary
 from flaxrnn.inference import predictor, saved
 from flaxrnn.nn import models
@@ -134,6 +135,20 @@ def run(*arguments, cwd=ROOT, env=None, prefix=()):
 ATTACK = "<script>console.error('x')</script> & \"quoted\""
 
 
+PROFILE = Profile(
+    texts={"train": 1_234, "val": 137, "test": 150},
+    classes={ATTACK: 900, "unseen": 621},
+    tokenizer="words",
+    median_length=12.5,
+    longest=4_321,
+    maxlen=256,
+    cut=0.0625,
+    num_words=8_000,
+    unknown={"train": 0.01, "test": 0.125},
+    scripts={"Hangul": 0.9, "Latin": 0.0991, "Greek": 0.0009},
+)
+
+
 def finished_run(classes=2, epochs=7, **changes):
     """A made-up run with hostile texts: result, history and details, as reports are given them."""
     rng = np.random.default_rng(0)
@@ -208,6 +223,7 @@ def finished_run(classes=2, epochs=7, **changes):
         confidence=Confidence(rng.uniform(0.3, 1, 500), rng.random(500) < 0.7),
         config={"task": "reuters", "data.manual_dir": ATTACK, "train.averaging": True},
         summary=f"a summary {ATTACK}",
+        profile=PROFILE,
     )
     return result, history, details
 

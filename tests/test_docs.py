@@ -116,7 +116,7 @@ def environment(tiny_data_dir):
 
 def run(path, folder, environment, python):
     """Runs the blocks of a page; returns a description of the first failure, or None."""
-    for name in ("train.py", "configs", "benchmarks"):
+    for name in ("train.py", "configs", "benchmarks", "examples"):
         (folder / name).symlink_to(ROOT / name)
     texts = [
         f'"{word}, {end}",{label}\n'

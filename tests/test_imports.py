@@ -10,7 +10,7 @@ from helpers import ROOT
 PACKAGE = ROOT / "flaxrnn"
 ORDER = [  # from the top down: a module imports from its own room and those below it
     ["cli"],
-    ["seeds"],
+    ["seeds", "fitting"],
     ["predict", "generate", "evaluate", "compare", "export", "from_keras"],
     ["loop"],
     ["run"],
@@ -49,7 +49,7 @@ def test_imports_go_one_way(path):
 
 def test_few_see_a_config():
     users = {p.stem for p in PACKAGE.rglob("*.py") if "import ConfigDict" in p.read_text()}
-    assert users == {"parsing", "flags", "from_keras", "loop", "seeds"}
+    assert users == {"parsing", "flags", "from_keras", "loop", "seeds", "fitting"}
 
 
 @pytest.mark.parametrize(

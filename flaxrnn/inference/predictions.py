@@ -22,7 +22,7 @@ class Prediction:
 
     index: int  # of the text in the input, from 0
     encoded: EncodedText
-    note: str | None  # why there is no label, or how much of the text was read
+    note: str | None  # why there is no label, or what was not read or not known
     top: list[tuple[str, float]]  # likeliest labels and their probabilities; empty: there is none
     attributions: np.ndarray | None  # of the words read, float32 [n], if requested
     unsure: bool = False  # whether the likeliest label is below the threshold, and withheld
@@ -77,6 +77,8 @@ def classify(
                 notes.append(f"unsure: below {threshold:g}")
             if (read := len(encoded.spans)) < encoded.total_words:
                 notes.append(f"the last {read:,} of {encoded.total_words:,} words were read")
+            if encoded.unknown_fraction == 1:
+                notes.append("every word is unknown")
             likeliest = (-of_labels).argsort(kind="stable")[:top]
             best = [(predictor.label_names[i], float(of_labels[i])) for i in likeliest]
             note = "; ".join(notes) or None

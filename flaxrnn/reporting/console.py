@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from flaxrnn.reporting import provenance
+from flaxrnn.runtime import terminal
 from flaxrnn.runtime.terminal import escaped
 from flaxrnn.training import metrics
+
+if TYPE_CHECKING:
+    from flaxrnn.reporting.page import Mistake
+
+_MISTAKES = 3
+_COLUMNS = 60  # of a text that was mistaken
 
 _BANNER = """
 ********************************************************************************
@@ -21,6 +33,32 @@ def synthetic_banner(name: str, missing: str | None) -> str:
     """Announces a synthetic corpus, and what is missing for the real one, if that was wanted."""
     reason = f"**  {missing}.\n**  Put the archive there for the real one.\n" if missing else ""
     return _BANNER.format(name=name, reason=reason)
+
+
+@contextlib.contextmanager
+def waiting(title: str) -> Iterator[None]:
+    """Says what the block does: on a terminal with the seconds so far, else in a line."""
+    if not sys.stderr.isatty():
+        print(f"{title}…", flush=True)
+        yield
+        return
+    done, start = threading.Event(), time.perf_counter()
+
+    def show() -> None:
+        line = ""
+        while not done.is_set():
+            line = f"{title}… {time.perf_counter() - start:.0f} s"
+            print(f"\r{line}", end="", file=sys.stderr, flush=True)
+            done.wait(1)
+        print(f"\r{' ' * len(line)}\r", end="", file=sys.stderr, flush=True)
+
+    timer = threading.Thread(target=show, daemon=True)
+    timer.start()
+    try:
+        yield
+    finally:
+        done.set()
+        timer.join()
 
 
 def epoch_line(
@@ -86,6 +124,30 @@ def baseline(found: Mapping[str, Any]) -> str:
     measured = [m for m in metrics.METRICS.values() if f"test_{m.name}" in found]
     shown = _metrics(found, "test", measured, "  ")
     return f"  baseline    {shown}  ({found['name']}, C={found['C']}; {found['seconds']:.1f} s)"
+
+
+def closing(mistakes: Sequence[Mistake], names: Sequence[str], workdir: Path) -> str:
+    """The last lines of a run on one's own texts: some mistakes, and the command that predicts.
+
+    Args:
+        mistakes: Those of the test split, the most confident first.
+        names: Of the classes.
+        workdir: The run's.
+    """
+    lines = [
+        f"{names[mistake.predicted]} ({mistake.probability:.2f}), not {names[mistake.label]}:"
+        f" {terminal.fit(mistake.text, _COLUMNS)}"
+        for mistake in mistakes[:_MISTAKES]
+    ] or ["none among the test texts"]
+    installed = provenance.command().startswith("flaxrnn ")
+    command = "flaxrnn predict" if installed else "python -m flaxrnn.predict"
+    titles = ["mistakes", *[""] * (len(lines) - 1)]
+    return "\n".join(
+        [
+            *(f"  {t:11} {escaped(line)}" for t, line in zip(titles, lines, strict=True)),
+            f"  predict     {command} --workdir {terminal.quoted([str(workdir)])} 'A new text.'",
+        ]
+    )
 
 
 def _metrics(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from flaxrnn.data import batching
+from flaxrnn.data.profile import Profile
 from flaxrnn.data.vocabulary import Vocabulary
 from flaxrnn.reporting import plots
 from flaxrnn.runtime import terminal
@@ -65,6 +66,7 @@ class Details:
         confidence: In the labels of the test split; None if outputs are per token.
         config: Values by dotted name.
         summary: The table of the model's layers.
+        profile: What the corpus is like.
         unit: What is classified, "texts" or "tokens".
     """
 
@@ -75,6 +77,7 @@ class Details:
     confidence: Confidence | None
     config: dict[str, Any]
     summary: str
+    profile: Profile
     unit: str = "texts"
 
 
@@ -122,6 +125,7 @@ def render(result: dict[str, Any], history: list[dict[str, Any]], details: Detai
         title=f"{result['task']}, seed {result['seed']}: {shown}",
         result=result,
         tiles=_tiles(result, details.unit),
+        data=details.profile.describe(),
         curves=[plots.curves_svg(history, best, metric) for metric in metrics.per_epoch()],
         **scores(details.label_names, details.class_scores, details.confusion, details.confidence),
         mistakes=details.mistakes,

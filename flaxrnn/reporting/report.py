@@ -44,6 +44,10 @@ class Report:
             if history:
                 self._write_metrics(history, refit)
 
+    def compiling(self) -> contextlib.AbstractContextManager[None]:
+        """Says, as long as the block takes, that programs are compiled."""
+        return console.waiting("compiling")
+
     def progress(
         self,
         dispatches: Iterable[Any],
@@ -122,6 +126,12 @@ class Report:
         self._write_page(result, history, details)
         print(console.baseline(result["baseline"]), flush=True)
 
+    def closing(self, details: page.Details) -> None:
+        """Prints some mistakes, and the command that predicts."""
+        line = console.closing(details.mistakes or [], details.label_names, self._workdir)
+        with self._warn_on_failure("stdout"):
+            print(line.encode("utf-8", "replace").decode(), flush=True)
+
     def close(self) -> None:
         """Closes the TensorBoard log."""
         if self._events is not None:
@@ -157,6 +167,10 @@ class Report:
 class NoReport:
     """Stands in for `Report` on all processes of a run except the first."""
 
+    def compiling(self) -> contextlib.AbstractContextManager[None]:
+        """Says nothing."""
+        return contextlib.nullcontext()
+
     def progress(self, dispatches: Iterable[Any], *_: Any) -> Iterable[Any]:
         """Returns the dispatches."""
         return dispatches
@@ -174,6 +188,9 @@ class NoReport:
         """Does nothing."""
 
     def baseline(self, *_: Any) -> None:
+        """Does nothing."""
+
+    def closing(self, *_: Any) -> None:
         """Does nothing."""
 
     def close(self) -> None:

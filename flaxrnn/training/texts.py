@@ -11,6 +11,7 @@ import numpy as np
 
 from flaxrnn.config import Config, DataConfig
 from flaxrnn.data import batching, corpora
+from flaxrnn.data.profile import Profile, profile
 from flaxrnn.data.vocabulary import Vocabulary
 from flaxrnn.datasets.reading import Format
 from flaxrnn.errors import ConfigError
@@ -30,6 +31,7 @@ class Texts:
     vocabulary: Vocabulary  # limited to `data.num_words`
     label_names: list[str]
     findings: tuple[str, ...]  # what is suspicious about them, in sentences
+    profile: Profile
     corpus: corpora.Corpus | None  # unclipped, for the baseline; None: the run has none
 
     @property
@@ -62,9 +64,16 @@ def load_texts(config: Config, folder: Path, clock: Clock) -> Texts:
     names = {"dataset": name, "data_source": source}
     vocabulary = corpus.vocabulary.limit(data.num_words)
     head = heads.get_head(config.model.target)
-    with_baseline = config.train.baseline and head.uses_labels and not head.per_token
-    kept = corpus if with_baseline else None
-    return Texts(names, training_data, vocabulary, corpus.label_names, corpus.findings, kept)
+    labelled = head.uses_labels and not head.per_token
+    found = profile(
+        corpus,
+        training_data.rows,
+        num_words=data.num_words,
+        maxlen=data.maxlen,
+        labelled=labelled,
+    )
+    kept = corpus if config.train.baseline and labelled else None
+    return Texts(names, training_data, vocabulary, corpus.label_names, corpus.findings, found, kept)
 
 
 def load_corpus(config: Config, tokenizer: str, kept_by: str | None = None) -> corpora.Corpus:

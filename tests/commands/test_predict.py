@@ -44,7 +44,7 @@ def test_texts_as_arguments(imdb_workdir, capsys):
     assert [row["words"] for row in found] == [2, 0, 2, 30]
     assert [row["words_read"] for row in found] == [2, 0, 2, MAXLEN]
     assert [row["note"] for row in found] == [
-        None, "no words", None, "the last 20 of 30 words were read"
+        None, "no words", "every word is unknown", "the last 20 of 30 words were read"
     ]  # fmt: skip
     assert (found[1]["label"], found[1]["probability"], found[1]["top"]) == (None, None, [])
     labels, probabilities = loaded(imdb_workdir).predict([texts[0], texts[2], long])

@@ -39,7 +39,15 @@ def test_korean_csv_is_learned_and_predicted(tokenizer, tmp_path, capsys):
     assert result["test_examples"] == 36
     assert result["test_accuracy"] > 0.9
     assert result["baseline"]["test_accuracy"] > 0.9
-    assert "SYNTHETIC" not in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "SYNTHETIC" not in shown
+    before, after = shown.split("compiling…\n")
+    assert "  classes     3: " in before
+    assert "  scripts     Hangul 100%\n" in before
+    assert "(data.num_words=300)\n" in before
+    assert "\n  mistakes    " in after
+    assert after.endswith(f"flaxrnn.predict --workdir {tmp_path / 'run'} 'A new text.'\n")
+    assert "Hangul 100%" in (tmp_path / "run" / "report.html").read_text("utf-8")
 
     kept = json.loads((tmp_path / "run" / "vocabulary.json").read_text("utf-8"))
     assert kept["tokenizer"]["kind"] == tokenizer

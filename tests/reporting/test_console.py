@@ -1,8 +1,11 @@
 """What a run prints."""
 
+import io
+import sys
+import time
 from pathlib import Path
 
-from helpers import finished_run
+from helpers import ATTACK, finished_run
 
 from flaxrnn.reporting import console
 
@@ -57,3 +60,47 @@ def test_outcome_ends_with_the_warnings():
     result, _, _ = finished_run(warnings=["One thing.", "Another."])
     lines = console.outcome(result, Path("report.html")).splitlines()
     assert lines[-2:] == ["  warning     One thing.", "  warning     Another."]
+
+
+def test_closing_shows_mistakes_and_the_command():
+    _, _, details = finished_run()
+    names, folder = details.label_names, Path("runs/a b")
+    first, second, command = console.closing(details.mistakes, names, folder).splitlines()
+    assert first.startswith(f"  mistakes    unseen (0.99), not {ATTACK}: {ATTACK} and so on")
+    assert first.endswith("…")
+    assert second == f"              {ATTACK} (0.50), not unseen: short"
+    assert command == ("  predict     python -m flaxrnn.predict --workdir 'runs/a b' 'A new text.'")
+    lines = console.closing(details.mistakes * 3, names, folder).splitlines()
+    assert len(lines) == 4
+    assert console.closing([], names, folder).startswith(
+        "  mistakes    none among the test texts\n"
+    )
+
+
+def test_an_installed_command_is_named_as_such(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/flaxrnn", "train"])
+    assert "  predict     flaxrnn predict --workdir a " in console.closing([], [], Path("a"))
+
+
+def test_waiting_is_a_line_in_a_pipe(capsys):
+    with console.waiting("compiling"):
+        pass
+    assert capsys.readouterr() == ("compiling…\n", "")
+
+
+def test_waiting_counts_the_seconds_on_a_terminal(monkeypatch, capsys):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    try:
+        with console.waiting("compiling"):
+            time.sleep(1.2)
+            raise KeyError
+    except KeyError:
+        pass
+    shown = sys.stderr.getvalue()
+    assert shown.startswith("\rcompiling… 0 s\rcompiling… 1 s")
+    assert shown.endswith(f"\r{' ' * 14}\r")  # and leaves an empty line
+    assert capsys.readouterr().out == ""

@@ -55,6 +55,8 @@ def test_page_shows_the_run(classes):
     # The tables of classes, confusion, coverage and time; the last row of time is the total.
     assert outline.elements["td"] == classes * 5 + classes**2 + 3 * 7 + 2 * 9
     shown = " ".join(outline.text.split())
+    assert "1,234 to train on" in shown
+    assert "unseen (621)" in shown
     for value in ("0.7386", "1.0647", "0.2801", "5,419", "130,862", "98.77%", "reuters_topics"):
         assert value in shown
     assert "epoch 4, validation: loss 0.9500" in shown
@@ -213,7 +215,7 @@ def test_page_of_a_language_model_has_no_classes_and_no_errors(tmp_path):
     content = page.render(result, history, details)
     assert f"{result['test_examples']:,} tokens" in content
     assert re.findall("<h2>(.*)</h2>", content) == [
-        "Training", "Time", "Model", "Config", "Provenance"
+        "Data", "Training", "Time", "Model", "Config", "Provenance"
     ]  # fmt: skip
     _, log = browse(content, tmp_path)
     assert "CONSOLE" not in log
@@ -236,7 +238,7 @@ def test_text_of_the_users_keeps_its_direction_to_itself():
         assert f"<bdi>{shown}</bdi>" in rendered
     outline = Outline(rendered)
     assert outline.open == []
-    # dataset, warning, two classes, the rows and columns of their confusion, one mistake of which
-    # text and two classes are shown, and config and provenance.
+    # dataset, warning, the data, two classes, the rows and columns of their confusion, one mistake
+    # of which text and two classes are shown, and config and provenance.
     pairs = len(details.config) + len(page._provenance(result))
-    assert outline.elements["bdi"] == 2 + 2 + 4 + 3 + pairs
+    assert outline.elements["bdi"] == 2 + len(details.profile.describe()) + 2 + 4 + 3 + pairs
