@@ -101,18 +101,19 @@ class Table:
 
     def _highlighted(self, prediction: Prediction) -> list[str]:
         """The text that was read, wrapped, with the words that mattered highlighted."""
-        text, words = prediction.encoded.text, prediction.words
-        largest = max(abs(weight) for _, weight in words) or 1
+        text, places = prediction.encoded.text, prediction.places
+        largest = max(abs(weight) for *_, weight in places) or 1
         pieces, position = [], 0
-        for (begin, end), (word, weight) in zip(prediction.encoded.spans, words, strict=True):
-            shown = self._highlight(terminal.printable(word, "�"), weight, abs(weight) / largest)
+        for begin, end, weight in places:
+            word = terminal.printable(text[begin:end], "�")
+            shown = self._highlight(word, weight, abs(weight) / largest)
             pieces += [terminal.printable(text[position:begin]), shown]
             position = end
         pieces.append(terminal.printable(text[position:]))
         return terminal.wrap("".join(pieces), self._columns, indent=8)
 
     def _highlight(self, word: str, weight: float, share: float) -> str:
-        if share < MIN_SHARE:
+        if share < MIN_SHARE or not word.strip():
             return word
         if not self._colour:
             return f"{word}({weight:+.2f})"

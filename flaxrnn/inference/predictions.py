@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
 
 
 NOT_FINITE = "the output is not finite"
+
+# Scripts without spaces between words: Thai and Lao, Burmese, Khmer, kana, Chinese characters.
+_SPACELESS = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 
 
 @dataclass(frozen=True)
@@ -28,12 +33,27 @@ class Prediction:
     unsure: bool = False  # whether the likeliest label is below the threshold, and withheld
 
     @property
-    def words(self) -> list[tuple[str, float]]:
-        """The words read, as spelled in the text, and their attributions, if there are any."""
+    def places(self) -> list[tuple[int, int, float]]:
+        """Begin and end in `encoded.text` of each word read, and its attribution, if it has one.
+
+        The attribution of a word is the sum of those of its pieces, where a token is only that, and
+        of the white space before it, where that is a token.
+        """
         if self.attributions is None:
             return []
-        words = [self.encoded.text[begin:end] for begin, end in self.encoded.spans]
-        return list(zip(words, self.attributions.tolist(), strict=True))
+        text, weights = self.encoded.text, self.attributions.tolist()
+        places: list[tuple[int, int, float]] = []
+        for (begin, end), weight in zip(self.encoded.spans, weights, strict=True):
+            if places and places[-1][1] == begin and _is_same_word(text, places[-1][0], begin):
+                begin, _, earlier = places.pop()
+                weight += earlier
+            places.append((begin, end, weight))
+        return [(end - len(text[begin:end].lstrip()), end, weight) for begin, end, weight in places]
+
+    @property
+    def words(self) -> list[tuple[str, float]]:
+        """The words read, as spelled in the text, and their attributions, if there are any."""
+        return [(self.encoded.text[begin:end], weight) for begin, end, weight in self.places]
 
 
 def classify(
@@ -83,6 +103,14 @@ def classify(
             best = [(predictor.label_names[i], float(of_labels[i])) for i in likeliest]
             note = "; ".join(notes) or None
             yield Prediction(next(index), encoded, note, best, of_words, bool(unsure))
+
+
+def _is_same_word(text: str, begin: int, end: int) -> bool:
+    """Whether what is between two places is white space, or a part of the word that goes on."""
+    around = text[max(begin, end - 1) : end + 1]
+    is_spelled = [c in "'\u2019" or unicodedata.category(c)[0] in "LMN" for c in around]
+    goes_on = len(around) == 2 and all(is_spelled) and not _SPACELESS.search(around)
+    return goes_on or text[begin:end].isspace()
 
 
 def _is_finite(values: np.ndarray) -> bool:

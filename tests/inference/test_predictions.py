@@ -1,9 +1,13 @@
+import numpy as np
+import pytest
 from helpers import loaded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flaxrnn.data import splitting
 from flaxrnn.inference import predictions
+from flaxrnn.inference.predictions import Prediction
+from flaxrnn.inference.predictor import EncodedText
 
 MAXLEN = 20
 any_text = st.text(max_size=60) | st.builds(lambda n: "good film " * n, st.integers(1, 50))
@@ -22,7 +26,8 @@ def test_every_text_has_a_prediction_or_a_reason(imdb_workdir, texts):
         count, encoded = len(splitting.tokenize(text)), prediction.encoded
         assert encoded.total_words == count
         assert bool(prediction.top) == bool(count)
-        assert (prediction.note is None) == (0 < count <= MAXLEN)
+        is_known = count > 0 and encoded.unknown_fraction < 1
+        assert (prediction.note is None) == (is_known and count <= MAXLEN)
         if count:
             assert len(prediction.words) == len(prediction.attributions) == min(count, MAXLEN)
             assert prediction.top[0][1] >= prediction.top[1][1]
@@ -62,3 +67,22 @@ def test_one_chunk_of_texts_is_read_at_a_time(imdb_workdir):
     assert next(found).index == 0
     assert len(read) == 16
     assert [prediction.index for prediction in found] == list(range(1, 40))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("이번 선거, 또", {"이번": 1, "선거": 9, ",": 5, "또": 13}),
+        ("it's 2x", {"it's": 6, "2x": 15}),
+        ("हिन्दी", {"हिन्दी": 15}),
+        ("好看 ไม่", {"好": 0, "看": 1, "ไ": 5, "ม": 4, "่": 5}),  # no spaces between words
+    ],
+)
+def test_pieces_of_a_word_are_explained_together(text, expected):
+    spans = [(i, i + 1) for i in range(len(text))]
+    ids = np.full(len(text) + 1, 4, np.int32)
+    encoded = EncodedText(text, spans, ids, len(text), text, None)
+    weights = np.arange(len(text), dtype=np.float32)
+    prediction = Prediction(0, encoded, None, [("up", 1.0)], weights)
+    assert dict(prediction.words) == expected
+    assert sum(weight for _, weight in prediction.words) == weights.sum()
