@@ -54,16 +54,7 @@ def load_data(
             impossible.
         DataError: The corpus is not available, or its archive or the word index is damaged.
     """
-    if num_words is not None and num_words < FIRST_WORD:
-        raise ConfigError(f"num_words: {num_words} is below {FIRST_WORD}, the first word's id")
-    if maxlen is not None and maxlen < 1:
-        raise ConfigError(f"maxlen: {maxlen} is below 1")
-    if skip_top < 0:
-        raise ConfigError(f"skip_top: {skip_top} is below 0")
-    if test_split is not None and not task.startswith("reuters"):
-        raise ConfigError(f"test_split: must be None with task={task}, whose test split is given")
-    if test_split is not None and not 0 <= test_split <= 1:
-        raise ConfigError(f"test_split: {test_split} is not between 0 and 1")
+    _check(task, num_words, maxlen, skip_top, test_split)
     corpus = _load(task, source, data_dir, manual_dir)
     vocabulary = word_indices.vocabulary(task, corpus, word_index)
     new_ids = _translation(corpus.vocabulary, vocabulary)
@@ -76,11 +67,7 @@ def load_data(
             return clipped.texts(), split.labels
         return clipped.padded(maxlen, "pre")["tokens"], split.labels
 
-    train, test = corpus.train, corpus.test
-    if test_split is not None:
-        texts = train + test
-        cut = int(len(texts) * (1 - test_split))
-        train, test = (texts.take(rows) for rows in np.split(np.arange(len(texts)), [cut]))
+    train, test = _splits(corpus, test_split)
     return arrays(train), arrays(test)
 
 
@@ -112,11 +99,35 @@ def get_word_index(
     return {word: rank for rank, word in enumerate(words, 1)}
 
 
+def _check(
+    task: str, num_words: int | None, maxlen: int | None, skip_top: int, test_split: float | None
+) -> None:
+    if num_words is not None and num_words < FIRST_WORD:
+        raise ConfigError(f"num_words: {num_words} is below {FIRST_WORD}, the first word's id")
+    if maxlen is not None and maxlen < 1:
+        raise ConfigError(f"maxlen: {maxlen} is below 1")
+    if skip_top < 0:
+        raise ConfigError(f"skip_top: {skip_top} is below 0")
+    if test_split is not None and not task.startswith("reuters"):
+        raise ConfigError(f"test_split: must be None with task={task}, whose test split is given")
+    if test_split is not None and not 0 <= test_split <= 1:
+        raise ConfigError(f"test_split: {test_split} is not between 0 and 1")
+
+
 def _load(task: str, source: str, data_dir: str | None, manual_dir: str | None) -> Corpus:
     corpus = corpora.load_corpus(task, source, data_dir, manual_dir)
     if corpus.train.per_token:
         raise ConfigError(f"task: {task!r} has one label per token; load it with load_corpus")
     return corpus
+
+
+def _splits(corpus: Corpus, test_split: float | None) -> tuple[RaggedTexts, RaggedTexts]:
+    """The texts to train and to test on; Keras cuts them from one list, in which ours are, too."""
+    if test_split is None:
+        return corpus.train, corpus.test
+    texts = corpus.train + corpus.test
+    cut = int(len(texts) * (1 - test_split))
+    return texts.take(np.arange(cut)), texts.take(np.arange(cut, len(texts)))
 
 
 def _translation(old: Vocabulary, new: Vocabulary) -> np.ndarray:
