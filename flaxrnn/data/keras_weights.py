@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 
 from flaxrnn.data import keras_file
 from flaxrnn.errors import DataError
+from flaxrnn.runtime import terminal
 
 CELLS = {"lstm": "LSTM", "gru": "GRU", "simple": "SimpleRNN"}  # model.cell → Keras' class
 
@@ -62,7 +64,11 @@ def read(path: Path, shapes: Shapes, conv_pool: int, masked: bool) -> dict[str, 
     # Beside the parameters the file holds an optimizer's state, mostly of twice their size.
     max_mib = 64 + 16 * sum(map(math.prod, shapes.values())) // 2**20
     with keras_file.open_file(path, max_mib) as (architecture, layers):
-        if architecture is not None:
+        if architecture is None:
+            taken = f"they are the config's, mask_zero={masked}"
+            note = f"note: {path} says no settings of layers: {taken}"
+            print(terminal.escaped(note), file=sys.stderr)
+        else:
             _check_architecture(path, architecture, shapes, conv_pool, masked)
         found = {
             name: keras_file.values(path, name, dataset)

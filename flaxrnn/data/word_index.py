@@ -50,7 +50,8 @@ def vocabulary(task: str, corpus: Corpus, word_index: str | None) -> Vocabulary:
     print(
         terminal.escaped(
             f"warning: word_index: there is no {path}; words of equal or near counts can have other"
-            " ids than in keras.datasets, which can cost a model trained there accuracy"
+            " ids than in keras.datasets, which can cost a model trained there accuracy; name the"
+            f" file, or {OWN}"
         ),
         file=sys.stderr,
     )

@@ -267,6 +267,16 @@ def test_a_convolution_is_read_from_an_older_file_whatever_the_mask(tmp_path):
     np.testing.assert_array_equal(params["conv/kernel"], arrays["conv/kernel"])
 
 
+def test_settings_that_a_file_does_not_have_are_the_configs(tmp_path, capsys):
+    kind = ("imdb", "lstm", False, True, 1)
+    arrays = model(*kind)
+    for name in LAYOUTS:
+        path = write(tmp_path / name, arrays, architecture(*kind), "lstm")
+        from_keras.read_weights(path, shapes_of(arrays, "lstm"), 4, masked=True)
+        note = f"note: {path} says no settings of layers: they are the config's, mask_zero=True\n"
+        assert capsys.readouterr().err == (note if "weights" in name else "")
+
+
 def recurrent_settings(described):
     """The settings of the layer that reads the text."""
     return described["config"]["layers"][3]["config"]
