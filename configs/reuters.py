@@ -27,13 +27,13 @@ def get_config(variant: str = "") -> ConfigDict:
         config.train.restore_best = False
     elif variant == "fast":  # chosen on validation: n-grams beside a smaller LSTM, two epochs
         config.data.maxlen = 150
-        config.data.max_padding = 0.2
+        config.data.max_padding = 0.4
         config.model.hidden_size = 48
         config.model.pooling = "max"
         config.model.word_ngrams = 1
         config.model.ngram_fit = "quick"
-        config.train.batch_size = 64
-        config.train.learning_rate = 1e-2
+        config.train.batch_size = 128
+        config.train.learning_rate = 1.5e-2
         config.train.schedule = "warmup_linear"
         config.train.epochs = 2
     elif variant == "best":  # chosen on validation

@@ -14,6 +14,7 @@ from typing import Any
 _LAZY = {  # name → module and attribute; imported when first used, JAX and TFDS take seconds
     "load_data": ("flaxrnn.data.keras_api", "load_data"),
     "fit": ("flaxrnn.fitting", "fit"),
+    "get_word_index": ("flaxrnn.data.keras_api", "get_word_index"),
     "train": ("flaxrnn.loop", "train_and_evaluate"),
     "load": ("flaxrnn.inference.predictor", "load"),
 }

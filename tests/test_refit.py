@@ -31,7 +31,7 @@ def config(tiny_corpus, monkeypatch):
     monkeypatch.setattr(loop, "STEPS_PER_DISPATCH", 2)
     config = shrink(reuters.get_config(), epochs=9)
     config.data.max_padding = 1.0
-    config.train.update({"refit": True, "learning_rate": 0.02, "patience": 2})
+    config.train.update({"refit": True, "learning_rate": 0.02, "patience": 2, "calibrate": True})
     return config
 
 

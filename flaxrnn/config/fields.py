@@ -176,8 +176,7 @@ class ModelConfig:
         "thorough",
         "quick",
         doc="how that classifier is fitted; thorough: SVMs of six settings for each kind of n-gram,"
-        " cross-fitted and weighed; quick: a single one, without the validation texts, to weigh it,"
-        " then with them",
+        " cross-fitted and weighed; quick: a single one, fitted once, without the validation texts",
     )
     recompute: int = declare.at_least(
         0,

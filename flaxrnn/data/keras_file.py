@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,22 +22,30 @@ from flaxrnn.runtime import records
 
 _MAX_DEPTH = 8  # groups within groups
 _MAX_VARIABLES = 10_000
+_MAX_ARCHITECTURE = 16  # MiB
+# What Keras 3 and the first releases of that format call the group of all layers.
+_LAYER_GROUPS = ("layers", "_layer_checkpoint_dependencies")
+_PLACE = re.compile(r"(?:(forward|backward)_layer/)?(cell/)?vars/(\d)")  # of a variable in a layer
+
+Layers = dict[str, dict[str, h5py.Dataset]]
 
 
 class KerasFile(NamedTuple):
     """An open file."""
 
-    architecture: dict[str, Any] | None  # of its layers; None: a .weights.h5 file has none
-    variables: dict[str, h5py.Dataset]  # by path below layers/, such as "dense/vars/0"
+    architecture: dict[str, Any] | None  # of its layers; None: a file of weights has none
+    # Layer → variable → numbers. A variable is "embeddings", "kernel", "recurrent_kernel" or
+    # "bias", after "forward/" or "backward/" in a bidirectional layer; else its path there.
+    layers: Layers
 
 
 @contextlib.contextmanager
 def open_file(path: Path, max_mib: int) -> Iterator[KerasFile]:
-    """Opens a `.keras` or `.weights.h5` file.
+    """Opens what `model.save` or `model.save_weights` wrote.
 
     Args:
-        path: A regular file.
-        max_mib: Most MiB that weights in a `.keras` file may unpack to.
+        path: A regular file: .keras, .weights.h5, or the older .h5 and .hdf5.
+        max_mib: Most MiB that the file may have, or weights in a `.keras` file may unpack to.
 
     Raises:
         DataError: It refers to other files, is too large or is compressed.
@@ -46,15 +55,31 @@ def open_file(path: Path, max_mib: int) -> Iterator[KerasFile]:
     source: Any = path
     if path.suffix == ".keras":
         with zipfile.ZipFile(path) as archive:
-            architecture = records.parse(_unpack(path, archive, "config.json", 16), dict)
+            content = _unpack(path, archive, "config.json", _MAX_ARCHITECTURE)
+            architecture = records.parse(content, dict)
             source = io.BytesIO(_unpack(path, archive, "model.weights.h5", max_mib))
+    elif path.stat().st_size > max_mib * 2**20:
+        raise DataError(f"{path}: has more than {max_mib:,} MiB; refused")
     with h5py.File(source) as file:
         variables: dict[str, h5py.Dataset] = {}
-        layers = _follow(path, file, "layers")
-        if not isinstance(layers, h5py.Group):
-            raise TypeError("layers is no group")
-        _collect(path, layers, "", variables)
-        yield KerasFile(architecture, variables)
+        if _has(file, "model_weights"):  # model.save("m.h5")
+            architecture = records.parse(_text(path, file, "model_config"), dict)
+            root, to_name = _follow(path, file, "model_weights"), _name_in_path
+        elif "layer_names" in file.attrs:  # model.save_weights("m.h5") of Keras 2
+            root, to_name = file, _name_in_path
+        else:
+            known = [name for name in _LAYER_GROUPS if _has(file, name)] or _LAYER_GROUPS
+            root, to_name = _follow(path, file, known[0]), _name_by_number
+        if not isinstance(root, h5py.Group):
+            raise TypeError("its layers are no group")
+        _collect(path, root, "", variables)
+        layers: Layers = {}
+        for place, dataset in variables.items():
+            layer, _, rest = place.partition("/")
+            found = layers.setdefault(layer, {})
+            name = to_name(layer, rest)
+            found[rest if name in found else name] = dataset
+        yield KerasFile(architecture, layers)
 
 
 def values(path: Path, name: str, dataset: h5py.Dataset) -> np.ndarray:
@@ -81,6 +106,41 @@ def values(path: Path, name: str, dataset: h5py.Dataset) -> np.ndarray:
     raise DataError(f"{path}: {name} {problem}; refused")
 
 
+def _name_by_number(layer: str, place: str) -> str:
+    """The name of a variable that Keras 3 numbers, such as that of "cell/vars/1"."""
+    found = _PLACE.fullmatch(place)
+    if found is None:
+        return place
+    names = ["kernel", "bias"]
+    if found[2]:
+        names = ["kernel", "recurrent_kernel", "bias"]
+    elif layer.startswith("embedding"):
+        names = ["embeddings"]
+    number = int(found[3])
+    direction = f"{found[1]}/" if found[1] else ""
+    return f"{direction}{names[number]}" if number < len(names) else place
+
+
+def _name_in_path(layer: str, place: str) -> str:
+    """The name of a variable of an older file, such as that of "lstm/lstm_cell/kernel:0"."""
+    *folders, name = place.split("/")
+    directions = [re.match("(forward|backward)_", folder) for folder in folders]
+    direction = next((f"{found[1]}/" for found in directions if found), "")
+    return direction + name.partition(":")[0]
+
+
+def _text(path: Path, file: h5py.File, name: str) -> bytes:
+    """An attribute that is a single text, of a size that Keras' descriptions of layers have."""
+    attribute = file.attrs.get_id(name)
+    if h5py.check_string_dtype(attribute.dtype) is None or attribute.shape != ():
+        raise DataError(f"{path}: its {name} is not a single text; refused")
+    text = file.attrs[name]  # not larger than the file
+    content = text.encode() if isinstance(text, str) else bytes(text)
+    if len(content) > _MAX_ARCHITECTURE * 2**20:
+        raise DataError(f"{path}: its {name} has more than {_MAX_ARCHITECTURE} MiB; refused")
+    return content
+
+
 def _unpack(path: Path, archive: zipfile.ZipFile, name: str, max_mib: int) -> bytes:
     """The content of a member, whose size is known before it is unpacked."""
     with archive.open(name) as member:
@@ -102,6 +162,11 @@ def _collect(path: Path, group: Any, prefix: str, found: dict[str, h5py.Dataset]
             found[prefix + name] = item
         if len(found) > _MAX_VARIABLES:
             raise DataError(f"{path}: it has more than {_MAX_VARIABLES:,} variables; refused")
+
+
+def _has(group: Any, name: str) -> bool:
+    """Whether a group has that name, without following a link."""
+    return group.get(name, getlink=True) is not None
 
 
 def _follow(path: Path, group: Any, name: str) -> Any:

@@ -32,7 +32,7 @@ class RaggedTexts:
 
     def texts(self) -> list[np.ndarray]:
         """The ids of each text, as views."""
-        return np.split(self.ids, self.offsets[1:-1])
+        return np.split(self.ids, self.offsets[1:-1])[: len(self)]  # without texts, not one of 0
 
     def clip(self, num_words: int, maxlen: int | None) -> RaggedTexts:
         """Replaces ids from `num_words` on by unknown; keeps the last `maxlen` tokens per text."""

@@ -10,17 +10,16 @@ not seen its label.
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors.numpy
-import scipy.sparse
 
 from flaxrnn.config import ModelConfig
 from flaxrnn.data.corpora import Corpus
@@ -30,21 +29,18 @@ from flaxrnn.data.ngrams import (
     NgramClassifier,
     View,
     count,
-    document_frequencies,
     hash_tokens,
-    tf_idf,
 )
 from flaxrnn.data.ragged import RaggedTexts
 from flaxrnn.data.vocabulary import FIRST_WORD, START
 from flaxrnn.runtime import distributed, files
 from flaxrnn.training.calibration import calibrate
+from flaxrnn.training.svm import Problem, Setting
 from flaxrnn.training.workdir import NGRAMS
 
 _FOLDS = 5
-_ALWAYS_FITTED = -1  # instead of the number of a fold
 _SCORES = "scores.safetensors"
 _FILES = (*FILES, _SCORES)
-_MANY = 1_000_000  # n-grams; of more, those that occur in a single text are left out
 
 
 def scores(
@@ -77,10 +73,10 @@ def scores(
         if saved is None:
             longest = {"words": config.word_ngrams, "characters": config.character_ngrams}
             parts = [(load(kind), n) for kind, n in longest.items() if n]
-            quick = config.ngram_fit == "quick"
-            size = len(corpus.train)
-            folds = _one_fold(size, validation) if quick else _random_folds(size)
-            saved = _fit_and_save(parts, folds, _QUICK if quick else _SETTINGS, folder, key)
+            method: Callable = fit
+            if config.ngram_fit == "quick":
+                method = functools.partial(fit_quickly, held_out=validation)
+            saved = _fit_and_save(parts, method, folder, key)
         found = saved
     return np.asarray(distributed.broadcast_arrays(found))
 
@@ -99,25 +95,8 @@ def _find_scores(folder: Path, key: str) -> np.ndarray | None:
     return None
 
 
-def _random_folds(size: int) -> np.ndarray:
-    return np.random.default_rng(0).permutation(size) % _FOLDS
-
-
-def _one_fold(size: int, validation: np.ndarray) -> np.ndarray:
-    """The texts to validate on as the only fold; if there are none, a random one."""
-    if not len(validation):
-        return np.where(_random_folds(size) == 0, 0, _ALWAYS_FITTED)
-    folds = np.full(size, _ALWAYS_FITTED)
-    folds[validation] = 0
-    return folds
-
-
 def _fit_and_save(
-    parts: list[tuple[Corpus, int]],
-    folds: np.ndarray,
-    settings: Sequence[Setting],
-    folder: Path,
-    key: str,
+    parts: list[tuple[Corpus, int]], method: Callable[..., Fitted], folder: Path, key: str
 ) -> np.ndarray:
     """Fits the classifier to n-grams of a corpus as different tokens, each up to some length."""
     views: list[View] = []
@@ -133,7 +112,7 @@ def _fit_and_save(
         of_train.append(train)
         of_test.append(test)
     pairs = list(zip(views, of_train, strict=True))
-    fitted = fit(pairs, corpus.train.labels, len(corpus.label_names), folds, settings)
+    fitted = method(pairs, corpus.train.labels, len(corpus.label_names))
     test_scores = fitted.classifier.scores(of_test, len(corpus.held_out))
     all_scores = np.concatenate([fitted.scores, test_scores])
     arrays = {"scores": all_scores, "key": np.frombuffer(key.encode(), np.uint8)}
@@ -163,26 +142,13 @@ class Fitted:
     accuracy: float
 
 
-class Setting(NamedTuple):
-    """How an SVM is fitted."""
-
-    C: float  # inverse strength of the L2 penalty
-    ratio: bool  # whether n-grams are weighted by their naive-Bayes log-count ratio
-
-
 _SETTINGS = [Setting(C, False) for C in (0.3, 1.0, 3.0)] + [
     Setting(C, True) for C in (0.15, 0.5, 2.0)
 ]
 _QUICK = [Setting(0.5, True)]
 
 
-def fit(
-    views: list[tuple[View, Counts]],
-    labels: np.ndarray,
-    num_labels: int,
-    folds: np.ndarray,
-    settings: Sequence[Setting],
-) -> Fitted:
+def fit(views: list[tuple[View, Counts]], labels: np.ndarray, num_labels: int) -> Fitted:
     """Fits linear SVMs to the n-grams of each view, and weighs their scores.
 
     Each view has SVMs of several penalties, without and with n-grams weighted by their log-count
@@ -193,116 +159,82 @@ def fit(
         views: The n-grams of the training texts.
         labels: int [N].
         num_labels: Number of classes.
-        folds: The fold of each text, int [N]; -1: in none, its score is 0.
-        settings: Of the SVMs of each view.
     """
+    everything = np.arange(len(labels))
+    folds = np.random.default_rng(0).permutation(len(labels)) % _FOLDS
     problems, scores = [], []
-    scored = folds != _ALWAYS_FITTED
     for view, counts in views:
         start = time.perf_counter()
-        problem = _Problem(counts, labels, num_labels, settings)
+        problem = Problem(counts, labels, num_labels, _SETTINGS)
         of_view = problem.cross_fit(folds)
-        alone = np.tensordot(calibrate(of_view[:, scored], labels[scored]), of_view, 1)
-        print(
-            f"{len(problem.codes):,} n-grams of"
-            f" {'characters' if view.kind == 'characters' else 'words'}, 1 to {view.longest}:"
-            f" cross-validated accuracy {_accuracy(alone[scored], labels[scored]):.4f};"
-            f" {time.perf_counter() - start:.1f} s",
-            file=sys.stderr,
-        )
+        alone = np.tensordot(calibrate(of_view, labels), of_view, 1)
+        _report(view, problem, _accuracy(alone, labels), time.perf_counter() - start)
         problems.append(problem)
         scores.append(of_view)
     stacked = np.concatenate(scores)
-    scales = calibrate(stacked[:, scored], labels[scored])
+    scales = calibrate(stacked, labels)
     parts = [
-        problem.solve(of_view)
+        problem.solve(of_view, everything)
         for problem, of_view in zip(problems, np.split(scales, len(views)), strict=True)
     ]
-    classifier = NgramClassifier(
-        views=tuple(view for view, _ in views),
+    combined = np.tensordot(scales, stacked, 1)
+    classifier = _classifier([view for view, _ in views], problems, parts)
+    return Fitted(classifier, combined.astype(np.float32), _accuracy(combined, labels))
+
+
+def fit_quickly(
+    views: list[tuple[View, Counts]], labels: np.ndarray, num_labels: int, held_out: np.ndarray
+) -> Fitted:
+    """Like `fit`, but with one NB-SVM for each view, fitted once.
+
+    Args:
+        views: The n-grams of the training texts.
+        labels: int [N].
+        num_labels: Number of classes.
+        held_out: Texts to weigh the views by, int [n], which are not fitted to; the scores of all
+            others are 0. If there are none, a fifth of all texts is held out.
+    """
+    if not len(held_out):
+        held_out = np.flatnonzero(np.random.default_rng(0).permutation(len(labels)) % _FOLDS == 0)
+    fitted_to = np.setdiff1d(np.arange(len(labels)), held_out)
+    problems, parts, scores = [], [], []
+    for view, counts in views:
+        start = time.perf_counter()
+        problem = Problem(counts, labels, num_labels, _QUICK)
+        parts.append(problem.solve(np.ones(1), fitted_to))
+        scores.append(problem.scores(held_out, *parts[-1]))
+        accuracy = _accuracy(scores[-1], labels[held_out])
+        _report(view, problem, accuracy, time.perf_counter() - start)
+        problems.append(problem)
+    scales = calibrate(np.stack(scores), labels[held_out])
+    parts = [(s * weights, s * bias) for s, (weights, bias) in zip(scales, parts, strict=True)]
+    combined = np.tensordot(scales, np.stack(scores), 1)
+    all_scores = np.zeros((len(labels), combined.shape[1]), np.float32)
+    all_scores[held_out] = combined
+    classifier = _classifier([view for view, _ in views], problems, parts)
+    return Fitted(classifier, all_scores, _accuracy(combined, labels[held_out]))
+
+
+def _report(view: View, problem: Problem, accuracy: float, seconds: float) -> None:
+    print(
+        f"{len(problem.codes):,} n-grams of"
+        f" {'characters' if view.kind == 'characters' else 'words'}, 1 to {view.longest}:"
+        f" cross-validated accuracy {accuracy:.4f}; {seconds:.1f} s",
+        file=sys.stderr,
+    )
+
+
+def _classifier(
+    views: list[View], problems: list[Problem], parts: list[tuple[np.ndarray, np.ndarray]]
+) -> NgramClassifier:
+    """The classifier of weights and bias for each view."""
+    return NgramClassifier(
+        views=tuple(views),
         codes=tuple(problem.codes for problem in problems),
         idf=tuple(problem.idf for problem in problems),
         weights=tuple(weights.astype(np.float32) for weights, _ in parts),
         bias=np.sum([bias for _, bias in parts], axis=0).astype(np.float32),
     )
-    combined = np.tensordot(scales, stacked, 1)
-    accuracy = _accuracy(combined[scored], labels[scored])
-    return Fitted(classifier, combined.astype(np.float32), accuracy)
-
-
-class _Problem:
-    """The texts of a view and their labels, to fit SVMs to: one per class, or one for two."""
-
-    def __init__(
-        self, counts: Counts, labels: np.ndarray, num_labels: int, settings: Sequence[Setting]
-    ):
-        self._settings = settings
-        codes, frequencies = document_frequencies(counts)
-        known = frequencies >= (1 if len(codes) <= _MANY else 2)
-        self.codes = codes[known]
-        self.idf = (np.log((1 + len(labels)) / (1 + frequencies[known])) + 1).astype(np.float32)
-        rows, ids, values = tf_idf(self.codes, self.idf, counts, len(labels))
-        shape = (len(labels), len(self.codes))
-        self._matrix = scipy.sparse.csr_matrix((values.astype(np.float64), (rows, ids)), shape)
-        self._labels = labels
-        self._classes = [1] if num_labels == 2 else list(range(num_labels))
-
-    def cross_fit(self, folds: np.ndarray) -> np.ndarray:
-        """Scores of the texts of each fold, int [N], by fits to the others: float64 [S, N, C]."""
-        scores = np.zeros((len(self._settings), len(folds), len(self._classes)))
-        for fold in range(folds.max() + 1):
-            held_out = np.flatnonzero(folds == fold)
-            matrix = self._matrix[held_out]
-            everywhere = np.ones(len(self._settings))
-            for s, column, weights, bias in self._fits(np.flatnonzero(folds != fold), everywhere):
-                scores[s, held_out, column] = matrix @ weights + bias
-        return scores
-
-    def solve(self, scales: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Weights [G, C] and bias [C] of the sum of all SVMs, each times its scale, [S]."""
-        weights = np.zeros((len(self.codes), len(self._classes)))
-        bias = np.zeros(len(self._classes))
-        for s, column, of_fit, bias_of_fit in self._fits(np.arange(len(self._labels)), scales):
-            weights[:, column] += scales[s] * of_fit
-            bias[column] += scales[s] * bias_of_fit
-        return weights, bias
-
-    def _fits(
-        self, rows: np.ndarray, scales: np.ndarray
-    ) -> Iterator[tuple[int, int, np.ndarray, float]]:
-        """Fits to the texts `rows`: setting, column of the class, weights [G] and bias of each.
-
-        Settings whose scale is 0 are left out.
-        """
-        from sklearn.svm import LinearSVC  # takes long to import
-
-        matrix, labels = self._matrix[rows], self._labels[rows]
-        for column, label in enumerate(self._classes):
-            of_class = labels == label
-            trivial = of_class.all() or not of_class.any()
-            ratios = np.ones(matrix.shape[1]) if trivial else _log_count_ratios(matrix, of_class)
-            scaled = _scale_columns(matrix, ratios)
-            for s in map(int, np.flatnonzero(scales)):
-                setting = self._settings[s]
-                if trivial:
-                    yield s, column, np.zeros(matrix.shape[1]), 1.0 if of_class.all() else -1.0
-                    continue
-                svm = LinearSVC(C=setting.C, tol=0.01, random_state=0)
-                svm.fit(scaled if setting.ratio else matrix, of_class)
-                weights = svm.coef_[0] * ratios if setting.ratio else svm.coef_[0]
-                yield s, column, weights, svm.intercept_[0]
-
-
-def _scale_columns(matrix: Any, scale: np.ndarray) -> Any:
-    values = matrix.data * scale[matrix.indices]
-    return scipy.sparse.csr_matrix((values, matrix.indices, matrix.indptr), matrix.shape)
-
-
-def _log_count_ratios(matrix: Any, of_class: np.ndarray) -> np.ndarray:
-    """How much more frequent each n-gram is in texts of a class than in others, as logarithms."""
-    contains = matrix.astype(bool).astype(np.float64)
-    inside, outside = 1 + contains.T @ of_class, 1 + contains.T @ ~of_class
-    return np.log(inside / inside.sum() / (outside / outside.sum()))
 
 
 def _accuracy(scores: np.ndarray, labels: np.ndarray) -> float:

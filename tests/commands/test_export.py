@@ -55,7 +55,7 @@ def settings(module, variant="", **model):
 CASES = {  # name → config, labels
     "imdb": (settings(imdb), ["neg", "pos"]),
     "imdb_keras": (settings(imdb, "keras"), ["neg", "pos"]),
-    "wide": (settings(imdb, "fast", conv_pool=30, layers=2), ["neg", "pos"]),
+    "wide": (settings(imdb, "fast", conv_pool=30, layers=2, word_ngrams=0), ["neg", "pos"]),
     "reuters": (settings(reuters), ["earn", "acq", "grain"]),
     "reuters_keras": (settings(reuters, "keras"), ["earn", "acq", "grain"]),
     "gru": (settings(reuters, cell="gru", pooling="attention", recompute=7), ["a", "b"]),

@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
 from flaxrnn.data.ngrams import View, count, hash_tokens
-from flaxrnn.training import ngrams
+from flaxrnn.training import ngrams, svm
 from flaxrnn.training.calibration import calibrate
 
 VIEW = View("words", 1)
@@ -30,15 +30,11 @@ def counted(texts):
     return count(hashes, np.array([len(text) for text in texts]), VIEW)
 
 
-def fit(texts, labels, classes, folds=None, settings=ngrams._SETTINGS):
-    folds = ngrams._random_folds(len(texts)) if folds is None else folds
-    return ngrams.fit([(VIEW, counted(texts))], labels, classes, folds, settings)
-
-
 @pytest.mark.parametrize("classes", [2, 4])
-def test_the_classifier_is_a_linear_svm_on_tf_idf(classes):
+def test_the_classifier_is_a_linear_svm_on_tf_idf(classes, monkeypatch):
     texts, labels = corpus(300, classes, 0.2)
-    fitted = fit(texts, labels, classes, settings=[ngrams.Setting(1.0, ratio=False)])
+    monkeypatch.setattr(ngrams, "_SETTINGS", [svm.Setting(1.0, ratio=False)])
+    fitted = ngrams.fit([(VIEW, counted(texts))], labels, classes)
     matrix = TfidfVectorizer(analyzer=list, sublinear_tf=True).fit_transform(texts)
     expected = LinearSVC(C=1, random_state=0).fit(matrix, labels).decision_function(matrix)
     found = fitted.classifier.score_tokens([texts])
@@ -49,8 +45,8 @@ def test_the_classifier_is_a_linear_svm_on_tf_idf(classes):
 
 def test_naive_bayes_ratios_are_log_odds():
     texts, labels = corpus(200, 2, 0.5)
-    problem = ngrams._Problem(counted(texts), labels, 2, ngrams._QUICK)
-    ratios = ngrams._log_count_ratios(problem._matrix, labels == 1)
+    problem = svm.Problem(counted(texts), labels, 2, ngrams._QUICK)
+    ratios = svm._log_count_ratios(problem._matrix, labels == 1)
     has = np.array(["w1" in text for text in texts])  # a word of class 1
     of_class = (labels == 1, labels == 0)
     sizes = [len(ratios) + sum(len(set(texts[i])) for i in np.flatnonzero(c)) for c in of_class]
@@ -64,39 +60,38 @@ def test_cross_fitted_scores_do_not_know_the_labels():
     """Of labels at random, they are no better than chance, and so the classifier is not trusted."""
     texts, _ = corpus(400, 2, 0.0)
     labels = np.random.default_rng(1).integers(2, size=400)
-    fitted = fit(texts, labels, 2)
+    fitted = ngrams.fit([(VIEW, counted(texts))], labels, 2)
     assert 0.4 < fitted.accuracy < 0.6
     assert np.abs(fitted.scores).mean() < 0.3
 
 
-def test_a_quick_fit_judges_by_the_validation_texts_and_learns_from_all():
+def test_a_quick_fit_does_not_know_the_labels_it_is_judged_by():
     texts, labels = corpus(300, 2, 0.3)
-    validation = np.arange(240, 300)
-    folds = ngrams._one_fold(300, validation)
-    other = labels.copy()
-    other[validation] = 1 - labels[validation]
-    scores, weights = [], []
-    for each in (labels, other):
-        problem = ngrams._Problem(counted(texts), each, 2, ngrams._QUICK)
-        scores.append(problem.cross_fit(folds)[0])
-        weights.append(problem.solve(np.ones(1))[0])
-    np.testing.assert_array_equal(*scores)  # do not know the labels of validation
-    assert not scores[0][:240].any()
-    assert ((scores[0][240:, 0] > 0) == labels[240:]).mean() > 0.8
-    assert not np.allclose(*weights)
-    fitted = fit(texts, labels, 2, folds, ngrams._QUICK)
-    assert fitted.accuracy == ((scores[0][240:, 0] > 0) == labels[240:]).mean()
+    held_out = np.arange(240, 300)
+    flipped = labels.copy()
+    flipped[held_out] = 1 - labels[held_out]
+    fitted, misled = (
+        ngrams.fit_quickly([(VIEW, counted(texts))], each, 2, held_out)
+        for each in (labels, flipped)
+    )
+    right = (fitted.scores[held_out, 0] > 0) == labels[held_out]
+    assert right.mean() == fitted.accuracy > 0.8
+    assert not fitted.scores[:240].any()
+    assert not misled.scores.any()  # of weight 0, since they are wrong
+    found = fitted.classifier.score_tokens([texts])
+    np.testing.assert_allclose(found[held_out], fitted.scores[held_out], rtol=1e-4, atol=1e-5)
 
 
-def test_a_quick_fit_without_texts_to_validate_on_holds_out_a_fifth():
-    folds = ngrams._one_fold(100, np.zeros(0, int))
-    assert np.bincount(folds + 1).tolist() == [80, 20]
+def test_a_quick_fit_without_texts_to_judge_by_holds_out_a_fifth():
+    texts, labels = corpus(100, 4, 0.3)
+    fitted = ngrams.fit_quickly([(VIEW, counted(texts))], labels, 4, np.zeros(0, int))
+    assert fitted.scores.any(axis=1).sum() == 20
 
 
 def test_a_class_with_a_single_text_is_fitted():
     texts, labels = corpus(60, 2, 0.5)
     labels[-1] = 2
-    fitted = fit(texts, labels, 4)  # and one class without any
+    fitted = ngrams.fit([(VIEW, counted(texts))], labels, 4)  # and one class without any
     assert fitted.scores.shape == (60, 4)
     assert np.isfinite(fitted.scores).all()
     assert (fitted.scores[:, 3] < fitted.scores[:, :2].max(axis=1)).all()

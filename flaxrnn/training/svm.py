@@ -1,0 +1,101 @@
+"""Linear SVMs of a matrix of n-grams, as scikit-learn fits them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse
+
+from flaxrnn.data.ngrams import Counts, document_frequencies, tf_idf
+
+_MANY = 1_000_000  # n-grams; of more, those that occur in a single text are left out
+
+
+class Setting(NamedTuple):
+    """How an SVM is fitted."""
+
+    C: float  # inverse strength of the L2 penalty
+    ratio: bool  # whether n-grams are weighted by their naive-Bayes log-count ratio
+
+
+class Problem:
+    """The texts of a view and their labels, to fit SVMs to: one per class, or one for two."""
+
+    def __init__(
+        self, counts: Counts, labels: np.ndarray, num_labels: int, settings: Sequence[Setting]
+    ):
+        self._settings = settings
+        codes, frequencies = document_frequencies(counts)
+        known = frequencies >= (1 if len(codes) <= _MANY else 2)
+        self.codes = codes[known]
+        self.idf = (np.log((1 + len(labels)) / (1 + frequencies[known])) + 1).astype(np.float32)
+        rows, ids, values = tf_idf(self.codes, self.idf, counts, len(labels))
+        shape = (len(labels), len(self.codes))
+        self._matrix = scipy.sparse.csr_matrix((values.astype(np.float64), (rows, ids)), shape)
+        self._labels = labels
+        self._classes = [1] if num_labels == 2 else list(range(num_labels))
+
+    def cross_fit(self, folds: np.ndarray) -> np.ndarray:
+        """Scores of the texts of each fold, int [N], by fits to the others: float64 [S, N, C]."""
+        scores = np.zeros((len(self._settings), len(folds), len(self._classes)))
+        for fold in range(folds.max() + 1):
+            held_out = np.flatnonzero(folds == fold)
+            everywhere = np.ones(len(self._settings))
+            for s, column, weights, bias in self._fits(np.flatnonzero(folds != fold), everywhere):
+                scores[s, held_out, column] = self.scores(held_out, weights, bias)
+        return scores
+
+    def scores(self, rows: np.ndarray, weights: np.ndarray, bias: np.ndarray | float) -> np.ndarray:
+        """Scores of the texts `rows`, for weights [G] or [G, C]."""
+        return self._matrix[rows] @ weights + bias
+
+    def solve(self, scales: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Weights [G, C] and bias [C] of the sum of all SVMs, each times its scale, [S].
+
+        They are fitted to the texts `rows`.
+        """
+        weights = np.zeros((len(self.codes), len(self._classes)))
+        bias = np.zeros(len(self._classes))
+        for s, column, of_fit, bias_of_fit in self._fits(rows, scales):
+            weights[:, column] += scales[s] * of_fit
+            bias[column] += scales[s] * bias_of_fit
+        return weights, bias
+
+    def _fits(
+        self, rows: np.ndarray, scales: np.ndarray
+    ) -> Iterator[tuple[int, int, np.ndarray, float]]:
+        """Fits to the texts `rows`: setting, column of the class, weights [G] and bias of each.
+
+        Settings whose scale is 0 are left out.
+        """
+        from sklearn.svm import LinearSVC  # takes long to import
+
+        matrix, labels = self._matrix[rows], self._labels[rows]
+        for column, label in enumerate(self._classes):
+            of_class = labels == label
+            trivial = of_class.all() or not of_class.any()
+            ratios = np.ones(matrix.shape[1]) if trivial else _log_count_ratios(matrix, of_class)
+            scaled = _scale_columns(matrix, ratios)
+            for s in map(int, np.flatnonzero(scales)):
+                setting = self._settings[s]
+                if trivial:
+                    yield s, column, np.zeros(matrix.shape[1]), 1.0 if of_class.all() else -1.0
+                    continue
+                svm = LinearSVC(C=setting.C, tol=0.01, random_state=0)
+                svm.fit(scaled if setting.ratio else matrix, of_class)
+                weights = svm.coef_[0] * ratios if setting.ratio else svm.coef_[0]
+                yield s, column, weights, svm.intercept_[0]
+
+
+def _scale_columns(matrix: Any, scale: np.ndarray) -> Any:
+    values = matrix.data * scale[matrix.indices]
+    return scipy.sparse.csr_matrix((values, matrix.indices, matrix.indptr), matrix.shape)
+
+
+def _log_count_ratios(matrix: Any, of_class: np.ndarray) -> np.ndarray:
+    """How much more frequent each n-gram is in texts of a class than in others, as logarithms."""
+    contains = matrix.astype(bool).astype(np.float64)
+    inside, outside = 1 + contains.T @ of_class, 1 + contains.T @ ~of_class
+    return np.log(inside / inside.sum() / (outside / outside.sum()))
