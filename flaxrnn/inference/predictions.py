@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from flaxrnn.data.vocabulary import UNKNOWN
+
 if TYPE_CHECKING:
     from flaxrnn.inference.predictor import EncodedText, TextPredictor
 
@@ -97,12 +99,19 @@ def classify(
                 notes.append(f"unsure: below {threshold:g}")
             if (read := len(encoded.spans)) < encoded.total_words:
                 notes.append(f"the last {read:,} of {encoded.total_words:,} words were read")
-            if encoded.unknown_fraction == 1:
+            if not knows_a_word(encoded):
                 notes.append("every word is unknown")
             likeliest = (-of_labels).argsort(kind="stable")[:top]
             best = [(predictor.label_names[i], float(of_labels[i])) for i in likeliest]
             note = "; ".join(notes) or None
             yield Prediction(next(index), encoded, note, best, of_words, bool(unsure))
+
+
+def knows_a_word(encoded: EncodedText) -> bool:
+    """Whether a word read is in the vocabulary; spaces, which may be tokens, are no words."""
+    ids = encoded.ids[len(encoded.ids) - len(encoded.spans) :].tolist()
+    words = (encoded.text[begin:end].strip() for begin, end in encoded.spans)
+    return any(word and i != UNKNOWN for word, i in zip(words, ids, strict=True))
 
 
 def _is_same_word(text: str, begin: int, end: int) -> bool:

@@ -69,6 +69,13 @@ def test_one_chunk_of_texts_is_read_at_a_time(imdb_workdir):
     assert [prediction.index for prediction in found] == list(range(1, 40))
 
 
+@pytest.mark.parametrize(("ids", "known"), [([1, 7, 2, 7, 2], False), ([7, 2, 7, 9], True)])
+def test_a_space_alone_is_no_word_that_is_known(ids, known):
+    spans = [(0, 0), (0, 2), (2, 3), (3, 4)]  # as SentencePiece begins with a mark of a space
+    encoded = EncodedText("zz q", spans, np.array(ids, np.int32), 4, "zz q", None)
+    assert predictions.knows_a_word(encoded) == known
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
