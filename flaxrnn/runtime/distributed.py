@@ -110,6 +110,13 @@ def broadcast(value: Any) -> Any:
     return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(content)).tobytes())
 
 
+def largest(number: int) -> int:
+    """The largest of the numbers of all processes."""
+    if jax.process_count() == 1:
+        return number
+    return int(np.max(multihost_utils.process_allgather(np.int32(number))))
+
+
 def broadcast_arrays(tree: Any) -> Any:
     """Process 0's arrays in every process; the others pass arrays of the same shapes and dtypes."""
     return tree if jax.process_count() == 1 else multihost_utils.broadcast_one_to_all(tree)

@@ -11,8 +11,7 @@ from flaxrnn.data import vectors
 from flaxrnn.data.vocabulary import Vocabulary
 from flaxrnn.runtime import distributed, files
 from flaxrnn.training.steps import TrainState
-
-_FILE = "initial_embedding.npy"  # so that a refit does not need the file of vectors again
+from flaxrnn.training.workdir import INITIAL_EMBEDDING
 
 
 def start_with_vectors(
@@ -40,7 +39,7 @@ def start_with_vectors(
         if workdir is not None:
             content = io.BytesIO()
             np.save(content, table)
-            files.write_atomically(workdir / _FILE, content.getvalue())
+            files.write_atomically(workdir / INITIAL_EMBEDDING, content.getvalue())
     return _with_embedding(state, table)
 
 
@@ -52,7 +51,7 @@ def start_again(state: TrainState, workdir: Path) -> TrainState:
     """
     table = np.array(state.params["embed"]["embedding"])
     if distributed.is_primary():
-        table = np.load(workdir / _FILE)
+        table = np.load(workdir / INITIAL_EMBEDDING)
     return _with_embedding(state, table)
 
 
