@@ -146,7 +146,7 @@ def test_folder_of_a_single_run_is_refused(config, tmp_path):
         seeds.train(config, 2, tmp_path)
 
 
-@pytest.mark.parametrize(("function", "step"), [("_train_epoch", 7), ("_test", 2)])
+@pytest.mark.parametrize(("function", "step"), [("_train_epoch", 7), ("_test", 10)])
 def test_a_signal_stops_a_seed_and_the_same_call_goes_on(
     function, step, config, tmp_path, monkeypatch
 ):
