@@ -18,12 +18,8 @@ import os
 import signal
 import sys
 
-from absl import app, flags
-from ml_collections import config_flags
-
-from flaxrnn.config import flags as flag_parser
 from flaxrnn.errors import ConfigError, FlaxrnnError
-from flaxrnn.runtime import terminal
+from flaxrnn.runtime import signals, terminal
 
 _COMMANDS = ("train", "predict", "evaluate", "compare", "export", "generate")
 
@@ -48,6 +44,11 @@ def train(argv: list[str]) -> None:
     Args:
         argv: The command and what follows it.
     """
+    signals.end_process_when_asked()  # before the imports, which take long
+    from absl import app
+
+    from flaxrnn.config import flags as flag_parser
+
     _define_flags()
     try:
         terminal.check_streams()
@@ -63,6 +64,9 @@ def train(argv: list[str]) -> None:
 
 
 def _define_flags() -> None:
+    from absl import flags
+    from ml_collections import config_flags
+
     config_flags.DEFINE_config_file("config", None, "The config: FILE or NAME, and :VARIANT.")
     flags.DEFINE_string(
         "workdir",
@@ -84,6 +88,8 @@ def _define_flags() -> None:
 def _train(argv: list[str]) -> None:
     """Trains with the parsed flags."""
     del argv
+    from absl import flags
+
     from flaxrnn import loop, seeds  # import JAX: only once the flags are valid
     from flaxrnn.runtime import distributed
 

@@ -19,6 +19,12 @@ class WorkdirError(FlaxrnnError):
     """A working directory cannot be written, read or continued."""
 
 
+class LostWorkdirError(WorkdirError):
+    """The working directory was deleted while a run wrote to it."""
+
+    exit_code = 1
+
+
 class OutputError(FlaxrnnError):
     """Standard output cannot be written."""
 

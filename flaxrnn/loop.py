@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import signal
 import time
 from collections.abc import Mapping
 from datetime import datetime
@@ -66,25 +65,31 @@ def train(
 ) -> dict[str, Any]:
     """Like `train_and_evaluate`, with the workdir `root / folder`; `root` is --workdir.
 
-    A signal that the listener received earlier stops the run after its first steps. The baseline is
-    computed unless that of another run on the same texts is known.
+    The baseline is computed unless that of another run on the same texts is known.
     """
     plugins.allow(modules(config))  # the user's own config
     run_lib.check_names(config)
     with contextlib.ExitStack() as stack:
         clock = Clock()
         with clock("startup"):
-            listener.deferred = False
+            listener.deferred, listener.at_once = False, signals.NOTHING
+            listener.check()
             devices.initialize()
             devices.enable_compilation_cache(config.compile_cache)
             stack.enter_context(distributed.fail_fast())
             root = files.expand(distributed.broadcast(str(root)), "--workdir")
             if distributed.is_primary():
-                stack.enter_context(workdir.open_workdir(root / folder, config.to_dict()))
+                listener.deferred = True  # until it is known how to undo this
+                opened = workdir.open_workdir(root / folder, config.to_dict())
+                listener.undo = stack.enter_context(opened)
+                listener.deferred = False
+                listener.check()
             run = run_lib.start(config, root, root / folder, clock, listener, stack)
         with clock("compile"), run.reporter.compiling():
             run.trainer.compile(run.state)
+        listener.check()
         listener.deferred = True
+        run.begin()
         while not run.progress.finished(run.config.train, run.trainer.num_batches()):
             _train_epoch(run)
             _validate(run)
@@ -95,6 +100,8 @@ def train(
         _add_baseline(run, outcome, details, known_baseline)
         if config.task == "text" and details.mistakes is not None:
             run.reporter.closing(details)
+        if listener.received:
+            raise signals.Saved(listener.received, _complete(run, outcome))
         return outcome
 
 
@@ -230,9 +237,11 @@ def _test(run: run_lib.Run) -> tuple[dict[str, Any], page.Details]:
     The weights, then the result, are on disk before anything that is only shown is made.
     """
     texts, head = run.texts, run.model.head
+    _stop_if_asked(run)
     with run.clock("test"):
         sums, per_text = run.trainer.evaluate(run.weights, "test")
         per_text.pop("logits", None)
+    _stop_if_asked(run)
     if failure := run.save(wait=True):
         raise WorkdirError(f"--workdir: {run.workdir}: {failure}")
     class_counts = sums.pop("class_counts")
@@ -281,37 +290,43 @@ def _add_baseline(
     details: page.Details,
     known: dict[str, Any] | None,
 ) -> None:
-    """Adds what a linear model reaches to the result, which has already been written without it.
-
-    Raises:
-        signals.Saved: A signal stopped it.
-    """
+    """Adds what a linear model reaches to the result, which has already been written without it."""
     corpus, listener = run.texts.corpus, run.listener
     if corpus is None or not distributed.is_primary() or listener.received:
         return
-    listener.deferred = False  # there is nothing to save
+    listener.at_once, listener.deferred = _complete(run, outcome), False  # nothing to save
     try:
         outcome["baseline"] = known or baseline.evaluate(corpus, run.texts.training_data.rows)
     except Exception as error:  # of too many classes for the memory, say
         print(f"  baseline    none: {terminal.escaped(plugins.reason(error))}", flush=True)
         return
-    except signals.Stopped as stopped:
-        number = stopped.exit_code - 128
-        message = f"{signal.Signals(number).name}: {run.workdir} is complete, without a baseline"
-        raise signals.Saved(number, message) from None
+    except signals.Stopped:
+        return
     finally:
         listener.deferred = True
     run.reporter.baseline(outcome, run.progress.history, details)
 
 
+def _complete(run: run_lib.Run, outcome: dict[str, Any]) -> str:
+    """What is said of a run that a signal stops after its result was written."""
+    without = run.texts.corpus is not None and "baseline" not in outcome
+    return f"{run.workdir} is complete" + (", without a baseline" if without else "")
+
+
+def _stop_if_asked(run: run_lib.Run) -> None:
+    """Ends a run that has been trained, but has no result yet, if a signal asks to stop."""
+    run.stop = distributed.largest(run.listener.received)
+    if run.stop:
+        _save_and_stop(run)
+
+
 def _save_and_stop(run: run_lib.Run) -> None:
-    name = signal.Signals(run.stop).name
     fit = "" if run.progress.refit is None else "refit "
     step = f"{fit}step {int(run.state.step):,}"
     if failure := run.save(wait=True):
-        raise signals.Saved(run.stop, f"{name}: stopped after {step}; {failure}")
+        raise signals.Saved(run.stop, f"stopped after {step}; {failure}")
     command = provenance.command()
     command = command if command.startswith("flaxrnn ") else f"python {command}"
     if "--workdir" not in command:
         command += f" --workdir {terminal.quoted([str(run.root)])}"
-    raise signals.Saved(run.stop, f"{name}: saved after {step}; resume with: {command}")
+    raise signals.Saved(run.stop, f"saved after {step}; resume with: {command}")

@@ -64,10 +64,24 @@ class Run:
         num_batches = self.texts.training_data.num_batches(self.config.train.batch_size)
         return self.progress.earlier_steps(num_batches)
 
+    def begin(self) -> None:
+        """Writes the first checkpoint of a new run, so that there always is one.
+
+        Raises:
+            WorkdirError: It cannot be written.
+        """
+        if not int(self.state.step) and (failure := self.save(wait=True)):
+            raise WorkdirError(f"--workdir: {self.workdir}: {failure}")
+
     def save(self, wait: bool = False) -> str | None:
-        """Writes a checkpoint; see `Checkpoints.save`."""
+        """Writes a checkpoint; see `Checkpoints.save`.
+
+        Raises:
+            LostWorkdirError: The workdir was deleted.
+        """
         if self.checkpoints is None:
             return None
+        workdir.check_exists(self.workdir)
         self.progress.seconds = self.clock.read()
         progress = self.progress.to_json()
         return self.checkpoints.save(self.state, self.weights, progress, wait, self.earlier_steps)
@@ -130,7 +144,7 @@ def start(
         _write_inputs_and_summary(config, texts, model, folder, progress, int(state.step))
     trainer = _build_trainer(config, texts, model, refit=progress.refit is not None)
     state, weights = trainer.replicate(_copy((state, weights)))
-    run = Run(
+    return Run(
         config=config,
         root=root,
         workdir=folder,
@@ -145,9 +159,6 @@ def start(
         weights=weights,
         progress=progress,
     )
-    if not int(state.step) and (failure := run.save(wait=True)):  # so that there is always one
-        raise WorkdirError(f"--workdir: {folder}: {failure}")
-    return run
 
 
 def check_names(config: Config) -> None:

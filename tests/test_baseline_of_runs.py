@@ -10,7 +10,8 @@ from helpers import RESULT, shrink
 
 import flaxrnn
 from configs import imdb, language_model
-from flaxrnn import loop, seeds
+from flaxrnn import seeds
+from flaxrnn.reporting import report
 from flaxrnn.runtime import signals
 from flaxrnn.training import baseline
 
@@ -73,15 +74,19 @@ def test_a_signal_during_it_leaves_the_result(number, config, tmp_path, monkeypa
     assert flaxrnn.train(config, tmp_path / "seed-0")["baseline"] == FIGURES
 
 
-def test_a_signal_before_it_leaves_it_out(config, tmp_path, monkeypatch):
-    test = loop._test
-
-    def with_a_signal(run):
+def test_a_signal_after_the_result_was_written_leaves_it_out(config, tmp_path, monkeypatch):
+    def with_a_signal(*arguments):
         os.kill(os.getpid(), signal.SIGTERM)
-        return test(run)
+        finish(*arguments)
 
-    monkeypatch.setattr(loop, "_test", with_a_signal)
-    assert set(flaxrnn.train(config, tmp_path)) == RESULT
+    finish = report.Report.finish
+    monkeypatch.setattr(report.Report, "finish", with_a_signal)
+    with pytest.raises(signals.Saved, match=r"SIGTERM: .* is complete, without a baseline$"):
+        flaxrnn.train(config, tmp_path)
+    assert set(result_of(tmp_path)) == RESULT
+    config.train.baseline = False
+    with pytest.raises(signals.Saved, match=r"SIGTERM: .* is complete$"):
+        flaxrnn.train(config, tmp_path / "other")
 
 
 def test_its_failure_costs_a_line(config, tmp_path, monkeypatch, capsys):

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -27,7 +28,13 @@ from flaxrnn import loop
 from flaxrnn import run as run_lib
 from flaxrnn.data import batching, corpora, ragged, splitting
 from flaxrnn.data.vocabulary import FIRST_WORD, Vocabulary
-from flaxrnn.errors import ConfigError, DivergedError, OutOfMemoryError, WorkdirError
+from flaxrnn.errors import (
+    ConfigError,
+    DivergedError,
+    LostWorkdirError,
+    OutOfMemoryError,
+    WorkdirError,
+)
 from flaxrnn.runtime import files, signals
 
 pytestmark = pytest.mark.usefixtures("no_plots")
@@ -136,6 +143,53 @@ def test_a_signal_before_training_ends_at_once(tiny_corpus, tmp_path, monkeypatc
     with pytest.raises(signals.Stopped, match="SIGTERM: stopped before there was anything") as stop:
         flaxrnn.train(shrink(reuters.get_config()), tmp_path)
     assert stop.value.exit_code == 143
+
+
+@pytest.mark.parametrize("place", ["_stop_if_asked", "_test"])
+def test_a_signal_during_the_test_saves_and_the_same_command_tests(
+    place, tiny_corpus, tmp_path, monkeypatch, capsys
+):
+    config = shrink(reuters.get_config(), epochs=1)
+    original = getattr(loop, place)
+
+    def with_a_signal(run):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return original(run)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, place, with_a_signal)
+        with pytest.raises(signals.Saved, match="SIGTERM: saved after step 5; resume with: python"):
+            flaxrnn.train(config, tmp_path / "run")
+    assert "SIGTERM: saving; a second signal exits at once" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "result.json").exists()
+    result = flaxrnn.train(config, tmp_path / "run")
+    assert result["test_loss"] == flaxrnn.train(config, tmp_path / "alone")["test_loss"]
+
+
+def test_a_start_that_fails_leaves_nothing(tiny_corpus, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OutOfMemoryError("while compiling")
+
+    monkeypatch.setattr("flaxrnn.training.trainer.Trainer.compile", fail)
+    with pytest.raises(OutOfMemoryError):
+        flaxrnn.train(shrink(reuters.get_config()), tmp_path / "runs" / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["_validate", "_test", "_add_baseline"])
+def test_a_workdir_that_is_deleted_ends_the_run_with_an_error(
+    place, tiny_corpus, tmp_path, monkeypatch
+):
+    original = getattr(loop, place)
+
+    def with_a_deletion(run, *arguments):
+        shutil.rmtree(tmp_path / "run")
+        return original(run, *arguments)
+
+    monkeypatch.setattr(loop, place, with_a_deletion)
+    with pytest.raises(LostWorkdirError, match="run was deleted while the run was in progress"):
+        flaxrnn.train(shrink(reuters.get_config(), epochs=1), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -26,8 +26,9 @@ def cached(
         make: Computes the arrays.
     """
     folder = root / "encoded" / f"{name}-{_VERSION}"
-    if not files.find_corruption(folder):
-        return safetensors.numpy.load_file(folder / _FILE)
+    with contextlib.suppress(OSError):  # another process may be replacing it
+        if not files.find_corruption(folder):
+            return safetensors.numpy.load_file(folder / _FILE)
     arrays = make()
     with contextlib.suppress(OSError):  # a read-only or full disk costs time, not the run
         files.write_folder(folder, {_FILE: safetensors.numpy.save(dict(arrays))})

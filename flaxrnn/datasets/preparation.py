@@ -199,14 +199,42 @@ def _builder(
     if config is None and cls.BUILDER_CONFIGS:
         config = cls.default_builder_config.name
     folder = root.joinpath(*filter(None, (cls.name, config, str(cls.VERSION))))
-    has_checksums = (folder / files.CHECKSUMS).exists()  # else another program prepared it
     try:
-        if has_checksums and (problem := files.find_corruption(folder)):
-            print(f"warning: {folder}: {problem}; preparing it again", file=sys.stderr)
-            shutil.rmtree(folder)
+        if _damage(folder):
+            _remove_damaged(folder)
         return cls(data_dir=root, config=config, file_format="array_record")
     except OSError as error:
         raise DataError(f"data.data_dir: {root} cannot be used ({error})") from None
+
+
+def _damage(folder: Path) -> str | None:
+    """What is damaged in a dataset; None: nothing, or another program prepared it."""
+    return files.find_corruption(folder) if (folder / files.CHECKSUMS).exists() else None
+
+
+def _remove_damaged(folder: Path) -> None:
+    with _lock(folder.parent):
+        if problem := _damage(folder):  # still: no other process has prepared it again by now
+            print(f"warning: {folder}: {problem}; preparing it again", file=sys.stderr)
+            leftover = folder.with_name(f"incomplete.{folder.name}")
+            folder.rename(leftover)  # whatever stops this process, it is there as a whole or not
+            shutil.rmtree(leftover)
+
+
+@contextlib.contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Keeps other processes from preparing a dataset in a folder; says so if it has to wait."""
+    lock = filelock.FileLock(folder / ".lock", is_singleton=True)  # so it can be held twice
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        waiting = f"Waiting for another process that prepares a dataset in {folder} …"
+        print(waiting, file=sys.stderr, flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
@@ -220,7 +248,7 @@ def _prepared(make_builder: _MakeBuilder, manual_dir: Path | None) -> tfds.core.
         return builder
     folder = builder.data_path.parent
     folder.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(folder / ".lock"):
+    with _lock(folder):
         builder = make_builder()
         if _is_prepared(builder):  # another process was first
             return builder

@@ -18,7 +18,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from flaxrnn.errors import ConfigError, OutOfMemoryError
-from flaxrnn.runtime import files
+from flaxrnn.runtime import compile_cache, cores, files
 
 MIN_ROWS_PER_DEVICE = 8  # a smaller batch is sharded over fewer devices
 
@@ -31,7 +31,7 @@ _UNUSABLE = {
 
 
 def initialize() -> None:
-    """Starts JAX, with each core as a device of its CPU backend.
+    """Starts JAX, with each core that the process may use as a device of its CPU backend.
 
     Has no effect on the devices once JAX is initialized, or where `jax_num_cpu_devices` is set.
 
@@ -44,7 +44,7 @@ def initialize() -> None:
             raise ConfigError(f"{name.upper()}: must be off: {reason}")
     if jax.config.values["jax_num_cpu_devices"] <= 0:
         with contextlib.suppress(RuntimeError):
-            jax.config.update("jax_num_cpu_devices", os.cpu_count())
+            jax.config.update("jax_num_cpu_devices", cores.usable())
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:  # JAX asserts that one platform has devices
@@ -66,6 +66,7 @@ def enable_compilation_cache(folder: str | None) -> None:
         expanded = files.expand(folder, "compile_cache")
         jax.config.update("jax_compilation_cache_dir", str(expanded))
         compilation_cache.reset_cache()  # JAX reads the setting only once, when it first compiles
+    compile_cache.check_entries()
     # By default JAX keeps only what took a second to compile; the small programs add up.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 

@@ -24,6 +24,7 @@ from flaxrnn.runtime.signals import Saved
 
 _HEARTBEAT_SECONDS = 30  # JAX gives up on a process that is silent for so long
 _CONNECT_SECONDS = 120
+_PATIENCE_SECONDS = 10  # to wait for the others without a word
 _CLOSING = b"."
 _coordinator_host: str | None = None  # of --coordinator
 
@@ -46,6 +47,13 @@ def initialize(coordinator: str | None, num_processes: int | None, process_id: i
     _check_flags(coordinator, num_processes, process_id)
     global _coordinator_host
     _coordinator_host = coordinator and coordinator.rpartition(":")[0]
+    waiting = f"process {process_id} of {num_processes}: waiting for the others at {coordinator} …"
+    timer = threading.Timer(
+        _PATIENCE_SECONDS, print, [waiting], {"file": sys.stderr, "flush": True}
+    )
+    timer.daemon = True
+    if coordinator is not None:  # else JAX first looks whether there are others
+        timer.start()
     try:
         jax.distributed.initialize(
             coordinator,
@@ -67,6 +75,8 @@ def initialize(coordinator: str | None, num_processes: int | None, process_id: i
             f"process {process_id} of {num_processes}: could not connect to the others at"
             f" {coordinator} within {_CONNECT_SECONDS} s ({reason})"
         ) from None
+    finally:
+        timer.cancel()
 
 
 def _check_flags(
@@ -108,6 +118,13 @@ def broadcast(value: Any) -> Any:
     size = int(multihost_utils.broadcast_one_to_all(np.int64(len(content))))
     content = content if is_primary() else np.zeros(size, np.uint8)
     return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(content)).tobytes())
+
+
+def largest(number: int) -> int:
+    """The largest of the numbers of all processes."""
+    if jax.process_count() == 1:
+        return number
+    return int(np.max(multihost_utils.process_allgather(np.int32(number))))
 
 
 def broadcast_arrays(tree: Any) -> Any:

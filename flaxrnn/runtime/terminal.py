@@ -48,10 +48,14 @@ def add_allow_module(parser: argparse.ArgumentParser) -> None:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs a command: its errors are one line, Ctrl-C and a closed pipe end it silently."""
-    for name in ("SIGINT", "SIGPIPE"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_DFL)
+    """Runs a command: its errors are one line, Ctrl-C and a closed pipe end it silently.
+
+    A Ctrl-C that is ignored, as in the background of a script, stays so.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if hasattr(signal, "SIGPIPE"):  # which Python itself ignores
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         check_streams()
         main()

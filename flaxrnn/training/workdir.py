@@ -5,28 +5,40 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import filelock
 
 from flaxrnn import config as config_lib
-from flaxrnn.errors import ConfigError, WorkdirError
+from flaxrnn.errors import ConfigError, LostWorkdirError, WorkdirError
 from flaxrnn.runtime import files, records
 
 _CONFIG, _LOCK = "config.json", ".lock"
 CHECKPOINTS = "checkpoints"
 NGRAMS = "ngrams"  # folder of the n-gram classifier
 INITIAL = "initial"  # folder of parameters that are not random, for a refit
+# What a run writes until its first checkpoint.
+_WRITTEN = (
+    CHECKPOINTS,
+    NGRAMS,
+    INITIAL,
+    "vocabulary.json",
+    "labels.json",
+    "events.out.tfevents.*",
+    "*.part",
+    _CONFIG,
+    _LOCK,
+)
 
 
 @contextlib.contextmanager
-def open_workdir(path: Path, config: dict[str, Any]) -> Iterator[Path]:
+def open_workdir(path: Path, config: dict[str, Any]) -> Iterator[Callable[[], None]]:
     """Creates or reopens a workdir, and keeps other runs out of it until the block ends.
 
-    If the block ends before the run's first checkpoint, the folders that were created for it are
-    removed again. An OSError in the block is reported as a failure to write to the workdir.
+    If the block ends before the run's first checkpoint, all that was created for it is removed
+    again. An OSError in the block is reported as a failure to write to the workdir.
 
     Args:
         path: Where the run writes everything.
@@ -35,27 +47,46 @@ def open_workdir(path: Path, config: dict[str, Any]) -> Iterator[Path]:
             time counts as today's default, and an automatic value is equal to any.
 
     Yields:
-        `path`.
+        A function that removes it now, unless there is a checkpoint.
 
     Raises:
         WorkdirError: The workdir cannot be written, belongs to another config, or is locked by
             another run.
+        LostWorkdirError: The workdir was deleted during the block.
     """
     try:
         created = [folder for folder in (path, *path.parents) if not folder.exists()]
+        earlier = {found.name for found in path.glob("*")}
     except OSError as error:
         raise WorkdirError(f"--workdir: {path} cannot be used ({error.strerror})") from None
+
+    def discard() -> None:
+        begun = any(found.name.isdecimal() for found in (path / CHECKPOINTS).glob("*"))
+        if not begun and _CONFIG not in earlier:
+            _remove(path, created, earlier)
+
     with _lock(path):
         try:
             _check_or_write_config(path, config)
-            yield path
+            yield discard
+            check_exists(path)
         except BrokenPipeError:  # of standard output
             raise
         except OSError as error:
+            check_exists(path)
             raise WorkdirError(f"--workdir: {path} cannot be written ({error})") from None
         finally:
-            if created and not any((path / CHECKPOINTS).glob("*")):
-                _remove(path, created)
+            discard()
+
+
+def check_exists(path: Path) -> None:
+    """Checks that the workdir of a run in progress is still there.
+
+    Raises:
+        LostWorkdirError: It was deleted.
+    """
+    if not (path / _CONFIG).exists():
+        raise LostWorkdirError(f"--workdir: {path} was deleted while the run was in progress")
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -144,12 +175,12 @@ def _check_same_config(path: Path, recorded: dict[str, Any], config: dict[str, A
             )
 
 
-def _remove(path: Path, created: list[Path]) -> None:
-    """Removes the folders of a run that never began, as far as nobody else has used them."""
-    for folder in (NGRAMS, INITIAL):
-        shutil.rmtree(path / folder, ignore_errors=True)
+def _remove(path: Path, created: list[Path], earlier: set[str]) -> None:
+    """Removes what a run wrote that never began; other files, and the folders they are in, stay."""
     with contextlib.suppress(OSError):
-        (path / _CONFIG).unlink(missing_ok=True)
-        (path / _LOCK).unlink(missing_ok=True)
-        for empty in filter(Path.exists, [path / CHECKPOINTS, *created]):
-            empty.rmdir()
+        for pattern in _WRITTEN:
+            for found in path.glob(pattern):
+                if found.name not in earlier:
+                    shutil.rmtree(found) if found.is_dir() else found.unlink()
+        for folder in filter(Path.exists, created):
+            folder.rmdir()

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import tarfile
+import threading
 import time
 
 import numpy as np
@@ -15,6 +16,7 @@ from helpers import python, serve, write_archive
 from flaxrnn.data import corpora
 from flaxrnn.datasets import preparation, registry, reuters_topics
 from flaxrnn.errors import DataError
+from flaxrnn.runtime import files
 
 REUTERS = registry.TASKS["reuters"]
 
@@ -198,3 +200,35 @@ def test_two_preparations_at_once_end_in_one_good_dataset(tmp_path):
     errors = [process.communicate()[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], errors
     assert "".join(errors).count("Preparing") == 1
+    assert "".join(errors).count("Waiting for another process that prepares") == 1
+
+
+def test_two_starts_on_a_damaged_dataset_end_in_one_good_one(few_texts, tmp_path, capsys):
+    """Each finds the damage; the second must not remove what the first has prepared anew."""
+    dataset = tmp_path / "synthetic_reuters_topics" / "1.0.0"
+    find, found = files.find_corruption, threading.Barrier(2, timeout=60)
+    outcomes = []
+
+    def prepare():
+        preparation.prepare(REUTERS, "synthetic", str(tmp_path))
+        outcomes.append(files.find_corruption(dataset))
+
+    def find_together(folder):
+        problem = find(folder)
+        if problem and threading.current_thread() not in waited:
+            waited.add(threading.current_thread())
+            found.wait()
+        return problem
+
+    waited = set()
+    prepare()
+    next(dataset.glob("*test*")).write_bytes(b"damaged")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "find_corruption", find_together)
+        starts = [threading.Thread(target=prepare) for _ in range(2)]
+        for start in starts:
+            start.start()
+        for start in starts:
+            start.join()
+    assert outcomes == [None] * 3
+    assert capsys.readouterr().err.count("preparing it again") == 1

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import ROOT
+from helpers import ROOT, python
 from jax.sharding import PartitionSpec
 
 from flaxrnn.errors import OutOfMemoryError
@@ -38,6 +38,29 @@ def test_settings_of_jax_that_cannot_work_are_one_line(environment, message, imd
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"error: {message}")
     assert done.stderr.count("\n") == 1
+
+
+def test_each_core_that_the_process_may_use_is_a_device():
+    core = min(os.sched_getaffinity(0))
+    code = (
+        f"import os; os.sched_setaffinity(0, [{core}])\n"
+        "from flaxrnn.runtime import devices; devices.initialize()\n"
+        "import jax; print(jax.device_count())"
+    )
+    done = subprocess.run([*python(), "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "1\n", done.stderr
+
+
+def fork_and_exit():
+    if not (child := os.fork()):
+        os._exit(0)
+    os.waitpid(child, 0)
+
+
+def test_a_fork_after_jax_has_started_is_warned_of():
+    jax.devices()
+    with pytest.warns(RuntimeWarning, match="incompatible with multithreaded code, and JAX is"):
+        fork_and_exit()
 
 
 def test_specs_are_a_prefix_of_the_tree():

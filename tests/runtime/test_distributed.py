@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from helpers import ROOT, korean, python, weights, write_csv
 
-from flaxrnn.errors import ConfigError
+from flaxrnn.errors import ConfigError, ProcessError
 from flaxrnn.runtime import distributed
 
 LOSSES = """
@@ -242,6 +242,22 @@ def test_a_process_exits_when_the_other_is_lost(lost, data_dir, tmp_path):
 def test_invalid_flags_are_named(arguments, message):
     with pytest.raises(ConfigError, match=message):
         distributed.initialize(*arguments)
+
+
+def test_a_process_that_waits_for_the_others_says_so(monkeypatch, capsys):
+    def initialize(*_, **settings):
+        time.sleep(0.3)
+        raise RuntimeError("DEADLINE_EXCEEDED: they did not come")
+
+    monkeypatch.setattr("jax.distributed.initialize", initialize)
+    for seconds, said in (
+        (60, ""),
+        (0, "process 1 of 2: waiting for the others at localhost:1 …\n"),
+    ):
+        monkeypatch.setattr(distributed, "_PATIENCE_SECONDS", seconds)
+        with pytest.raises(ProcessError, match="could not connect to the others"):
+            distributed.initialize("localhost:1", 2, 1)
+        assert capsys.readouterr().err == said
 
 
 def test_without_a_cluster_there_is_one_process():

@@ -1,7 +1,9 @@
 """A workdir belongs to one config and one run at a time; a run that never began leaves no trace."""
 
+import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 from helpers import ROOT
 
 from configs import default
-from flaxrnn.errors import DataError, WorkdirError
+from flaxrnn.errors import DataError, LostWorkdirError, WorkdirError
 from flaxrnn.training.workdir import open_workdir
 
 
@@ -24,9 +26,10 @@ def config(**train):
 @pytest.fixture
 def begun(tmp_path):
     """A workdir in which training has begun."""
-    with open_workdir(tmp_path / "run", config()) as path:
+    path = tmp_path / "run"
+    with open_workdir(path, config()):
         (path / "checkpoints" / "0").mkdir(parents=True)
-    return tmp_path / "run"
+    return path
 
 
 def fail(path, error, *names):
@@ -40,6 +43,10 @@ def fail(path, error, *names):
         raise error
 
 
+def raise_(error):
+    raise error
+
+
 def change_config(path, change):
     recorded = json.loads((path / "config.json").read_text())
     change(recorded)
@@ -49,8 +56,8 @@ def change_config(path, change):
 def test_the_config_is_recorded_and_the_same_one_reopens(begun):
     text = (begun / "config.json").read_text("utf-8")
     assert json.loads(text) == config()
-    with open_workdir(begun, config()) as path:
-        assert path == begun
+    with open_workdir(begun, config()):
+        pass
     assert (begun / "config.json").read_text("utf-8") == text
 
 
@@ -104,8 +111,7 @@ def test_checkpoints_without_a_config_are_refused(begun):
 
 
 def test_a_mistaken_config_is_replaced_where_nothing_was_trained(tmp_path):
-    with open_workdir(tmp_path, config()):
-        pass
+    (tmp_path / "config.json").write_text(json.dumps(config()))
     with open_workdir(tmp_path, config(batch_size=9)):
         recorded = json.loads((tmp_path / "config.json").read_text())
     assert recorded == config(batch_size=9)
@@ -159,17 +165,34 @@ def test_output_that_cannot_be_written_is_not_the_workdir(place, tmp_path):
 
 
 @pytest.mark.parametrize("error", [DataError("no corpus"), OSError(28, "disk full")])
-def test_a_run_that_never_began_leaves_no_folder(error, tmp_path):
-    with pytest.raises((DataError, WorkdirError)):
-        fail(tmp_path / "runs" / "many" / "seed-0", error, "checkpoints/")
-    assert list(tmp_path.iterdir()) == []
+def test_a_run_that_never_began_leaves_nothing(error, tmp_path):
+    names = ["vocabulary.json", "events.out.tfevents.1", "ngrams/", "labels.json.part"]
+    for path in (tmp_path / "runs" / "many" / "seed-0", tmp_path):
+        with pytest.raises((DataError, WorkdirError)):
+            fail(path, error, "checkpoints/", "checkpoints/0.part/", *names)
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_other_files_and_folders_stay(tmp_path, begun):
-    (tmp_path / "existing").mkdir()
-    for path in (tmp_path / "existing", begun, tmp_path / "new"):
+    existing = tmp_path / "existing"
+    (existing / "ngrams").mkdir(parents=True)
+    (existing / "labels.json").write_text("mine")
+    for path in (existing, begun, tmp_path / "new"):
         with pytest.raises(DataError):
             fail(path, DataError("no corpus"), "notes.txt")
         assert (path / "notes.txt").exists()
     assert (begun / "config.json").exists()
-    assert (tmp_path / "existing" / "config.json").exists()
+    assert {path.name for path in existing.iterdir()} == {"ngrams", "labels.json", "notes.txt"}
+
+
+@pytest.mark.parametrize("error", [None, OSError(2, "No such file or directory")])
+def test_a_workdir_that_is_deleted_ends_the_run_with_an_error(error, begun):
+    stack = contextlib.ExitStack()
+    stack.enter_context(open_workdir(begun, config()))
+    if error:
+        stack.callback(raise_, error)
+    shutil.rmtree(begun)
+    with pytest.raises(LostWorkdirError, match="run was deleted while the run was in") as lost:
+        stack.close()
+    assert lost.value.exit_code == 1
+    assert not begun.exists()
