@@ -35,7 +35,7 @@ from flaxrnn.training import (
 )
 from flaxrnn.training.checkpoint import Checkpoints
 from flaxrnn.training.progress import Progress, fingerprint, kept_epoch, text_checksums
-from flaxrnn.training.texts import Texts, load_texts
+from flaxrnn.training.texts import Texts, load_texts, missing_archive
 from flaxrnn.training.trainer import Trainer
 
 
@@ -290,7 +290,7 @@ def _write_inputs_and_summary(
     seal.write_inputs(folder, contents, progress.seal)
     progress.seal = seal.take(folder)
     if texts.names["data_source"] == "synthetic":
-        print(console.synthetic_banner(texts.names["dataset"], _missing_archive(config)))
+        print(console.synthetic_banner(texts.names["dataset"], missing_archive(config)))
     print(summary(model, config.train.batch_size, config.data.maxlen))
     if progress.seconds:
         fit = "" if progress.refit is None else "refit "
@@ -311,16 +311,6 @@ def _seconds_of_finished(
         return dict(json.loads((folder / "result.json").read_text("utf-8"))["seconds"])
     except (OSError, ValueError, KeyError, TypeError):
         return None  # it was stopped before its result was written
-
-
-def _missing_archive(config: Config) -> str | None:
-    """Where the archive of the real corpus was looked for; None: it was not."""
-    from flaxrnn.datasets import preparation, registry  # TFDS takes long to import
-
-    task = registry.TASKS.get(config.task)
-    if task is None or task.archive is None or config.data.source != "auto":
-        return None
-    return preparation.missing_archive(task, config.data.data_dir, config.data.manual_dir)
 
 
 def _copy(tree: Any) -> Any:

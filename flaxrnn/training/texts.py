@@ -142,3 +142,13 @@ def prepare_data(corpus: corpora.Corpus, data: DataConfig, seed: int) -> batchin
         validation_fraction=data.validation_fraction,
         seed=seed,
     )
+
+
+def missing_archive(config: Config) -> str | None:
+    """Where the archive of the real corpus was looked for; None: it was not."""
+    from flaxrnn.datasets import preparation, registry  # TFDS takes long to import
+
+    task = registry.TASKS.get(config.task)
+    if task is None or task.archive is None or config.data.source != "auto":
+        return None
+    return preparation.missing_archive(task, config.data.data_dir, config.data.manual_dir)
