@@ -6,7 +6,6 @@ import contextlib
 import functools
 import time
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from flaxrnn.training import baseline, metrics, resume, workdir
 from flaxrnn.training.confidence import Confidence
 from flaxrnn.training.progress import kept_epoch, patience_in_epochs
 from flaxrnn.training.trainer import STEPS_PER_DISPATCH, MetricAccumulator
+from flaxrnn.training.workdir import fresh_workdir
 
 
 def train_and_evaluate(
@@ -44,8 +44,8 @@ def train_and_evaluate(
     Raises:
         ConfigError: A field has an invalid value.
         DataError: The corpus cannot be found or read, or has too few texts for the config.
-        WorkdirError: The workdir cannot be written, belongs to another config or run, or holds only
-            corrupt checkpoints.
+        WorkdirError: The workdir cannot be written, belongs to another config or run, holds only
+            corrupt checkpoints, or was deleted during the run.
         DivergedError: The loss became non-finite; the last good weights are kept.
         OutOfMemoryError: The parameters or a batch do not fit in memory.
         ProcessError: Another process of the run was lost.
@@ -103,12 +103,6 @@ def train(
         if listener.received:
             raise signals.Saved(listener.received, _complete(run, outcome))
         return outcome
-
-
-def fresh_workdir(config: Config) -> Path:
-    """A new folder under runs/, named after the task and the current time."""
-    task = config.task.replace(":", ".")  # module:Builder
-    return Path("runs") / f"{task}-{datetime.now():%Y%m%d-%H%M%S-%f}"
 
 
 def _train_epoch(run: run_lib.Run) -> None:
@@ -309,8 +303,8 @@ def _add_baseline(
 
 def _complete(run: run_lib.Run, outcome: dict[str, Any]) -> str:
     """What is said of a run that a signal stops after its result was written."""
-    without = run.texts.corpus is not None and "baseline" not in outcome
-    return f"{run.workdir} is complete" + (", without a baseline" if without else "")
+    without = ", without a baseline" if run.texts.corpus and "baseline" not in outcome else ""
+    return f"{terminal.escaped(str(run.workdir))} is complete{without}"
 
 
 def _stop_if_asked(run: run_lib.Run) -> None:
@@ -325,8 +319,5 @@ def _save_and_stop(run: run_lib.Run) -> None:
     step = f"{fit}step {int(run.state.step):,}"
     if failure := run.save(wait=True):
         raise signals.Saved(run.stop, f"stopped after {step}; {failure}")
-    command = provenance.command()
-    command = command if command.startswith("flaxrnn ") else f"python {command}"
-    if "--workdir" not in command:
-        command += f" --workdir {terminal.quoted([str(run.root)])}"
+    command = provenance.resume_command(run.root)
     raise signals.Saved(run.stop, f"saved after {step}; resume with: {command}")

@@ -21,6 +21,7 @@ from flaxrnn.runtime import devices, distributed, files, records, signals
 from flaxrnn.runtime.clock import Clock
 from flaxrnn.training import metrics
 from flaxrnn.training.texts import load_texts
+from flaxrnn.training.workdir import fresh_workdir
 
 _MAX_SEEDS = 1_000
 _SHOWN = ("accuracy", "macro_f1")  # metrics of one seed and of the ensemble
@@ -52,7 +53,7 @@ def train(
     devices.initialize()
     checked = _with_split_seed(config_lib.parse(config))
     _check_number(seeds, checked.seed)
-    root = files.expand(workdir or loop.fresh_workdir(checked), "--workdir")
+    root = files.expand(workdir or fresh_workdir(checked), "--workdir")
     if distributed.broadcast((root / "config.json").exists()):
         raise WorkdirError(f"--workdir: {root} holds a single run; name another for --seeds")
     folders = [saved.folder_of_seed(root, checked.seed + i) for i in range(seeds)]

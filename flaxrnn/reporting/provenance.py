@@ -33,6 +33,12 @@ def command() -> str:
     return terminal.quoted([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
+def resume_command(workdir: Path) -> str:
+    """The command that resumes this process's run, whether or not its own named the workdir."""
+    again = command() if command().startswith("flaxrnn ") else f"python {command()}"
+    return again if "--workdir" in again else f"{again} --workdir {terminal.quoted([str(workdir)])}"
+
+
 def commit() -> str | None:
     """The commit of the checkout that holds this package, with "-dirty" if files have changed.
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,12 @@ _WRITTEN = (
     _CONFIG,
     _LOCK,
 )
+
+
+def fresh_workdir(config: config_lib.Config) -> Path:
+    """A new folder under runs/, named after the task and the current time."""
+    task = config.task.replace(":", ".")  # module:Builder
+    return Path("runs") / f"{task}-{datetime.now():%Y%m%d-%H%M%S-%f}"
 
 
 @contextlib.contextmanager
