@@ -112,6 +112,7 @@ def start(
         listener: Listener for signals.
         stack: Closes what must be closed at the end of the run.
     """
+    source = pretrained.find_source(config, folder)
     texts = load_texts(config, folder, clock)
     config = automatic.resolve(config, texts, folder)
     agreed = _agreed_fingerprint(config, texts.training_data, folder)
@@ -123,7 +124,8 @@ def start(
     if final := _seconds_of_finished(config, texts, progress, folder):
         clock.freeze(final)
     if progress.seconds is None:  # a new run
-        state, weights = _with_vectors(config, texts, state, folder)
+        state = pretrained.start(config, texts, model, state, folder, source)
+        weights = state.average
     if checkpoints:
         _write_inputs_and_summary(config, texts, model, folder, progress, int(state.step))
     trainer = _build_trainer(config, texts, model, refit=progress.refit is not None)
@@ -173,8 +175,7 @@ def begin_refit(run: Run) -> None:
     run.progress.refit = []
     run.trainer = _build_trainer(run.config, run.texts, run.model, refit=True)
     state = _init_state(run.config, run.texts, run.model)
-    if run.config.data.vectors:
-        state = pretrained.start_again(state, run.workdir)
+    state = pretrained.start_again(run.config, state, run.workdir)
     run.state = run.trainer.replicate(_copy(state))
     with run.clock("compile"):
         run.trainer.compile(run.state)
@@ -185,21 +186,6 @@ def _init_state(config: Config, texts: Texts, model: models.TextModel) -> steps.
     optimizer = _build_optimizer(config, texts.training_data)
     with devices.raise_on_oom("out of memory for the parameters; lower model.hidden_size"):
         return jax.block_until_ready(steps.init_state(model, optimizer, config.seed))
-
-
-def _with_vectors(
-    config: Config, texts: Texts, state: steps.TrainState, folder: Path
-) -> tuple[steps.TrainState, steps.Params]:
-    """The state of a new run and its weights, with the word vectors that the config names."""
-    if config.data.vectors is None:
-        return state, state.average
-    data = texts.training_data
-    tokens = data.texts.take(data.rows["train"]).ids
-    kept_in = folder if config.train.refit else None
-    state = pretrained.start_with_vectors(
-        state, config.data.vectors, texts.vocabulary, tokens, kept_in
-    )
-    return state, state.average
 
 
 def _open_checkpoints(folder: Path, stack: contextlib.ExitStack) -> Checkpoints | None:

@@ -190,6 +190,10 @@ class ModelConfig:
 class TrainConfig:
     """Optimization, early stopping and checkpoints."""
 
+    init_from: str | None = declare.folder(
+        "workdir of a trained model to start with: its layers, the embedding of the words that both"
+        " have, and with the same target and labels its output layer; unset: random parameters"
+    )
     batch_size: int = declare.at_least(
         0, 20, "texts per training step; 0: 4 to 32, about a sixtieth of the training texts"
     )

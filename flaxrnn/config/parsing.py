@@ -117,6 +117,8 @@ def _check_combinations(values: Mapping[str, Any]) -> None:
         raise ConfigError("train.weight_decay: must be 0 with train.optimizer=adam; adamw has it")
     if values["train.label_smoothing"] and values["train.loss"] != "cross_entropy":
         raise ConfigError("train.label_smoothing: must be 0 with train.loss=squared_hinge")
+    if values["train.init_from"] is not None and values["data.vectors"] is not None:
+        raise ConfigError("data.vectors: must be unset with train.init_from, which has vectors")
     if values["train.refit"] and values["data.validation"] == "test":
         raise ConfigError("train.refit: must be False with data.validation=test")
     if task == "text" and values["data.path"] is None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def encode_custom(
-    source: Source, texts: CustomTexts, kind: str, num_words: int
+    source: Source, texts: CustomTexts, kind: str, num_words: int, subwords: bytes = b""
 ) -> dict[str, np.ndarray]:
     """The arrays of custom texts, their classes, and what there is to say about them.
 
@@ -27,6 +27,7 @@ def encode_custom(
         texts: How to split them.
         kind: See `corpora.load_corpus`.
         num_words: See `corpora.load_corpus`.
+        subwords: See `corpora.load_corpus`.
 
     Raises:
         DataError: The texts cannot be read or split.
@@ -44,8 +45,8 @@ def encode_custom(
     kept, keys = [example for example, _ in keyed], [key for _, key in keyed]
     parts = splits.split_examples(kept, keys, source.name, texts.test_fraction, texts.seed)
     rows = {split: part for split, part in parts._asdict().items() if len(part)}
-    tokenizer = Tokenizer(kind)
-    if kind == "subword":
+    tokenizer = Tokenizer(kind, subwords if kind == "subword" else b"")
+    if kind == "subword" and not subwords:
         tokenizer = Tokenizer.learn((kept[row].text for row in rows["train"]), num_words)
     tokenized = {split: [tokenizer(kept[row].text) for row in rows[split]] for split in rows}
     names = sorted({example.label for example in kept})

@@ -80,6 +80,7 @@ class _Request:
     tokenizer: str
     num_words: int
     custom: CustomTexts | None
+    subwords: bytes
 
 
 def load_corpus(
@@ -91,6 +92,7 @@ def load_corpus(
     tokenizer: str = "words",
     num_words: int = 10_000,
     custom: CustomTexts | None = None,
+    subwords: bytes = b"",
 ) -> Corpus:
     """Loads a task's corpus, from the cache of encoded arrays if it is there.
 
@@ -104,6 +106,7 @@ def load_corpus(
             their script, else "words".
         num_words: Size of the vocabulary that subwords are learned for, special ids included.
         custom: The texts of task "text".
+        subwords: The model of subwords, see `Tokenizer`; empty: it is learned from the texts.
 
     Raises:
         ConfigError: An argument is invalid.
@@ -114,7 +117,9 @@ def load_corpus(
     if tokenizer not in ("auto", *TOKENIZERS):
         raise ConfigError(f"data.tokenizer: {tokenizer!r} is not one of {', '.join(TOKENIZERS)}")
     load = _LOADERS.get(task, _load_dataset)
-    return load(_Request(task, source, data_dir, manual_dir, tokenizer, num_words, custom))
+    return load(
+        _Request(task, source, data_dir, manual_dir, tokenizer, num_words, custom, subwords)
+    )
 
 
 def _load_dataset(request: _Request) -> Corpus:
@@ -128,20 +133,21 @@ def _load_dataset(request: _Request) -> Corpus:
     # A custom dataset may change without a new version, so its content is part of the name.
     is_built_in = task.name in registry.TASKS
     content = task.name if is_built_in else custom.digest_of_files(Path(builder.data_path))[:16]
-    suffix = {"words": "", "subword": f"-subword{request.num_words}"}.get(
-        tokenizer, f"-{tokenizer}"
-    )
+    subwords = _digest(request.subwords) if request.subwords else request.num_words
+    suffix = {"words": "", "subword": f"-subword{subwords}"}.get(tokenizer, f"-{tokenizer}")
     arrays = cache.cached(
         preparation.data_root(request.data_dir),
         f"{builder.info.full_name.replace('/', '-')}-{content}{suffix}",
-        lambda: _encode_dataset(task, builder, kind, request.num_words),
+        lambda: _encode_dataset(task, builder, kind, request),
     )
     label_names = builder.info.features["label"].names
     synthetic = task.is_synthetic(builder)
     return _to_corpus(builder.info.full_name, synthetic, label_names, kind, arrays)
 
 
-def _encode_dataset(task: Task, builder: Any, kind: str, num_words: int) -> dict[str, np.ndarray]:
+def _encode_dataset(
+    task: Task, builder: Any, kind: str, request: _Request
+) -> dict[str, np.ndarray]:
     from flaxrnn.datasets import preparation
 
     texts, labels, positions = {}, {}, {}
@@ -155,8 +161,9 @@ def _encode_dataset(task: Task, builder: Any, kind: str, num_words: int) -> dict
         except UnicodeDecodeError as error:
             raise DataError(f"task: {task.name} has a text that is not UTF-8 ({error})") from None
         positions[split] = [e.get("position", 0) for e in examples]
-    learned = kind == "subword"
-    tokenizer = Tokenizer.learn(texts["train"], num_words) if learned else Tokenizer(kind)
+    tokenizer = Tokenizer(kind, request.subwords if kind == "subword" else b"")
+    if kind == "subword" and not request.subwords:
+        tokenizer = Tokenizer.learn(texts["train"], request.num_words)
     tokenized = {split: [tokenizer(t) for t in texts[split]] for split in texts}
     # Words of equal frequency are ranked by their first position in the archive, where known.
     counted = [
@@ -200,10 +207,12 @@ def _load_custom(request: _Request) -> Corpus:
     source = custom.find_sources(texts.path, held_out, fields, texts.format, request.data_dir)
     key_parts = [source.digest, *dataclasses.astuple(texts)[3:], kind]
     key_parts.append(kind in ("auto", "subword") and request.num_words)
+    if request.subwords:
+        key_parts.append(_digest(request.subwords))
     arrays = cache.cached(
         preparation.data_root(request.data_dir),
-        f"text-{hashlib.sha256(json.dumps(key_parts).encode()).hexdigest()[:16]}",
-        lambda: encode_custom(source, texts, kind, request.num_words),
+        f"text-{_digest(json.dumps(key_parts).encode())}",
+        lambda: encode_custom(source, texts, kind, request.num_words, request.subwords),
     )
     label_names = json.loads(arrays["label_names"].tobytes())
     kind = arrays["kind"].tobytes().decode()
@@ -232,6 +241,10 @@ def _report(corpus: Corpus, texts: CustomTexts, arrays: Mapping[str, np.ndarray]
 
 
 _LOADERS = {"brackets": _load_brackets, "text": _load_custom}  # all other tasks have a builder
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _to_corpus(

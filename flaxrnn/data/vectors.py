@@ -49,11 +49,13 @@ def read(path: str, vocabulary: Vocabulary, size: int) -> tuple[np.ndarray, np.n
     return np.array(ids), np.stack(vectors)
 
 
-def describe_coverage(ids: np.ndarray, vocabulary: Vocabulary, tokens: np.ndarray) -> str:
-    """How many words, and how many of the training tokens, int [n], have vectors."""
+def describe_coverage(
+    what: str, ids: np.ndarray, vocabulary: Vocabulary, tokens: np.ndarray
+) -> str:
+    """How many words, and how many of the training tokens, int [n], `what` covers."""
     covered = np.isin(tokens, ids).sum() / max(1, (tokens != START).sum())
     words = f"{len(ids):,} of {len(vocabulary):,} words"
-    return f"vectors: {words} ({covered:.0%} of the training tokens)"
+    return f"{what}: {words} ({covered:.0%} of the training tokens)"
 
 
 def _open(path: str) -> TextIO:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from flaxrnn import config as config_lib
 from flaxrnn.data.ngrams import FILES, NgramClassifier
 from flaxrnn.data.vocabulary import Vocabulary
-from flaxrnn.errors import ConfigError, WorkdirError
+from flaxrnn.errors import WorkdirError
 from flaxrnn.runtime import files, plugins, records
-from flaxrnn.training.workdir import NGRAMS
+from flaxrnn.training import workdir as workdir_lib
 
 if TYPE_CHECKING:
     from flaxrnn.nn.models import TextModel
@@ -100,12 +100,7 @@ def load_config(workdir: str | Path) -> config_lib.Config:
     workdir = files.expand(workdir, "--workdir")
     if holds_several(workdir):
         workdir = _member_folders(workdir)[0]
-    try:
-        recorded = records.read(workdir / "config.json", dict)
-        return config_lib.parse(config_lib.with_defaults(recorded))
-    except (OSError, ValueError) as error:
-        reason = f"config.json: {error}" if isinstance(error, ConfigError) else error
-        raise WorkdirError(f"--workdir: no trained model in {workdir} ({reason})") from None
+    return workdir_lib.load_config(workdir)
 
 
 def _is_folder_of_seed(name: Any) -> bool:
@@ -165,31 +160,18 @@ def _load_run(workdir: Path) -> SavedModel:
     import numpy as np
 
     from flaxrnn.nn import models
-    from flaxrnn.training import checkpoint, seal
+    from flaxrnn.training import checkpoint, trained
 
-    config = load_config(workdir)
-    try:
-        label_names = records.read(workdir / "labels.json", list)
-        if not label_names or not all(isinstance(name, str) for name in label_names):
-            raise ValueError("labels.json is no list of names")
-        newest = checkpoint.find_intact(workdir / "checkpoints")
-        if newest is None:
-            raise WorkdirError(
-                f"--workdir: no intact checkpoint in {workdir}; has it been trained?"
-            )
-        seal.check(workdir, seal.of(checkpoint.read(newest)["progress"]))
-    except (OSError, ValueError) as error:
-        raise WorkdirError(f"--workdir: no trained model in {workdir} ({error})") from None
-    plugins.distrust(config_lib.modules(config))
-    vocabulary = Vocabulary.load(workdir / "vocabulary.json")
+    run = trained.read(workdir)
+    config, vocabulary, label_names = run.config, run.vocabulary, run.label_names
     model = models.build(config.model, vocabulary.num_words, len(label_names))
     if len(label_names) < 2 and not model.head.per_token:
         raise WorkdirError(f"--workdir: {workdir}/labels.json names a single class")
     shapes = jax.eval_shape(lambda: models.init_params(model, jax.random.key(0)))
-    weights = checkpoint.read(newest, weights=shapes)["weights"]
+    weights = checkpoint.read(run.checkpoint, weights=shapes)["weights"]
     classifier = None
     if model.has_scores:
-        classifier = _load_ngrams(workdir / NGRAMS, model.num_outputs)
+        classifier = _load_ngrams(workdir / workdir_lib.NGRAMS, model.num_outputs)
     tables = (*classifier.idf, *classifier.weights, classifier.bias) if classifier else ()
     for array in (*jax.tree.leaves(weights), *tables):
         if not np.isfinite(array).all():

@@ -165,6 +165,20 @@ def find_intact(folder: Path) -> Path | None:
     return None
 
 
+def exists(folder: Path) -> bool:
+    """Whether there is a checkpoint in a folder, intact or not."""
+    return folder.is_dir() and bool(_steps(folder))
+
+
+def read_weights(folder: Path) -> dict[str, np.ndarray]:
+    """The parameters to keep of an intact checkpoint by path, whatever their shapes.
+
+    Raises:
+        WorkdirError: They cannot be read.
+    """
+    return _read_arrays(folder / "weights.safetensors")
+
+
 def write_weights(folder: Path, weights: Params, progress: Mapping[str, Any] | None = None) -> None:
     """Writes a checkpoint of step 0 without a training state, which only `latest` can read."""
     contents = {
@@ -209,10 +223,7 @@ def _read_tree(path: Path, template: Any) -> Any:
     """Reads arrays that must match the names, shapes and dtypes of a template tree."""
     if not path.exists():
         raise WorkdirError(f"{path.parent} holds only weights; training cannot resume from it")
-    try:
-        arrays = safetensors.numpy.load_file(path)
-    except SafetensorError as error:
-        raise WorkdirError(f"{path}: cannot be read ({error})") from None
+    arrays = _read_arrays(path)
     expected = {_name(path): leaf for path, leaf in tree_leaves_with_path(template)}
     if mismatched := sorted(arrays.keys() ^ expected.keys()):
         kind = "unknown array" if mismatched[0] in arrays else "missing array"
@@ -225,3 +236,10 @@ def _read_tree(path: Path, template: Any) -> Any:
                 f" {array.dtype}{list(array.shape)}"
             )
     return jax.tree.unflatten(jax.tree.structure(template), [arrays[name] for name in expected])
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        return safetensors.numpy.load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise WorkdirError(f"{path}: cannot be read ({error})") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,16 @@ import numpy as np
 
 from flaxrnn.config import Config, DataConfig
 from flaxrnn.data import batching, corpora
+from flaxrnn.data.tokenizers import Tokenizer
 from flaxrnn.data.vocabulary import Vocabulary
 from flaxrnn.datasets.reading import Format
 from flaxrnn.errors import ConfigError
 from flaxrnn.nn import heads
+from flaxrnn.runtime import distributed, files
 from flaxrnn.runtime.clock import Clock
+from flaxrnn.training import checkpoint
 from flaxrnn.training.progress import fingerprint, text_checksums
+from flaxrnn.training.workdir import CHECKPOINTS
 
 _MOST_CLASSES = 1_000  # of an n-gram classifier, whose time and memory grow with their number
 
@@ -51,8 +56,11 @@ def load_texts(config: Config, folder: Path, clock: Clock) -> Texts:
         ConfigError: There are too many classes for n-grams.
         DataError: The corpus is not available, or has too few texts for the config.
     """
-    data = config.data
-    corpus = load_corpus(config, data.tokenizer)
+    data, inherited = config.data, _inherited_tokenizer(config, folder)
+    if inherited is None:
+        corpus = load_corpus(config, data.tokenizer)
+    else:
+        corpus = load_corpus(config, inherited.choice, subwords=inherited.model)
     training_data = prepare_data(corpus, data, config.seed)
     if config.model.word_ngrams or config.model.character_ngrams:
         with clock("ngrams"):
@@ -67,8 +75,34 @@ def load_texts(config: Config, folder: Path, clock: Clock) -> Texts:
     return Texts(names, training_data, vocabulary, corpus.label_names, corpus.findings, kept)
 
 
-def load_corpus(config: Config, tokenizer: str, kept_by: str | None = None) -> corpora.Corpus:
-    """The corpus as tokens of a tokenizer; `kept_by`: see `corpora.CustomTexts`."""
+def _inherited_tokenizer(config: Config, folder: Path) -> Tokenizer | None:
+    """The tokenizer of the run that this one starts from; None: it starts from none.
+
+    Once the run has begun, it is also that of its own vocabulary, and the other is not read again.
+    """
+    if config.train.init_from is None:
+        return None
+    content = None
+    if distributed.is_primary():
+        has_begun = checkpoint.exists(folder / CHECKPOINTS)
+        source = folder if has_begun else files.expand(config.train.init_from, "train.init_from")
+        tokenizer = Vocabulary.load(source / "vocabulary.json").tokenizer
+        content = [tokenizer.kind, base64.b64encode(tokenizer.model).decode()]
+    kind, model = distributed.broadcast(content)
+    return Tokenizer(kind, base64.b64decode(model))
+
+
+def load_corpus(
+    config: Config, tokenizer: str, kept_by: str | None = None, subwords: bytes = b""
+) -> corpora.Corpus:
+    """The corpus as tokens of a tokenizer.
+
+    Args:
+        config: The run's config.
+        tokenizer: See `corpora.load_corpus`.
+        kept_by: See `corpora.CustomTexts`.
+        subwords: See `corpora.load_corpus`.
+    """
     data = config.data
     custom = None
     if data.path is not None:
@@ -93,6 +127,7 @@ def load_corpus(config: Config, tokenizer: str, kept_by: str | None = None) -> c
         tokenizer=tokenizer,
         num_words=data.num_words,
         custom=custom,
+        subwords=subwords,
     )
 
 

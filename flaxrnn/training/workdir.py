@@ -12,11 +12,13 @@ from typing import Any
 import filelock
 
 from flaxrnn import config as config_lib
-from flaxrnn.errors import WorkdirError
+from flaxrnn.errors import ConfigError, WorkdirError
 from flaxrnn.runtime import files, records
 
-_CONFIG, _LOCK, _CHECKPOINTS = "config.json", ".lock", "checkpoints"
+_CONFIG, _LOCK = "config.json", ".lock"
+CHECKPOINTS = "checkpoints"
 NGRAMS = "ngrams"  # folder of the n-gram classifier
+INITIAL = "initial"  # folder of parameters that are not random, for a refit
 
 
 @contextlib.contextmanager
@@ -52,7 +54,7 @@ def open_workdir(path: Path, config: dict[str, Any]) -> Iterator[Path]:
         except OSError as error:
             raise WorkdirError(f"--workdir: {path} cannot be written ({error})") from None
         finally:
-            if created and not any((path / _CHECKPOINTS).glob("*")):
+            if created and not any((path / CHECKPOINTS).glob("*")):
                 _remove(path, created)
 
 
@@ -68,6 +70,20 @@ def read_config(path: Path) -> dict[str, Any]:
         return records.read(file, dict)
     except records.RecordError as error:
         raise WorkdirError(f"--workdir: {path}/{error}") from None
+
+
+def load_config(path: Path) -> config_lib.Config:
+    """The config of the run in a workdir, checked.
+
+    Raises:
+        WorkdirError: The workdir holds no run.
+    """
+    try:
+        recorded = records.read(path / _CONFIG, dict)
+        return config_lib.parse(config_lib.with_defaults(recorded))
+    except (OSError, ValueError) as error:
+        reason = f"{_CONFIG}: {error}" if isinstance(error, ConfigError) else error
+        raise WorkdirError(f"--workdir: no trained model in {path} ({reason})") from None
 
 
 def write_config(path: Path, config: dict[str, Any]) -> None:
@@ -99,13 +115,13 @@ def _lock(path: Path) -> Iterator[None]:
 
 def _check_or_write_config(path: Path, config: dict[str, Any]) -> None:
     """Compares the config with that of a run that has begun, else writes it."""
-    begun = [name for name in (_CHECKPOINTS, "metrics.jsonl") if (path / name).exists()]
+    begun = [name for name in (CHECKPOINTS, "metrics.jsonl") if (path / name).exists()]
     if (path / _CONFIG).exists():
         recorded = read_config(path)
         if begun:  # else nothing was trained, and a mistaken config can be corrected in place
             _check_same_config(path, recorded, config)
             return
-    elif _CHECKPOINTS in begun:
+    elif CHECKPOINTS in begun:
         raise WorkdirError(f"--workdir: {path} contains checkpoints but no {_CONFIG}")
     write_config(path, config)
 
@@ -116,17 +132,24 @@ def _check_same_config(path: Path, recorded: dict[str, Any], config: dict[str, A
     for name in sorted(old.keys() | new.keys()):
         automatic = name in new and new[name] == config_lib.AUTOMATIC.get(name)
         if old.get(name) != new.get(name) and not automatic:
+            hint = "name another workdir, or use the same config"
+            if name.startswith("train."):
+                hint += (
+                    "; to train its weights further, name another workdir and add"
+                    f" --config.train.init_from={path}"
+                )
             raise WorkdirError(
                 f"--workdir: {path} was created with {name}={old.get(name)!r}, not"
-                f" {new.get(name)!r}; name another workdir, or use the same config"
+                f" {new.get(name)!r}; {hint}"
             )
 
 
 def _remove(path: Path, created: list[Path]) -> None:
     """Removes the folders of a run that never began, as far as nobody else has used them."""
-    shutil.rmtree(path / NGRAMS, ignore_errors=True)
+    for folder in (NGRAMS, INITIAL):
+        shutil.rmtree(path / folder, ignore_errors=True)
     with contextlib.suppress(OSError):
         (path / _CONFIG).unlink(missing_ok=True)
         (path / _LOCK).unlink(missing_ok=True)
-        for folder in filter(Path.exists, [path / _CHECKPOINTS, *created]):
-            folder.rmdir()
+        for empty in filter(Path.exists, [path / CHECKPOINTS, *created]):
+            empty.rmdir()

@@ -78,6 +78,6 @@ def test_a_file_that_cannot_be_read(tmp_path):
 
 def test_coverage_does_not_count_the_start_of_a_text():
     tokens = np.array([START, 4, 4, UNKNOWN, 5, START, 4])
-    assert vectors.describe_coverage(np.array([4, 7]), WORDS, tokens) == (
+    assert vectors.describe_coverage("vectors", np.array([4, 7]), WORDS, tokens) == (
         "vectors: 2 of 4 words (60% of the training tokens)"
     )

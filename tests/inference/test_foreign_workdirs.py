@@ -70,6 +70,20 @@ def test_no_command_runs_what_a_workdir_names(command, field, name, foreign):
     assert (refused.value.exit_code, message.count("\n"), ran.exists()) == (2, 0, False)
 
 
+def test_a_run_that_starts_from_it_does_not_run_what_it_names(foreign, tiny_corpus, no_plots):
+    folder, module, ran = foreign(model__target="Head")
+    config = shrink(imdb.get_config(), epochs=1)
+    config.train.init_from = str(folder)
+    flaxrnn.train(config, folder.with_name("new"))  # its layers are taken, its head is not
+    shutil.rmtree(folder)
+    folder, module, ran = foreign(model__cell="Cell")
+    with pytest.raises(
+        ConfigError, match=rf"model\.cell: must be {module}:Cell, not lstm: that of"
+    ):
+        flaxrnn.train(config, folder.with_name("other"))
+    assert not ran.exists()
+
+
 def test_on_the_command_line_it_is_one_line_and_exit_code_2(foreign):
     folder, module, ran = foreign(model__cell="Cell")
     command = [*python(), "-m", "flaxrnn.predict", "--workdir", str(folder), "good"]
