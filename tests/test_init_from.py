@@ -127,8 +127,8 @@ def test_damaged_initial_parameters_stop_a_refit(config, source, monkeypatch):
         flaxrnn.train(config, workdir)
 
 
-def test_every_seed_starts_with_the_same_parameters(config, source):
-    config.train.learning_rate = NO_RATE
+def test_every_seed_and_its_refit_start_with_the_same_parameters(config, source):
+    config.train.update({"learning_rate": NO_RATE, "refit": True})
     root = source.parent / "seeds"
     seeds.train(config, 2, root)
     for folder in ("seed-0", "seed-1"):
