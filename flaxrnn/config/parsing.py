@@ -118,7 +118,7 @@ def _check_combinations(values: Mapping[str, Any]) -> None:
     if values["train.label_smoothing"] and values["train.loss"] != "cross_entropy":
         raise ConfigError("train.label_smoothing: must be 0 with train.loss=squared_hinge")
     if values["train.init_from"] is not None and values["data.vectors"] is not None:
-        raise ConfigError("data.vectors: must be unset with train.init_from, which has vectors")
+        raise ConfigError("data.vectors: must be unset with train.init_from, which brings its own")
     if values["train.refit"] and values["data.validation"] == "test":
         raise ConfigError("train.refit: must be False with data.validation=test")
     if task == "text" and values["data.path"] is None:

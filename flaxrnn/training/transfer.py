@@ -85,7 +85,7 @@ def carry_over(
         if config.bidirectional and not old.bidirectional:
             if "/backward/" in path:
                 continue
-            source_path = path.replace("/forward/", "/")
+            source_path = path.replace("/forward/", "/", 1)
         if layer in axes:
             entries = np.moveaxis(array, axes[layer], 0)
             shape = list(array.shape)
