@@ -279,10 +279,7 @@ def _test(run: run_lib.Run) -> tuple[dict[str, Any], page.Details]:
 
 
 def _add_baseline(
-    run: run_lib.Run,
-    outcome: dict[str, Any],
-    details: page.Details,
-    known: dict[str, Any] | None,
+    run: run_lib.Run, outcome: dict[str, Any], details: page.Details, known: dict[str, Any] | None
 ) -> None:
     """Adds what a linear model reaches to the result, which has already been written without it."""
     corpus, listener = run.texts.corpus, run.listener
