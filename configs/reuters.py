@@ -7,8 +7,8 @@ python train.py --config configs/reuters.py:best     the most accurate: n-grams 
 python train.py --config configs/reuters.py:demo     the synthetic corpus, 3 epochs
 
 The model is that of a textbook chapter on RNNs, whose test accuracy is 0.7177. On two CPU cores the
-default takes 39 s and reaches 0.7182, `:keras` 46 s and 0.7177, `:fast` 6.6 s after start-up and
-0.7520, `:best` 174 s and 0.8369 (means over seeds, see "Results" in README.md).
+default takes 39 s and reaches 0.7182, `:keras` 46 s and 0.7177, `:fast` 7.0 s after start-up and
+0.8240, `:best` 174 s and 0.8369 (means over seeds, see "Results" in README.md).
 """
 
 from ml_collections import ConfigDict

@@ -17,6 +17,8 @@ TOKEN_BYTES = 32
 _INDEX_BYTES = 4
 _HELLO_SECONDS = 10.0
 
+_Arrival = tuple[int, socket.socket]  # the index of a process, and its connection
+
 
 def listen(host: str | None) -> socket.socket:
     """A server on the interface that a host name stands for, or on all if that is not known.
@@ -69,11 +71,13 @@ def accept(
     Raises:
         TimeoutError: Some did not connect in time.
     """
-    arrivals: queue.Queue[tuple[int, socket.socket]] = queue.Queue()
+    arrivals: queue.Queue[_Arrival] = queue.Queue()
+    finished = threading.Event()
     found: dict[int, socket.socket] = {}
     end = time.monotonic() + seconds
     with server:
-        threading.Thread(target=_greet, args=(server, token, arrivals), daemon=True).start()
+        greeted = (server, token, arrivals, finished)
+        threading.Thread(target=_greet, args=greeted, daemon=True).start()
         while found.keys() != expected:
             try:
                 index, connection = arrivals.get(timeout=max(0.0, end - time.monotonic()))
@@ -88,18 +92,35 @@ def accept(
                 connection.close()
         with contextlib.suppress(OSError):
             server.shutdown(socket.SHUT_RDWR)  # wakes up the thread
+    finished.set()
+    _disconnect(arrivals)
     return list(found.values())
 
 
-def _greet(server: socket.socket, token: bytes, arrivals: queue.Queue) -> None:
+def _disconnect(arrivals: queue.Queue[_Arrival]) -> None:
+    """Disconnects those that came when all places were taken."""
+    with contextlib.suppress(queue.Empty):
+        while True:
+            arrivals.get_nowait()[1].close()
+
+
+def _greet(
+    server: socket.socket, token: bytes, arrivals: queue.Queue[_Arrival], finished: threading.Event
+) -> None:
     """Accepts connections until the server is closed; each has a thread, so none waits."""
     with contextlib.suppress(OSError):
         while True:
             connection, _ = server.accept()
-            threading.Thread(target=_hear, args=(connection, token, arrivals), daemon=True).start()
+            heard = (connection, token, arrivals, finished)
+            threading.Thread(target=_hear, args=heard, daemon=True).start()
 
 
-def _hear(connection: socket.socket, token: bytes, arrivals: queue.Queue) -> None:
+def _hear(
+    connection: socket.socket,
+    token: bytes,
+    arrivals: queue.Queue[_Arrival],
+    finished: threading.Event,
+) -> None:
     """Puts a process that introduces itself into the queue, and disconnects anybody else."""
     hello = b""
     with contextlib.suppress(OSError):
@@ -109,5 +130,7 @@ def _hear(connection: socket.socket, token: bytes, arrivals: queue.Queue) -> Non
         connection.settimeout(None)
     if len(hello) == len(token) + _INDEX_BYTES and hmac.compare_digest(hello[: len(token)], token):
         arrivals.put((int.from_bytes(hello[len(token) :], "big"), connection))
+        if finished.is_set():  # nobody else reads the queue any more
+            _disconnect(arrivals)
     else:
         connection.close()
