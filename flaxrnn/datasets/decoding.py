@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import io
 import re
 import zlib
 from pathlib import Path
@@ -17,6 +18,7 @@ _BYTE_ORDER_MARKS = {
     b"\xff\xfe": "utf-16",
     b"\xfe\xff": "utf-16",
 }
+_MAX_BYTES = 2**31  # unpacked; a small file can unpack to any size
 _SURE = 10  # characters beyond ASCII; fewer may be UTF-8 by chance
 _CONTROLS = re.compile("[\0-\x08\x0e-\x1f\x7f-\x9f]")
 
@@ -31,14 +33,18 @@ def unzip(path: Path, content: bytes) -> bytes:
     """The content of a file, decompressed where its name ends in .gz.
 
     Raises:
-        DataError: It is not in gzip format, or incomplete.
+        DataError: It is not in gzip format, incomplete, or of more than 2 GiB.
     """
     if path.suffix.lower() != ".gz":
         return content
     try:
-        return gzip.decompress(content)
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+            unpacked = file.read(_MAX_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"data.path: {path} is not a complete .gz file ({error})") from None
+    if len(unpacked) > _MAX_BYTES:
+        raise DataError(f"data.path: {path} unpacks to more than {_MAX_BYTES / 2**20:,.0f} MiB")
+    return unpacked
 
 
 def decode(name: str, content: bytes, encoding: str, line: int = 1) -> str:

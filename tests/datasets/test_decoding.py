@@ -59,6 +59,15 @@ def test_no_text_encoding():
             decoding.decode("a.csv", b"good", name)
 
 
+def test_a_gz_file_that_unpacks_to_too_much_is_refused(monkeypatch):
+    zipped = gzip.compress(b"good")
+    monkeypatch.setattr(decoding, "_MAX_BYTES", 4)
+    assert decoding.unzip(Path("a.csv.gz"), zipped) == b"good"
+    monkeypatch.setattr(decoding, "_MAX_BYTES", 3)
+    with pytest.raises(DataError, match=r"data\.path: a\.csv\.gz unpacks to more than"):
+        decoding.unzip(Path("a.csv.gz"), zipped)
+
+
 def test_a_gz_file_is_unzipped_by_its_name():
     zipped = gzip.compress(b"good")
     assert decoding.unzip(Path("a.csv.GZ"), zipped) == b"good"
