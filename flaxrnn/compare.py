@@ -76,7 +76,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser = terminal.Parser(
         prog="python -m flaxrnn.compare",
         description="Compares finished runs; those that differ by seed alone share a row.",
-        allow_abbrev=False,
     )
     parser.add_argument("workdirs", nargs="+", metavar="WORKDIR", type=Path)
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="accuracy against seconds")

@@ -57,7 +57,6 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = terminal.Parser(
         prog="python -m flaxrnn.evaluate",
         description="Evaluates a trained classifier on texts whose labels are known.",
-        allow_abbrev=False,
     )
     parser.add_argument("--workdir", required=True, help="workdir of a run, or of several seeds")
     terminal.add_allow_module(parser)

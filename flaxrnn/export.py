@@ -41,7 +41,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser = terminal.Parser(
         prog="python -m flaxrnn.export",
         description="Exports a trained classifier to a folder that does not need flaxrnn.",
-        allow_abbrev=False,
     )
     parser.add_argument("--workdir", required=True, help="workdir of a trained run")
     terminal.add_allow_module(parser)

@@ -35,7 +35,6 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = terminal.Parser(
         prog="python -m flaxrnn.generate",
         description="Continues texts token by token.",
-        allow_abbrev=False,
     )
     parser.add_argument(
         "texts", nargs="+", metavar="TEXT", help='a text to continue; "" starts a new one'

@@ -62,7 +62,6 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = terminal.Parser(
         prog="python -m flaxrnn.predict",
         description="Labels texts: the arguments, or those in --file, or one per line of stdin.",
-        allow_abbrev=False,
     )
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="a text to label")
     parser.add_argument(

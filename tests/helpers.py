@@ -15,6 +15,7 @@ import tarfile
 import tempfile
 import threading
 import time
+import zipfile
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -318,3 +319,14 @@ def everything(corpus):
         for split in (corpus.train, corpus.test)
         for shown, label in zip(texts_of(split, corpus), split.labels, strict=True)
     )
+
+
+def write_keras_file(path, weights, described):
+    """Writes HDF5 weights, as a `.keras` file together with how the model is described."""
+    if path.suffix == ".keras":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("config.json", json.dumps(described))
+            archive.writestr("model.weights.h5", weights)
+    else:
+        path.write_bytes(weights)
+    return path

@@ -21,7 +21,14 @@ _COLOUR = re.compile("\x1b\\[[0-9;]*m")
 
 
 class Parser(argparse.ArgumentParser):
-    """A flag parser that raises the package's errors instead of exiting."""
+    """A flag parser that raises the package's errors instead of exiting.
+
+    A flag is given by its whole name, so that new ones change the meaning of no command.
+    """
+
+    def __init__(self, prog: str, description: str | None = None):
+        """A parser of a command's flags."""
+        super().__init__(prog=prog, description=description, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         """Raises a ConfigError with argparse's message."""

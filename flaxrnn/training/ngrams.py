@@ -161,7 +161,7 @@ def fit(views: list[tuple[View, Counts]], labels: np.ndarray, num_labels: int) -
         num_labels: Number of classes.
     """
     everything = np.arange(len(labels))
-    folds = np.random.default_rng(0).permutation(len(labels)) % _FOLDS
+    folds = _random_folds(len(labels))
     problems, scores = [], []
     for view, counts in views:
         start = time.perf_counter()
@@ -195,7 +195,7 @@ def fit_quickly(
             others are 0. If there are none, a fifth of all texts is held out.
     """
     if not len(held_out):
-        held_out = np.flatnonzero(np.random.default_rng(0).permutation(len(labels)) % _FOLDS == 0)
+        held_out = np.flatnonzero(_random_folds(len(labels)) == 0)
     fitted_to = np.setdiff1d(np.arange(len(labels)), held_out)
     problems, parts, scores = [], [], []
     for view, counts in views:
@@ -213,6 +213,10 @@ def fit_quickly(
     all_scores[held_out] = combined
     classifier = _classifier([view for view, _ in views], problems, parts)
     return Fitted(classifier, all_scores, _accuracy(combined, labels[held_out]))
+
+
+def _random_folds(size: int) -> np.ndarray:
+    return np.random.default_rng(0).permutation(size) % _FOLDS
 
 
 def _report(view: View, problem: Problem, accuracy: float, seconds: float) -> None:

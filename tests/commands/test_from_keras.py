@@ -2,7 +2,6 @@
 
 import importlib.util
 import io
-import json
 import os
 import subprocess
 import sys
@@ -11,7 +10,7 @@ import zipfile
 import h5py
 import numpy as np
 import pytest
-from helpers import ROOT, WORDS, python
+from helpers import ROOT, WORDS, python, write_keras_file
 
 import flaxrnn
 from configs import imdb, reuters
@@ -72,14 +71,8 @@ def write(path, arrays, layers=None):
         file["layers/dropout/seed_generator/vars/0"] = np.zeros(2, np.uint32)
         file.create_group("layers/max_pooling1d/vars")
         file["optimizer/vars/0"] = 7
-    if path.suffix == ".keras":
-        described = [{"class_name": kind, "config": config} for kind, config in layers.items()]
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("config.json", json.dumps({"config": {"layers": described}}))
-            archive.writestr("model.weights.h5", content.getvalue())
-    else:
-        path.write_bytes(content.getvalue())
-    return path
+    described = [{"class_name": kind, "config": config} for kind, config in (layers or {}).items()]
+    return write_keras_file(path, content.getvalue(), {"config": {"layers": described}})
 
 
 def sigmoid(x):

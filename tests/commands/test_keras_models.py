@@ -9,12 +9,11 @@ import json
 import os
 import subprocess
 import sys
-import zipfile
 
 import h5py
 import numpy as np
 import pytest
-from helpers import ROOT, WORDS
+from helpers import ROOT, WORDS, write_keras_file
 
 import flaxrnn
 from configs import imdb, reuters
@@ -146,13 +145,7 @@ def write(path, arrays, described, cell):
         if group == "model_weights":
             file.attrs["model_config"] = json.dumps(described).encode()
             file["optimizer_weights/Adam/iterations:0"] = 7
-    if path.suffix == ".keras":
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("config.json", json.dumps(described))
-            archive.writestr("model.weights.h5", content.getvalue())
-    else:
-        path.write_bytes(content.getvalue())
-    return path
+    return write_keras_file(path, content.getvalue(), described)
 
 
 def sigmoid(x):
