@@ -32,6 +32,8 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 TRANSLATIONS = {  # the Korean page → the English one
     ROOT / "README.ko.md": ROOT / "README.md",
     ROOT / "docs/ko/tutorial.md": ROOT / "docs/tutorial.md",
+    ROOT / "docs/ko/own-data.md": ROOT / "docs/howto/own-data.md",
+    ROOT / "docs/ko/runs.md": ROOT / "docs/howto/runs.md",
 }
 RUN = ("python", "sh")
 SHOWN = ("text", "{toctree}", "{literalinclude}", "{eval-rst}")
@@ -192,7 +194,7 @@ def test_every_block_says_what_it_is(path):
 
 
 @pytest.mark.parametrize(("translation", "path"), TRANSLATIONS.items(), ids=page_id)
-def test_translations_have_the_code_and_figures_of_the_english_pages(translation, path):
+def test_translations_say_what_the_english_pages_say(translation, path):
     def code(path):  # without comments
         return [
             (block.language, [re.sub(r"\s*#.*", "", line) for line in block.code.splitlines()])
@@ -203,5 +205,18 @@ def test_translations_have_the_code_and_figures_of_the_english_pages(translation
     def figures(path):
         return set(re.findall(r"\d+(?:[.,]\d+)+", path.read_text("utf-8")))
 
+    def outline(path):  # its headings by level, and its tables, as columns of each row
+        text = re.sub(r"(?ms)^```.*?^```$", "", path.read_text("utf-8"))
+        rows = re.findall(r"(?m)^\|.*\|$", text)
+        return re.findall(r"(?m)^#+(?= )", text), [row.count("|") for row in rows]
+
     assert code(translation) == code(path)
-    assert figures(translation) <= figures(path)
+    assert figures(translation) == figures(path)
+    assert outline(translation) == outline(path)
+
+
+@pytest.mark.parametrize(("translation", "path"), TRANSLATIONS.items(), ids=page_id)
+def test_translations_and_english_pages_begin_with_links_to_each_other(translation, path):
+    for page, name, other in ((path, "한국어", translation), (translation, "English", path)):
+        link = os.path.relpath(other, page.parent)
+        assert page.read_text("utf-8").splitlines()[2] == f"[{name}]({link})"
