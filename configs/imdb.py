@@ -4,6 +4,7 @@ python train.py --config configs/imdb.py          the default: padding is masked
 python train.py --config configs/imdb.py:keras    the chapter's exact protocol
 python train.py --config configs/imdb.py:fast     reaches the book's accuracy fastest
 python train.py --config configs/imdb.py:best     the most accurate: n-grams beside an LSTM
+python train.py --config configs/imdb.py:unlabelled   and with the 50,000 unlabelled reviews
 python train.py --config configs/imdb.py:demo     the synthetic corpus, 100 tokens, 3 epochs
 
 The model is that of a textbook chapter on RNNs, whose test accuracy is 0.8796. On two CPU cores the
@@ -17,7 +18,7 @@ from configs import default
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """Returns the config of a variant: "" (the default), "keras", "fast", "best" or "demo"."""
+    """Returns the config of a variant: "" (the default) or one of those above."""
     config = default.get_config()
     config.task = "imdb"
     config.data.num_words = 5_000
@@ -50,7 +51,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.train.averaging = False
         config.train.schedule = "warmup_linear"
         config.train.epochs = 1
-    elif variant == "best":  # chosen on validation; no convolution
+    elif variant in ("best", "unlabelled"):  # chosen on validation; no convolution
         config.data.num_words = 30_000
         config.data.maxlen = 512
         config.data.max_padding = 0.25
@@ -65,10 +66,15 @@ def get_config(variant: str = "") -> ConfigDict:
         config.train.label_smoothing = 0.05
         config.train.epochs = 4
         config.train.refit = True
+        if variant == "unlabelled":
+            config.data.unlabelled = "dataset"
+            config.train.batch_size = 128
+            config.train.learning_rate = 4e-3
+            config.train.epochs = 3
     elif variant == "demo":
         config.data.source = "synthetic"
         config.data.maxlen = 100
         config.train.epochs = 3
     elif variant:
-        raise ValueError(f"variant {variant!r} is not one of keras, fast, best, demo")
+        raise ValueError(f"variant {variant!r} is not one of keras, fast, best, unlabelled, demo")
     return config

@@ -241,7 +241,12 @@ def _build_trainer(
         model,
         _build_optimizer(config, data),
         averaging=config.train.averaging,
-        objective=objective.build(config.train, texts.label_names, labels),
+        objective=objective.build(
+            config.train,
+            texts.label_names,
+            labels,
+            self_training=config.data.unlabelled is not None,
+        ),
         batch_size=config.train.batch_size,
         eval_batch_size=config.train.eval_batch_size,
         device_memory=config.data.device_memory,

@@ -29,6 +29,10 @@ class DataConfig:
     validation_path: str | None = declare.own_path(
         "your own texts to validate on, if data.path has none"
     )
+    unlabelled: str | None = declare.own_path(
+        "texts without labels to train on too, which the n-gram classifier labels with its"
+        " probabilities; dataset: those of the dataset, for task=imdb"
+    )
     text_field: str = declare.column("text", "column of the texts, for task=text")
     label_field: str = declare.column("label", "column of the labels, for task=text")
     encoding: str = declare.field(

@@ -130,12 +130,32 @@ def _check_combinations(values: Mapping[str, Any]) -> None:
         raise ConfigError(
             "data.source: must be auto or real with task=text, which has no synthetic counterpart"
         )
+    _check_unlabelled(values)
     if values["data.text_field"] == values["data.label_field"]:
         raise ConfigError("data.text_field: must differ from data.label_field")
     if task == "brackets" and values["data.source"] == "real":
         raise ConfigError("data.source: must be auto or synthetic with task=brackets")
     if task == "brackets" and values["data.tokenizer"] != "characters":
         raise ConfigError("data.tokenizer: must be characters with task=brackets")
+
+
+def _check_unlabelled(values: Mapping[str, Any]) -> None:
+    """Checks what training on texts without labels needs."""
+    task, value = values["task"], values["data.unlabelled"]
+    if value is None:
+        return
+    if task != "text" and value != "dataset":
+        raise ConfigError(
+            f"data.unlabelled: {value!r} must be dataset or unset with task={task}; the path of"
+            " texts belongs to task=text"
+        )
+    if not (values["model.word_ngrams"] or values["model.character_ngrams"]):
+        raise ConfigError(
+            "data.unlabelled: needs model.word_ngrams or model.character_ngrams, whose classifier"
+            " labels the texts"
+        )
+    if values["train.loss"] != "cross_entropy":
+        raise ConfigError("train.loss: must be cross_entropy with data.unlabelled")
 
 
 def modules(config: Config) -> set[str]:

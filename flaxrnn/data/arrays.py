@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 
 def encode_custom(
-    source: Source, texts: CustomTexts, kind: str, num_words: int, subwords: bytes = b""
+    source: Source,
+    texts: CustomTexts,
+    kind: str,
+    num_words: int,
+    subwords: bytes = b"",
+    unlabelled: Source | None = None,
 ) -> dict[str, np.ndarray]:
     """The arrays of custom texts, their classes, and what there is to say about them.
 
@@ -28,6 +33,7 @@ def encode_custom(
         kind: See `corpora.load_corpus`.
         num_words: See `corpora.load_corpus`.
         subwords: See `corpora.load_corpus`.
+        unlabelled: Texts without labels.
 
     Raises:
         DataError: The texts cannot be read or split.
@@ -45,15 +51,22 @@ def encode_custom(
     kept, keys = [example for example, _ in keyed], [key for _, key in keyed]
     parts = splits.split_examples(kept, keys, source.name, texts.test_fraction, texts.seed)
     rows = {split: part for split, part in parts._asdict().items() if len(part)}
+    others = [] if unlabelled is None else [example.text for example in unlabelled.read()]
+    others = [text for text in others if has_token(text)]
     tokenizer = Tokenizer(kind, subwords if kind == "subword" else b"")
     if kind == "subword" and not subwords:
-        tokenizer = Tokenizer.learn((kept[row].text for row in rows["train"]), num_words)
+        known = [kept[row].text for row in rows["train"]]
+        tokenizer = Tokenizer.learn([*known, *others], num_words)
     tokenized = {split: [tokenizer(kept[row].text) for row in rows[split]] for split in rows}
     names = sorted({example.label for example in kept})
     ids = {name: i for i, name in enumerate(names)}
     labels = {split: [ids[kept[row].label] for row in rows[split]] for split in rows}
+    if others:
+        tokenized["unlabelled"] = [tokenizer(text) for text in others]
+        labels["unlabelled"] = [-1] * len(others)
+    counted = [*tokenized["train"], *tokenized.get("unlabelled", [])]
     return {
-        **to_arrays(Vocabulary.build(tokenized["train"], tokenizer), tokenized, labels),
+        **to_arrays(Vocabulary.build(counted, tokenizer), tokenized, labels),
         "label_names": np.frombuffer(json.dumps(names).encode(), np.uint8),
         "left_out": np.array([empty, len(examples) - empty - len(kept)]),
         "findings": np.frombuffer(

@@ -43,7 +43,14 @@ class TrainingData:
     lengths: np.ndarray  # tokens that the model reads of each text, int [N]
     padding: str  # "post" or "pre"
     buckets: tuple[int, ...]  # lengths to pad to, ascending; the last one is the longest text's
-    rows: dict[str, np.ndarray]  # indices of the texts of "train", "val" and "test", int [n]
+    rows: dict[str, np.ndarray]  # indices of the texts of "train", "val" and "test", int [n], and
+    # of the "unlabelled" ones to train on, if there are any
+
+    @property
+    def fitted_to(self) -> np.ndarray:
+        """Indices of all texts to train on, with and without labels, int [n]."""
+        train, unlabelled = self.rows["train"], self.rows.get("unlabelled")
+        return train if unlabelled is None else np.concatenate([train, unlabelled])
 
     def with_validation(self) -> TrainingData:
         """The same texts, with those to validate on among those to train on."""
@@ -57,13 +64,13 @@ class TrainingData:
     def epoch_batches(self, batch_size: int, seed: int, epoch: int) -> list[Batch]:
         """The shuffled training batches of an epoch: a pure function of its arguments."""
         random = np.random.default_rng([seed, epoch])
-        order = random.permutation(self.rows["train"])
+        order = random.permutation(self.fitted_to)
         ordered = batches(order, self.lengths, self.buckets, batch_size)
         return [ordered[i] for i in random.permutation(len(ordered))]
 
     def num_batches(self, batch_size: int) -> int:
         """Training batches per epoch; buckets add none, since only the last batch can be short."""
-        return -(-len(self.rows["train"]) // batch_size)
+        return -(-len(self.fitted_to) // batch_size)
 
 
 def prepare_data(
@@ -98,13 +105,14 @@ def prepare_data(
             f"data.validation_fraction: {validation_fraction} of {count:,} texts"
             " leaves none to train on or none to validate on"
         )
-    texts = clipped + corpus.held_out.clip(num_words, maxlen)
+    texts = clipped + corpus.others.clip(num_words, maxlen)
     lengths = texts.lengths if padding == "post" else np.full(len(texts), maxlen)
     # Not up to `maxlen` if all texts are shorter: every evaluation has a batch in the last bucket.
     buckets = bucket_lengths(lengths[train], int(lengths.max()), max_padding)
-    return TrainingData(
-        texts, lengths, padding, buckets, {"train": train, "val": val, "test": test}
-    )
+    rows = {"train": train, "val": val, "test": test}
+    if corpus.unlabelled is not None:
+        rows["unlabelled"] = np.arange(count + len(held_out), len(texts))
+    return TrainingData(texts, lengths, padding, buckets, rows)
 
 
 def bucket_lengths(lengths: np.ndarray, maxlen: int, max_padding: float) -> tuple[int, ...]:

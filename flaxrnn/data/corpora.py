@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 SOURCES = ("auto", "real", "synthetic")
 _SPLITS = ("train", "test")
+_UNLABELLED = "unsupervised"  # as TFDS calls the split
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,18 @@ class Corpus:
     train: RaggedTexts
     test: RaggedTexts
     validation: RaggedTexts | None = None  # None: it is a part of train
+    unlabelled: RaggedTexts | None = None  # texts to train on whose labels are -1
     findings: tuple[str, ...] = ()  # what is suspicious, in sentences
 
     @property
     def held_out(self) -> RaggedTexts:
         """The validation texts, if there are any of their own, then the test texts."""
         return self.test if self.validation is None else self.validation + self.test
+
+    @property
+    def others(self) -> RaggedTexts:
+        """All but the texts of the train split: `held_out`, then those without labels."""
+        return self.held_out if self.unlabelled is None else self.held_out + self.unlabelled
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,7 @@ class CustomTexts:
     seed: int = 0  # of that split and of the order of the training texts
     format: Format = Format()  # noqa: RUF009 (frozen)
     kept_by: str | None = None  # tokenizer that must find a token in a text; None: the corpus's
+    unlabelled_path: str | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,7 @@ class _Request:
     num_words: int
     custom: CustomTexts | None
     subwords: bytes
+    unlabelled: bool
 
 
 def load_corpus(
@@ -93,6 +102,7 @@ def load_corpus(
     num_words: int = 10_000,
     custom: CustomTexts | None = None,
     subwords: bytes = b"",
+    unlabelled: bool = False,
 ) -> Corpus:
     """Loads a task's corpus, from the cache of encoded arrays if it is there.
 
@@ -107,19 +117,20 @@ def load_corpus(
         num_words: Size of the vocabulary that subwords are learned for, special ids included.
         custom: The texts of task "text".
         subwords: The model of subwords, see `Tokenizer`; empty: it is learned from the texts.
+        unlabelled: Whether to load the dataset's texts without labels, too.
 
     Raises:
-        ConfigError: An argument is invalid.
+        ConfigError: An argument is invalid, or the dataset has no texts without labels.
         DataError: The corpus is not available, or its archive or file is corrupt.
     """
     if source not in SOURCES:
         raise ConfigError(f"data.source: {source!r} is not one of {', '.join(SOURCES)}")
     if tokenizer not in ("auto", *TOKENIZERS):
         raise ConfigError(f"data.tokenizer: {tokenizer!r} is not one of {', '.join(TOKENIZERS)}")
-    load = _LOADERS.get(task, _load_dataset)
-    return load(
-        _Request(task, source, data_dir, manual_dir, tokenizer, num_words, custom, subwords)
+    request = _Request(
+        task, source, data_dir, manual_dir, tokenizer, num_words, custom, subwords, unlabelled
     )
+    return _LOADERS.get(task, _load_dataset)(request)
 
 
 def _load_dataset(request: _Request) -> Corpus:
@@ -135,6 +146,13 @@ def _load_dataset(request: _Request) -> Corpus:
     content = task.name if is_built_in else custom.digest_of_files(Path(builder.data_path))[:16]
     subwords = _digest(request.subwords) if request.subwords else request.num_words
     suffix = {"words": "", "subword": f"-subword{subwords}"}.get(tokenizer, f"-{tokenizer}")
+    if request.unlabelled:
+        if _UNLABELLED not in builder.info.splits:
+            raise ConfigError(
+                f"data.unlabelled: {builder.info.full_name} has no texts without labels, which"
+                f" would be its split {_UNLABELLED!r}"
+            )
+        suffix += "-unlabelled"
     arrays = cache.cached(
         preparation.data_root(request.data_dir),
         f"{builder.info.full_name.replace('/', '-')}-{content}{suffix}",
@@ -151,10 +169,13 @@ def _encode_dataset(
     from flaxrnn.datasets import preparation
 
     texts, labels, positions = {}, {}, {}
-    for split in _SPLITS:
-        examples = list(preparation.examples(builder, split, "task"))
-        labels[split] = [e["label"] for e in examples]
-        if min(labels[split]) < 0:
+    splits = {split: split for split in _SPLITS}
+    if request.unlabelled:
+        splits["unlabelled"] = _UNLABELLED
+    for split, name in splits.items():
+        examples = list(preparation.examples(builder, name, "task"))
+        labels[split] = [e["label"] if split in _SPLITS else -1 for e in examples]
+        if split in _SPLITS and min(labels[split]) < 0:
             raise DataError(f"task: {task.name} has a text without a label in {split}")
         try:
             texts[split] = [e["text"].decode() for e in examples]
@@ -205,14 +226,21 @@ def _load_custom(request: _Request) -> Corpus:
     fields = Fields(texts.text_field, texts.label_field)
     held_out = {"validation": texts.validation_path, "test": texts.test_path}
     source = custom.find_sources(texts.path, held_out, fields, texts.format, request.data_dir)
-    key_parts = [source.digest, *dataclasses.astuple(texts)[3:], kind]
+    unlabelled = None
+    if texts.unlabelled_path is not None:
+        unlabelled = custom.find_unlabelled(
+            texts.unlabelled_path, texts.text_field, texts.format, request.data_dir
+        )
+    key_parts = [source.digest, *dataclasses.astuple(texts)[3:-1], kind]
+    if unlabelled:
+        key_parts.append(unlabelled.digest)
     key_parts.append(kind in ("auto", "subword") and request.num_words)
     if request.subwords:
         key_parts.append(_digest(request.subwords))
     arrays = cache.cached(
         preparation.data_root(request.data_dir),
         f"text-{_digest(json.dumps(key_parts).encode())}",
-        lambda: encode_custom(source, texts, kind, request.num_words, request.subwords),
+        lambda: encode_custom(source, texts, kind, request.num_words, request.subwords, unlabelled),
     )
     label_names = json.loads(arrays["label_names"].tobytes())
     kind = arrays["kind"].tobytes().decode()
@@ -230,6 +258,8 @@ def _report(corpus: Corpus, texts: CustomTexts, arrays: Mapping[str, np.ndarray]
     if corpus.validation:
         report += f"{len(corpus.validation):,} to validate on, "
     report += f"{len(corpus.test):,} to test"
+    if corpus.unlabelled:
+        report += f", {len(corpus.unlabelled):,} without labels"
     if texts.label_field:
         report += f", {len(corpus.label_names):,} classes: {abbreviated(corpus.label_names)}"
     left_out = arrays["left_out"].tolist()
@@ -254,7 +284,7 @@ def _to_corpus(
         split: RaggedTexts(
             arrays[f"{split}_ids"], arrays[f"{split}_offsets"], arrays[f"{split}_labels"]
         )
-        for split in (*_SPLITS, "validation")
+        for split in (*_SPLITS, "validation", "unlabelled")
         if f"{split}_ids" in arrays
     }
     model = arrays["tokenizer"].tobytes() if "tokenizer" in arrays else b""
@@ -268,4 +298,5 @@ def _to_corpus(
         splits["train"],
         splits["test"],
         splits.get("validation"),
+        splits.get("unlabelled"),
     )

@@ -76,6 +76,20 @@ def find_sources(
     return Source(main.name, _digest(dict.fromkeys(digests, b"")), read)
 
 
+def find_unlabelled(
+    path: str, text_field: str, file_format: Format, data_dir: str | None = None
+) -> Source:
+    """A source of texts that need no labels; see `find_source`."""
+
+    def read() -> list[Example]:
+        with _named("data.unlabelled"):
+            return found.read()
+
+    with _named("data.unlabelled"):
+        found = find_source(path, Fields(text_field, None), file_format, data_dir)
+    return Source(found.name, found.digest, read)
+
+
 @contextlib.contextmanager
 def _named(field: str) -> Iterator[None]:
     """Names `field` in errors that name data.path."""

@@ -118,5 +118,5 @@ def _speed(data: TrainingData, epochs: int, refit_epochs: int, seconds: float) -
 
 def _trained_on(data: TrainingData, epochs: int) -> np.ndarray:
     """Texts and tokens of that many epochs, [2]."""
-    rows = data.rows["train"]
+    rows = data.fitted_to
     return epochs * np.array([len(rows), data.texts.lengths[rows].sum()])

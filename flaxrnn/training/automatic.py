@@ -25,7 +25,7 @@ def resolve(config: Config, texts: Texts, folder: Path) -> Config:
     """
     recorded = distributed.broadcast(distributed.is_primary() and workdir.read_config(folder))
     known = config_lib.flatten(config_lib.with_defaults(recorded))
-    num_texts = len(texts.training_data.rows["train"])
+    num_texts = len(texts.training_data.fitted_to)
     batch_size = config.train.batch_size or batching.suitable_batch_size(num_texts)
     choices = {
         "data.tokenizer": texts.vocabulary.tokenizer.choice,

@@ -65,7 +65,7 @@ def scores(
         key: Fingerprint of all that the classifier depends on.
     """
     num_labels = len(corpus.label_names)
-    shape = (len(corpus.train) + len(corpus.held_out), 1 if num_labels == 2 else num_labels)
+    shape = (len(corpus.train) + len(corpus.others), 1 if num_labels == 2 else num_labels)
     found = np.zeros(shape, np.float32)
     if distributed.is_primary():
         folder = workdir / NGRAMS
@@ -100,21 +100,21 @@ def _fit_and_save(
 ) -> np.ndarray:
     """Fits the classifier to n-grams of a corpus as different tokens, each up to some length."""
     views: list[View] = []
-    of_train, of_test = [], []
+    of_train, of_others = [], []
     for corpus, longest in parts:
         view = View(corpus.vocabulary.tokenizer.kind, longest)
         specials = np.zeros(FIRST_WORD, np.uint64)
         hashes = np.concatenate([specials, hash_tokens(corpus.vocabulary.words)])
         views.append(view)
         with ThreadPoolExecutor(2) as pool:  # NumPy sorts outside of Python's lock
-            splits = [corpus.train, corpus.held_out]
-            train, test = pool.map(lambda texts: _count(texts, hashes, view), splits)  # noqa: B023
+            splits = [corpus.train, corpus.others]
+            train, others = pool.map(lambda texts: _count(texts, hashes, view), splits)  # noqa: B023
         of_train.append(train)
-        of_test.append(test)
+        of_others.append(others)
     pairs = list(zip(views, of_train, strict=True))
     fitted = method(pairs, corpus.train.labels, len(corpus.label_names))
-    test_scores = fitted.classifier.scores(of_test, len(corpus.held_out))
-    all_scores = np.concatenate([fitted.scores, test_scores])
+    other_scores = fitted.classifier.scores(of_others, len(corpus.others))
+    all_scores = np.concatenate([fitted.scores, other_scores])
     arrays = {"scores": all_scores, "key": np.frombuffer(key.encode(), np.uint8)}
     contents = {**fitted.classifier.to_files(), _SCORES: safetensors.numpy.save(arrays)}
     files.write_folder(folder, contents)

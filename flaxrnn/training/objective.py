@@ -28,14 +28,22 @@ class Objective:
         label_smoothing: Fraction of each target that is spread over all classes (Szegedy et
             al., 2016).
         class_weights: Weight of the examples of each class; None: all 1.
+        self_training: Whether there are texts without labels, whose targets are the probabilities
+            of an n-gram classifier.
     """
 
     loss: str = "cross_entropy"
     label_smoothing: float = 0.0
     class_weights: tuple[float, ...] | None = None
+    self_training: bool = False
 
     def __call__(
-        self, head: Head, logits: jax.Array, labels: jax.Array, weights: jax.Array
+        self,
+        head: Head,
+        logits: jax.Array,
+        labels: jax.Array,
+        weights: jax.Array,
+        targets: jax.Array | None = None,
     ) -> jax.Array:
         """Sums over N examples.
 
@@ -44,14 +52,18 @@ class Objective:
             logits: [N, C], or [N, 1] for two classes.
             labels: int [N].
             weights: Weights of the examples, [N].
+            targets: Probabilities of the classes to learn instead of the labels, [N, C].
         """
         if self.class_weights is not None:
             weights = weights * jnp.array(self.class_weights)[labels]
         if self.loss == "squared_hinge":
             return weights @ squared_hinge(logits, labels)
-        losses = head.losses(logits, labels)
+        if targets is not None:
+            losses = (targets.T * losses_of_labels(head, logits)).sum(axis=0)
+        else:
+            losses = head.losses(logits, labels)
         if self.label_smoothing:
-            spread = smoothed_losses(head, logits)
+            spread = losses_of_labels(head, logits).mean(axis=0)
             losses = (1 - self.label_smoothing) * losses + self.label_smoothing * spread
         return weights @ losses
 
@@ -65,27 +77,47 @@ def squared_hinge(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return (jax.nn.relu(1 - signs * logits) ** 2).sum(axis=-1)
 
 
-def smoothed_losses(head: Head, logits: jax.Array) -> jax.Array:
-    """The mean of an example's loss over all labels it could have, [N]."""
+def losses_of_labels(head: Head, logits: jax.Array) -> jax.Array:
+    """The loss of each example with each label that it could have, [C, N]."""
     classes = max(2, logits.shape[-1])
     labels = jnp.arange(classes, dtype=jnp.int32)
-    per_label = jax.vmap(lambda label: head.losses(logits, jnp.full(len(logits), label)))(labels)
-    return per_label.mean(axis=0)
+    return jax.vmap(lambda label: head.losses(logits, jnp.full(len(logits), label)))(labels)
 
 
-def build(config: TrainConfig, label_names: list[str], labels: np.ndarray) -> Objective:
+def with_teacher(head: Head, batch: dict[str, jax.Array]) -> tuple[dict[str, jax.Array], jax.Array]:
+    """A batch whose texts without labels have those that their scores make most likely.
+
+    Args:
+        head: The head that the scores are for.
+        batch: labels int [B], -1 for none; scores float32 [B, C] of the n-gram classifier.
+
+    Returns:
+        The batch, and the probabilities to learn, [B, C]: those of the classifier for texts without
+        labels, else 1 for the label.
+    """
+    labels = jnp.where(batch["labels"] < 0, head.predictions(batch["scores"]), batch["labels"])
+    probabilities = head.probabilities(batch["scores"])
+    known = jax.nn.one_hot(labels, probabilities.shape[-1])
+    targets = jnp.where(batch["labels"][:, None] < 0, probabilities, known)
+    return {**batch, "labels": labels}, targets
+
+
+def build(
+    config: TrainConfig, label_names: list[str], labels: np.ndarray, self_training: bool = False
+) -> Objective:
     """The objective of a config's train group.
 
     Args:
         config: The group.
         label_names: Names of the C classes.
         labels: Labels of the training texts, int [N].
+        self_training: See `Objective`.
 
     Raises:
         ConfigError: `class_weights` names a class that does not exist.
     """
     weights = _class_weights(config.class_weights, label_names, labels)
-    return Objective(config.loss, config.label_smoothing, weights)
+    return Objective(config.loss, config.label_smoothing, weights, self_training)
 
 
 def _class_weights(

@@ -22,7 +22,7 @@ from flaxrnn.config import ModelConfig
 from flaxrnn.data import batching
 from flaxrnn.nn import models
 from flaxrnn.training import metrics, temperature
-from flaxrnn.training.objective import Objective
+from flaxrnn.training.objective import Objective, with_teacher
 
 Params = Any
 Arrays = dict[str, jax.Array]
@@ -91,6 +91,10 @@ def train_step(
         step=jax.random.fold_in(key, NO_STEP),  # no row has this number
     )
 
+    targets = None
+    if objective.self_training:
+        batch, targets = with_teacher(model.head, batch)
+
     def loss(params: Params, length: int) -> tuple[jax.Array, metrics.Sums]:
         if not model.config.train_embedding:
             params = {**params, "embed": jax.lax.stop_gradient(params["embed"])}
@@ -100,7 +104,7 @@ def train_step(
         sums = metrics.batch_sums(model.head, *examples)
         if objective == _HEADS_LOSS:
             return sums["loss"], sums
-        return objective(model.head, *examples), sums
+        return objective(model.head, *examples, targets), sums
 
     gradient = jax.grad(loss, has_aux=True)
     branches = [lambda params, n=n: gradient(params, n) for n in buckets]

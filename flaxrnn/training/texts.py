@@ -127,6 +127,7 @@ def load_corpus(
             config.seed if data.split_seed is None else data.split_seed,
             Format(data.encoding, data.delimiter, data.header),
             kept_by,
+            data.unlabelled,
         )
     return corpora.load_corpus(
         config.task,
@@ -137,6 +138,7 @@ def load_corpus(
         num_words=data.num_words,
         custom=custom,
         subwords=subwords,
+        unlabelled=data.unlabelled is not None,
     )
 
 
@@ -163,7 +165,7 @@ def _add_scores(
     validation = data.rows["val"][data.rows["val"] < len(corpus.train)]
     if model.ngram_fit == "quick":
         depends_on["validation"] = validation.tolist()
-    key = fingerprint(depends_on, text_checksums(corpus.train + corpus.held_out))
+    key = fingerprint(depends_on, text_checksums(corpus.train + corpus.others))
     loaded = corpus.vocabulary.tokenizer
 
     def load_as(tokenizer: str) -> corpora.Corpus:

@@ -148,7 +148,7 @@ class Trainer:
     @property
     def num_texts(self) -> int:
         """Texts per epoch."""
-        return len(self._data.rows["train"])
+        return len(self._data.fitted_to)
 
     def num_batches(self) -> int:
         """Batches per epoch."""

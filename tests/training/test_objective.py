@@ -38,6 +38,27 @@ def test_label_smoothing_is_the_cross_entropy_with_smoothed_targets(num_outputs)
     np.testing.assert_allclose(smoothed(HEAD, logits, labels, weights), want, rtol=1e-5)
 
 
+@pytest.mark.parametrize("num_outputs", [1, 4])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_texts_without_labels_have_the_targets_of_the_classifier(num_outputs, smoothing):
+    logits, labels, weights = examples(num_outputs)
+    scores = jnp.asarray(np.random.default_rng(1).normal(size=logits.shape), jnp.float32)
+    batch = {"labels": labels.at[:3].set(-1), "scores": scores}
+    taught, targets = objective.with_teacher(HEAD, batch)
+    np.testing.assert_array_equal(taught["labels"][3:], labels[3:])
+    np.testing.assert_array_equal(taught["labels"][:3], HEAD.predictions(scores)[:3])
+    probabilities = np.asarray(HEAD.probabilities(scores))
+    want = np.eye(probabilities.shape[1])[np.asarray(labels)]
+    want[:3] = probabilities[:3]
+    np.testing.assert_allclose(targets, want, rtol=1e-6)
+    smoothed = (1 - smoothing) * want + smoothing / want.shape[1]
+    log_likelihood = np.log(np.asarray(HEAD.probabilities(logits), np.float64))
+    loss = -(smoothed * log_likelihood).sum(axis=1) @ np.asarray(weights)
+    learns = objective.Objective(label_smoothing=smoothing, self_training=True)
+    got = learns(HEAD, logits, taught["labels"], weights, targets)
+    np.testing.assert_allclose(got, loss, rtol=1e-5)
+
+
 def test_squared_hinge_is_one_class_against_the_others():
     logits, labels, weights = examples(4)
     want = 0.0
