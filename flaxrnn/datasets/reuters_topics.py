@@ -14,7 +14,9 @@ from flaxrnn.datasets import archive
 
 ARCHIVE = archive.Archive(
     "reuters21578.tar.gz",
-    "https://www.daviddlewis.com/resources/testcollections/reuters21578/reuters21578.tar.gz",
+    "https://archive.ics.uci.edu/ml/machine-learning-databases/reuters21578-mld/reuters21578.tar.gz",
+    # As scikit-learn's out-of-core example records it, and Hugging Face's dataset for another host.
+    "3bae43c9b14e387f76a61b6d82bf98a4fb5d3ef99ef7e7075ff2ccbcf59f9d30",
 )
 LABELS = (
     "cocoa grain veg-oil earn acq wheat copper housing money-supply coffee sugar trade reserves "
