@@ -182,6 +182,13 @@ class ModelConfig:
         doc="how that classifier is fitted; thorough: SVMs of six settings for each kind of n-gram,"
         " cross-fitted and weighed; quick: a single one, fitted once, without the validation texts",
     )
+    ratio_ngrams: int = declare.at_least(
+        0,
+        0,
+        "tokens of the longest n-grams whose log-count ratios the recurrence reads with the"
+        " embedding of their last token; 0: none",
+        most=20,
+    )
     recompute: int = declare.at_least(
         0,
         0,

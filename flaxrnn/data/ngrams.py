@@ -1,4 +1,4 @@
-"""N-grams of words and of characters, and the linear classifier that scores texts by them.
+"""N-grams of words and of characters, the linear classifier that scores texts by them, and ratios.
 
 An n-gram is known by 40 bits of a hash of its tokens: no string is kept, and all texts are counted
 by one sort. Among five million n-grams, about a dozen pairs share their hash.
@@ -24,6 +24,7 @@ _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, so that multiplication loses
 _KINDS, _LONGEST = ("keras", "words", "characters"), 100  # of a view
 
 FILES = ARRAYS, VIEWS = ("ngrams.safetensors", "ngrams.json")  # of a saved classifier
+RATIOS = "ratios.safetensors"  # of a saved table
 
 
 class Counts(NamedTuple):
@@ -233,3 +234,65 @@ def tf_idf(
     values = (1 + np.log(counts.counts[known])) * idf[ids]
     norms = np.sqrt(np.bincount(rows, values**2, minlength=num_texts))
     return rows, ids, values / norms[rows]
+
+
+@dataclass(frozen=True)
+class RatioTable:
+    """How much each n-gram speaks for each class: its log-count ratios (Wang & Manning, 2012).
+
+    The ratio of an n-gram and a class is the logarithm of how much more frequent it is in the texts
+    of the class than in the others.
+
+    Attributes:
+        longest: Tokens of the longest n-grams; the shortest are single tokens.
+        codes: The known n-grams, uint64 [G], ascending.
+        ratios: float32 [G, C]; of two classes, one column, that of the second.
+    """
+
+    longest: int
+    codes: np.ndarray
+    ratios: np.ndarray
+
+    def features(self, hashes: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """The ratios of the n-grams that end at each token, those of single tokens first.
+
+        Args:
+            hashes: `hash_tokens` of all tokens of the texts, concatenated, uint64 [tokens].
+            lengths: Tokens of each text, int [N].
+
+        Returns:
+            float16 [tokens, longest · C]; 0 where an n-gram is not known, or would begin before its
+            text.
+        """
+        texts = np.repeat(np.arange(len(lengths)), lengths)
+        features = np.zeros((len(hashes), self.longest, self.ratios.shape[1]), np.float16)
+        for i, codes in enumerate(_codes(hashes, self.longest)):
+            ids = np.searchsorted(self.codes, codes).clip(max=len(self.codes) - 1)
+            whole = texts[: len(codes)] == texts[len(texts) - len(codes) :]
+            known = np.flatnonzero(whole & (self.codes[ids] == codes))
+            features[known + i, i] = self.ratios[ids[known]]
+        return features.reshape(len(hashes), -1)
+
+    def check(self, longest: int, num_outputs: int) -> None:
+        """Checks that the table is that of a model.
+
+        Raises:
+            ValueError: It is not.
+        """
+        G = len(self.codes)
+        if (self.codes.dtype, self.codes.shape) != (np.uint64, (G,)) or not G:
+            raise ValueError("its n-grams are no list of hashes")
+        if self.longest != longest or self.ratios.shape != (G, num_outputs):
+            raise ValueError("its ratios are not those of the model")
+
+    def to_file(self) -> bytes:
+        """What `from_file` reads."""
+        longest = np.array(self.longest)
+        arrays = {"codes": self.codes, "ratios": self.ratios, "longest": longest}
+        return safetensors.numpy.save(arrays)
+
+    @classmethod
+    def from_file(cls, content: bytes) -> RatioTable:
+        """Reads what `to_file` returned."""
+        arrays = safetensors.numpy.load(content)
+        return cls(int(arrays["longest"]), arrays["codes"], arrays["ratios"])

@@ -20,6 +20,7 @@ class RaggedTexts:
     labels: np.ndarray  # int32: of each text [N], or of each token [tokens]
     per_token: bool = False
     scores: np.ndarray | None = None  # float32 [N, C]: logits of an n-gram classifier
+    features: np.ndarray | None = None  # float16 [tokens, F]: what the model reads beside the ids
 
     def __len__(self) -> int:
         """Number of texts."""
@@ -36,14 +37,15 @@ class RaggedTexts:
 
     def clip(self, num_words: int, maxlen: int | None) -> RaggedTexts:
         """Replaces ids from `num_words` on by unknown; keeps the last `maxlen` tokens per text."""
-        ids, labels, lengths = self.ids, self.labels, self.lengths
+        ids, labels, lengths, features = self.ids, self.labels, self.lengths, self.features
         if maxlen is not None:
             lengths = np.minimum(lengths, maxlen)
             kept = _ranges(self.offsets[1:] - lengths, lengths)
             ids, labels = ids[kept], labels[kept] if self.per_token else labels
+            features = None if features is None else features[kept]
         ids = np.where(ids < num_words, ids, np.int32(UNKNOWN))
         offsets = np.append(0, np.cumsum(lengths))
-        return dataclasses.replace(self, ids=ids, offsets=offsets, labels=labels)
+        return dataclasses.replace(self, ids=ids, offsets=offsets, labels=labels, features=features)
 
     def padded(self, maxlen: int, padding: str, dtype: Any = np.int32) -> dict[str, np.ndarray]:
         """The texts as arrays of one length T = `maxlen`.
@@ -56,7 +58,7 @@ class RaggedTexts:
 
         Returns:
             tokens [N, T]; lengths int32 [N]; labels int32, of each text [N] or each token [N, T];
-            and scores float32 [N, C], if the texts have any.
+            and if the texts have them, scores float32 [N, C] and features float16 [N, T, F].
         """
         tokens = np.full((len(self), maxlen), PAD, dtype)
         lengths = self.lengths.astype(np.int32)
@@ -71,7 +73,12 @@ class RaggedTexts:
             labels = np.zeros(mask.shape, np.int32)
             labels[mask] = self.labels
         arrays = {"tokens": tokens, "lengths": lengths, "labels": labels}
-        return arrays if self.scores is None else {**arrays, "scores": self.scores}
+        if self.scores is not None:
+            arrays["scores"] = self.scores
+        if self.features is not None:
+            arrays["features"] = np.zeros((*mask.shape, self.features.shape[1]), np.float16)
+            arrays["features"][mask] = self.features
+        return arrays
 
     def take(self, rows: np.ndarray) -> RaggedTexts:
         """The texts `rows`, int [n], in that order."""
@@ -83,15 +90,20 @@ class RaggedTexts:
             offsets=np.append(0, np.cumsum(lengths)),
             labels=self.labels[kept if self.per_token else rows],
             scores=None if self.scores is None else self.scores[rows],
+            features=None if self.features is None else self.features[kept],
         )
 
     def __add__(self, other: RaggedTexts) -> RaggedTexts:
-        """These texts, then those of `other`; neither has scores."""
+        """These texts, then those of `other`; neither has scores, both have features or none."""
+        features = None
+        if self.features is not None and other.features is not None:
+            features = np.concatenate([self.features, other.features])
         return RaggedTexts(
             np.concatenate([self.ids, other.ids]),
             np.concatenate([self.offsets, self.offsets[-1] + other.offsets[1:]]),
             np.concatenate([self.labels, other.labels]),
             self.per_token,
+            features=features,
         )
 
 

@@ -121,6 +121,7 @@ class TokenHead(Head):
             ("model.segment", config.model.segment, 0),
             ("model.word_ngrams", config.model.word_ngrams, 0),
             ("model.character_ngrams", config.model.character_ngrams, 0),
+            ("model.ratio_ngrams", config.model.ratio_ngrams, 0),
             ("train.class_weights", config.train.class_weights, "none"),
         ):
             if value != needed:

@@ -51,6 +51,11 @@ class TextModel(nn.Module):
         """Whether the logits are blended with the scores of an n-gram classifier."""
         return bool(self.config.word_ngrams or self.config.character_ngrams)
 
+    @property
+    def num_features(self) -> int:
+        """F, features of a token that are read with its embedding: ratios of n-grams."""
+        return self.config.ratio_ngrams * self.num_outputs
+
     @nn.compact
     def __call__(
         self,
@@ -59,6 +64,7 @@ class TextModel(nn.Module):
         dropout_keys: DropoutKeys | None = None,
         initial_carries: Carries | None = None,
         scores: jax.Array | None = None,
+        features: jax.Array | None = None,
     ) -> tuple[jax.Array, Carries]:
         """Computes the logits of a batch.
 
@@ -70,6 +76,7 @@ class TextModel(nn.Module):
             initial_carries: One per layer; None: zeros. Not with `bidirectional` or `segment`.
             scores: Logits of an n-gram classifier, float32 [B, C], if `has_scores`; None (in
                 training): the network's alone are returned.
+            features: Of the tokens, float [B, T, F], if F is not 0.
 
         Returns:
             Logits, float32 [B, C], or per token [B, T, C], and the carry of each layer after the
@@ -81,7 +88,9 @@ class TextModel(nn.Module):
             lengths = jnp.maximum(lengths, shortest)
             missing = max(0, shortest - tokens.shape[1])
             tokens = jnp.pad(tokens, ((0, 0), (0, missing)), constant_values=PAD)
-        x: Any = self._embed(tokens, dropout_keys)
+            if features is not None:
+                features = jnp.pad(features, ((0, 0), (0, missing), (0, 0)))
+        x: Any = self._embed(tokens, dropout_keys, features)
         if config.conv_filters:
             conv = layers.Conv1D(config.conv_filters, config.conv_width, name="conv")
             x, lengths = conv(x, lengths)
@@ -103,8 +112,13 @@ class TextModel(nn.Module):
         x = self._drop("output_dropout", x, dropout_keys)
         return self._output(x, scores), tuple(carries)
 
-    def _embed(self, tokens: jax.Array, keys: DropoutKeys | None) -> Any:
-        """Embedded tokens [B, T, E], looked up where a layer before the recurrence needs them."""
+    def _embed(
+        self, tokens: jax.Array, keys: DropoutKeys | None, features: jax.Array | None
+    ) -> Any:
+        """Embedded tokens with their features, [B, T, E + F].
+
+        They are looked up only where a layer before the recurrence needs them.
+        """
         config = self.config
         embed = layers.Embed(
             self.vocab_size,
@@ -118,6 +132,10 @@ class TextModel(nn.Module):
         if config.dropout:
             x = layers.Dropout(config.dropout, name="dropout")(x, keys and keys.texts)
         x = self._drop("spatial_dropout", x, keys, shared=(1,))
+        if self.num_features:
+            assert features is not None
+            x = x.rows() if isinstance(x, recurrence.EmbeddingLookup) else x
+            x = jnp.concatenate([x, features.astype(x.dtype)], axis=-1)
         return self._drop("word_dropout", x, keys, shared=(2,))
 
     def _output(self, x: jax.Array, scores: jax.Array | None) -> jax.Array:
@@ -191,7 +209,8 @@ def shortest_text(config: ModelConfig) -> int:
 def init_params(model: TextModel, key: jax.Array) -> Any:
     """Initial parameters; none depends on batch size or length."""
     one = jnp.ones((1, 1), jnp.int32)
-    return model.init(key, one, one[0])["params"]
+    features = jnp.zeros((1, 1, model.num_features)) if model.num_features else None
+    return model.init(key, one, one[0], features=features)["params"]
 
 
 def logits(
@@ -201,9 +220,12 @@ def logits(
     lengths: jax.Array,
     dropout_keys: DropoutKeys | None = None,
     scores: jax.Array | None = None,
+    features: jax.Array | None = None,
 ) -> jax.Array:
     """Applies the model; see `TextModel.__call__`."""
-    out, _ = model.apply({"params": params}, tokens, lengths, dropout_keys, scores=scores)
+    out, _ = model.apply(
+        {"params": params}, tokens, lengths, dropout_keys, scores=scores, features=features
+    )
     assert isinstance(out, jax.Array)  # no collection is mutable
     return out
 

@@ -32,7 +32,7 @@ from flaxrnn.data.ngrams import (
     hash_tokens,
 )
 from flaxrnn.data.ragged import RaggedTexts
-from flaxrnn.data.vocabulary import FIRST_WORD, START
+from flaxrnn.data.vocabulary import FIRST_WORD, START, Vocabulary
 from flaxrnn.runtime import distributed, files
 from flaxrnn.training.calibration import calibrate
 from flaxrnn.training.svm import Problem, Setting
@@ -103,8 +103,7 @@ def _fit_and_save(
     of_train, of_others = [], []
     for corpus, longest in parts:
         view = View(corpus.vocabulary.tokenizer.kind, longest)
-        specials = np.zeros(FIRST_WORD, np.uint64)
-        hashes = np.concatenate([specials, hash_tokens(corpus.vocabulary.words)])
+        hashes = hash_ids(corpus.vocabulary)
         views.append(view)
         with ThreadPoolExecutor(2) as pool:  # NumPy sorts outside of Python's lock
             splits = [corpus.train, corpus.others]
@@ -121,9 +120,19 @@ def _fit_and_save(
     return all_scores
 
 
+def hash_ids(vocabulary: Vocabulary) -> np.ndarray:
+    """The hash of each id, uint64 [V]; of the special ones 0."""
+    return np.concatenate([np.zeros(FIRST_WORD, np.uint64), hash_tokens(vocabulary.words)])
+
+
+def find_words(texts: RaggedTexts) -> tuple[np.ndarray, np.ndarray]:
+    """Which ids are words, all but the START of each text, bool [tokens]; words per text, [N]."""
+    words = texts.ids != START
+    return words, np.diff(np.append(0, np.cumsum(words))[texts.offsets])
+
+
 def _count(texts: RaggedTexts, hashes: np.ndarray, view: View) -> Counts:
-    words = texts.ids != START  # which is in every text
-    lengths = np.diff(np.append(0, np.cumsum(words))[texts.offsets])
+    words, lengths = find_words(texts)
     return count(hashes[texts.ids[words]], lengths, view)
 
 
@@ -161,7 +170,7 @@ def fit(views: list[tuple[View, Counts]], labels: np.ndarray, num_labels: int) -
         num_labels: Number of classes.
     """
     everything = np.arange(len(labels))
-    folds = _random_folds(len(labels))
+    folds = random_folds(len(labels))
     problems, scores = [], []
     for view, counts in views:
         start = time.perf_counter()
@@ -195,7 +204,7 @@ def fit_quickly(
             others are 0. If there are none, a fifth of all texts is held out.
     """
     if not len(held_out):
-        held_out = np.flatnonzero(_random_folds(len(labels)) == 0)
+        held_out = np.flatnonzero(random_folds(len(labels)) == 0)
     fitted_to = np.setdiff1d(np.arange(len(labels)), held_out)
     problems, parts, scores = [], [], []
     for view, counts in views:
@@ -215,7 +224,8 @@ def fit_quickly(
     return Fitted(classifier, all_scores, _accuracy(combined, labels[held_out]))
 
 
-def _random_folds(size: int) -> np.ndarray:
+def random_folds(size: int) -> np.ndarray:
+    """The fold of each text, int [N], always the same."""
     return np.random.default_rng(0).permutation(size) % _FOLDS
 
 

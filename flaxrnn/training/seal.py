@@ -16,11 +16,12 @@ from typing import Any
 
 from flaxrnn.errors import WorkdirError
 from flaxrnn.runtime import files, records
-from flaxrnn.training.workdir import NGRAMS
+from flaxrnn.training.workdir import NGRAMS, RATIOS
 
 Seal = dict[str, str]  # file → SHA-256 of its content
 
-FIXED = ("config.json", f"{NGRAMS}/{files.CHECKSUMS}")  # not written again by a resumed run
+# Not written again by a resumed run.
+FIXED = ("config.json", f"{NGRAMS}/{files.CHECKSUMS}", f"{RATIOS}/{files.CHECKSUMS}")
 _NAMES = (*FIXED, "vocabulary.json", "labels.json")
 _MAX_MIB = 256
 

@@ -98,8 +98,8 @@ def train_step(
     def loss(params: Params, length: int) -> tuple[jax.Array, metrics.Sums]:
         if not model.config.train_embedding:
             params = {**params, "embed": jax.lax.stop_gradient(params["embed"])}
-        tokens = batch["tokens"][:, :length]
-        logits = models.logits(model, params, tokens, batch["lengths"], keys)
+        tokens, features = _cut(batch, length)
+        logits = models.logits(model, params, tokens, batch["lengths"], keys, features=features)
         examples = model.head.targets_and_weights(logits, batch)
         sums = metrics.batch_sums(model.head, *examples)
         if objective == _HEADS_LOSS:
@@ -203,9 +203,10 @@ def evaluate(
         batch = gather_batch(texts, group.rows[i], group.weights[i])
 
         def logits(params: Params, length: int) -> jax.Array:
-            tokens = batch["tokens"][:, :length]
-            scores = batch.get("scores")
-            out = models.logits(model, params, tokens, batch["lengths"], scores=scores)
+            (tokens, features), scores = _cut(batch, length), batch.get("scores")
+            out = models.logits(
+                model, params, tokens, batch["lengths"], scores=scores, features=features
+            )
             if not head.per_token:
                 return out
             return jnp.pad(out, ((0, 0), (0, buckets[-1] - length), (0, 0)))  # one shape
@@ -281,6 +282,12 @@ def gather_batch(texts: Arrays, rows: jax.Array, weights: jax.Array) -> Arrays:
     """The texts at `rows`, int [B], as a batch with `weights`, float [B]."""
     batch = {name: array[rows] for name, array in texts.items()}
     return {**batch, "tokens": batch["tokens"].astype(jnp.int32), "weights": weights}
+
+
+def _cut(batch: Arrays, length: int) -> tuple[jax.Array, jax.Array | None]:
+    """The tokens of a batch, and their features if they have any, up to a length."""
+    features = batch.get("features")
+    return batch["tokens"][:, :length], None if features is None else features[:, :length]
 
 
 def all_reduce(tree: Any, axis: str | None) -> Any:

@@ -63,6 +63,11 @@ def load_texts(config: Config, folder: Path, clock: Clock) -> Texts:
         corpus = load_corpus(config, data.tokenizer)
     else:
         corpus = load_corpus(config, inherited.choice, subwords=inherited.model)
+    if config.model.ratio_ngrams:
+        from flaxrnn.training import ratios  # with n-grams, takes long to import
+
+        with clock("ngrams"):
+            corpus = ratios.with_features(corpus, config.model.ratio_ngrams, folder)
     training_data = prepare_data(corpus, data, config.seed)
     if config.model.word_ngrams or config.model.character_ngrams:
         with clock("ngrams"):

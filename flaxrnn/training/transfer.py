@@ -17,7 +17,7 @@ from flaxrnn.training.steps import Params
 from flaxrnn.training.trained import Trained
 
 _FIELD = "train.init_from"
-_SIZES = ("cell", "embedding_size", "hidden_size", "layers", "conv_filters")
+_SIZES = ("cell", "embedding_size", "hidden_size", "layers", "conv_filters", "ratio_ngrams")
 
 
 def check(config: Config, source: Trained) -> None:

@@ -19,11 +19,13 @@ from flaxrnn.runtime import files, records
 _CONFIG, _LOCK = "config.json", ".lock"
 CHECKPOINTS = "checkpoints"
 NGRAMS = "ngrams"  # folder of the n-gram classifier
+RATIOS = "ratios"  # folder of the table of log-count ratios
 INITIAL = "initial"  # folder of parameters that are not random, for a refit
 # What a run writes until its first checkpoint.
 _WRITTEN = (
     CHECKPOINTS,
     NGRAMS,
+    RATIOS,
     INITIAL,
     "vocabulary.json",
     "labels.json",
