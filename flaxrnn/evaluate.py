@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flaxrnn.config import Config
+from flaxrnn.config import Config, DataConfig
 from flaxrnn.datasets import parsing
 from flaxrnn.datasets.parsing import Example
 from flaxrnn.datasets.rows import Fields
@@ -40,7 +40,8 @@ def main(arguments: list[str] | None = None) -> None:
         WorkdirError: The workdir holds no trained model.
     """
     flags = _parse(arguments)
-    examples = _read(flags, saved.load_config(flags.workdir))
+    config = saved.load_config(flags.workdir)
+    examples = _read(flags, config.data, _may_have_several(config))
     from flaxrnn.inference import predictor  # imports JAX: only once flags and file are valid
 
     model = predictor.load(flags.workdir, flags.allow_module)
@@ -86,13 +87,13 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     return flags
 
 
-def _read(flags: argparse.Namespace, config: Config) -> list[Example]:
-    """The labelled texts, as training reads them."""
-    path, data = Path(flags.file).expanduser(), config.data
+def _read(flags: argparse.Namespace, data: DataConfig, several: bool = False) -> list[Example]:
+    """The labelled texts, as training reads them; whether they may have `several` labels each."""
+    path = Path(flags.file).expanduser()
     fields = Fields(
         flags.field or data.text_field,
         flags.label_field or data.label_field,
-        _may_have_several(config),
+        several,
         flags.label_separator or data.label_separator,
     )
     file_format = sources.format_of(flags, data)

@@ -120,8 +120,7 @@ class Run:
         """The thresholds that suit the validation texts; halves if these are the test texts."""
         if self.config.data.validation == "test":
             return [0.5] * self.model.num_outputs
-        chosen = thresholds.choose(logits, self.validation_labels)
-        return thresholds.from_scores(chosen, divided_by)
+        return thresholds.from_scores(thresholds.choose(logits, self.validation_labels), divided_by)
 
 
 def start(

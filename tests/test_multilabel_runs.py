@@ -24,12 +24,14 @@ FILLERS = ["the", "a", "said", "today", "price", "report", "week"]
 
 
 def made(n=150, seed=0):
-    """Texts with words of each of their labels, as rows of a table; some have none."""
+    """Texts with words of each of their labels, mostly, as rows of a table; some have none."""
     rng = np.random.default_rng(seed)
     rows = []
     for _ in range(n):
         labels = [name for name in WORDS if rng.random() < 0.4]
         words = [*rng.choice(FILLERS, 4), *(rng.choice(WORDS[name]) for name in labels)]
+        if rng.random() < 0.2:  # a word that says nothing
+            words.append(rng.choice(WORDS[rng.choice(list(WORDS))]))
         rows.append((" ".join(rng.permutation(words)), "|".join(labels)))
     return rows
 
@@ -62,8 +64,10 @@ def test_the_result_has_the_scores_of_the_thresholds(run):
     predicted, probabilities = loaded(workdir).predict([text for text, _ in rows])
     truth = np.array([[name in names for name in sorted(WORDS)] for _, names in rows])
     found = np.array([[name in names for name in sorted(WORDS)] for names in predicted])
-    assert f1_score(truth, found, average="micro") > 0.9
-    assert probabilities.shape == (400, 3)
+    assert f1_score(truth, found, average="micro") > 0.8
+    thresholds = loaded(workdir).thresholds
+    assert (np.abs(thresholds - 0.5) > 1e-3).any()
+    np.testing.assert_array_equal(found, probabilities > thresholds)
     assert result["test_micro_f1"] > 0.8
     assert result["val_micro_f1"] == pytest.approx(1, abs=0.2)
     assert result["test_macro_f1"] <= 1
@@ -207,7 +211,7 @@ def test_fit_takes_lists(tmp_path):
     model = flaxrnn.fit(texts, labels, max_padding=1.0, **options)
     assert model.predict("crude army said")[0] == [["oil", "war"]]
     figures = model.evaluate(texts, labels)
-    assert figures["micro_f1"] > 0.9
+    assert figures["micro_f1"] > 0.8
     folder = model.save(tmp_path / "saved")
     assert flaxrnn.load(folder).predict(["crude army said"])[0] == [["oil", "war"]]
     with pytest.raises(DataError, match="a matrix has no names"):

@@ -158,7 +158,7 @@ def load(workdir: str | Path, allow_modules: Iterable[str] = ()) -> SavedModel:
                 )
     params = tuple(run.members[0] for run in runs)
     limits = [run.thresholds for run in runs if run.thresholds is not None]
-    thresholds = np.mean(limits, axis=0) if limits else None
+    thresholds = sum(limits[1:], limits[0]) / len(limits) if limits else None
     return dataclasses.replace(first, members=params, thresholds=thresholds)
 
 
