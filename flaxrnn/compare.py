@@ -100,14 +100,15 @@ def main(arguments: list[str] | None = None) -> None:
         plot(groups, flags.plot)
 
 
-def columns(monitored: Container[str]) -> list[Column]:
+def columns(monitored: Container[str], several: bool = True) -> list[Column]:
     """The columns of numbers: metrics, then the cost of the run.
 
     Args:
         monitored: The metrics that are shown for validation; all but the loss are shown for test.
+        several: Whether to show those that only runs with several labels per text have.
     """
     return [
-        *_metric_columns(monitored),
+        *_metric_columns(monitored, several),
         Column("seconds", ",.1f", lambda result: result["seconds"]["total"]),
         Column("parameters", ",.0f", lambda result: result["parameters"]),
         Column("epochs", ",.0f", lambda result: result["epochs"]),
@@ -126,13 +127,13 @@ def read(workdir: Path) -> Run:
         raise WorkdirError(f"{workdir} is not a run directory")
     if not (workdir / "result.json").is_file():
         raise WorkdirError(f"{workdir} is unfinished")
-    headline = metrics.METRICS[metrics.HEADLINE]
     try:
         recorded = records.read(workdir / "config.json", dict)
         settings = config.flatten(config.with_defaults(recorded))
         if settings["train.monitor"] not in metrics.METRICS:
             raise ValueError(f"config.json: train.monitor: {settings['train.monitor']!r}")
         result = records.read(workdir / "result.json", dict)
+        headline = metrics.headline(result)
         path = workdir / "metrics.jsonl"
         rows = records.read_lines(path) if path.exists() else []
         history = [row for row in rows if "phase" not in row]  # a refit is not validated
@@ -169,7 +170,7 @@ def _read_ensemble(workdir: Path) -> Run:
             runs[0].seed,
             {**runs[0].settings, "members": len(runs)},
             {column.title: float(column.value(result)) for column in columns(metrics.METRICS)},
-            metrics.METRICS[metrics.HEADLINE].value(result, "test"),
+            metrics.headline(result).value(result, "test"),
             seconds,
             runs[0].monitor,
             ([], []),
@@ -219,7 +220,7 @@ def plot(groups: list[list[Run]], path: Path) -> None:
         ends = [(run.seconds, run.score) for run in group]
         label = _name(group)[-60:]  # a longer legend would leave no room for the axes
         axes.plot(*zip(*ends, strict=True), "*", ms=12, color=colour, mec="black", label=label)
-    title = metrics.METRICS[metrics.HEADLINE].title
+    title = metrics.METRICS["micro_f1" if _have_several(groups) else "accuracy"].title
     axes.set_xlabel("seconds since the start")
     axes.set_ylabel(f"{title} (lines: validation, stars: test)")
     axes.grid(alpha=0.3)
@@ -230,8 +231,8 @@ def plot(groups: list[list[Run]], path: Path) -> None:
         raise WorkdirError(f"--plot: {path} cannot be written ({error.strerror})") from None
 
 
-def _metric_columns(monitored: Container[str]) -> Iterator[Column]:
-    for metric in metrics.headline_first():
+def _metric_columns(monitored: Container[str], several: bool) -> Iterator[Column]:
+    for metric in metrics.headline_first({"test_micro_f1": 0} if several else {}):
         value = functools.partial(metric.value, split="val")
         if metric.name in monitored:
             yield Column(f"val {metric.title}", metric.format, value)
@@ -244,7 +245,7 @@ def _metric_columns(monitored: Container[str]) -> Iterator[Column]:
 def _table(groups: list[list[Run]]) -> list[list[str]]:
     """A header, then one row per group."""
     settings = _differing_settings(groups)
-    shown = columns({run.monitor for group in groups for run in group})
+    shown = columns({run.monitor for group in groups for run in group}, _have_several(groups))
     rows = [["run", "n", *(column.title for column in shown), *settings]]
     for group in groups:
         cells = [
@@ -255,6 +256,12 @@ def _table(groups: list[list[Run]]) -> list[list[str]]:
         cells += ["-" if value is None else str(value) for value in values]
         rows.append([_name(group), str(len(group)), *cells])
     return rows
+
+
+def _have_several(groups: list[list[Run]]) -> bool:
+    """Whether a run is of texts that may have several labels."""
+    title = metrics.METRICS["micro_f1"].title
+    return any(math.isfinite(run.values[title]) for group in groups for run in group)
 
 
 def _differing_settings(groups: list[list[Run]]) -> list[str]:

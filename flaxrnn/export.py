@@ -13,7 +13,8 @@ The folder contains:
   of an ensemble (a workdir of several seeds) are stacked, and the program returns the mean of their
   probabilities.
 * `vocabulary.json` and `labels.json`, as in the workdir; `ngrams.safetensors` and `ngrams.json` of
-  a model with n-grams, whose program also takes the scores of that classifier.
+  a model with n-grams, whose program also takes the scores of that classifier; `thresholds.json` of
+  one whose texts may have several labels, the probability above which a text gets each.
 * `load.py`, which puts these together: a copy of `flaxrnn/inference/loader.py`. It reads
   `splitting.py` and `ngrams.py`, copies of modules in `flaxrnn/data/`.
 * `checksums.json`: the SHA-256 of each file.
@@ -88,6 +89,8 @@ def export(
         "vocabulary.json": model.vocabulary.to_json().encode(),
         "labels.json": json.dumps(model.label_names, ensure_ascii=False).encode(),
     }
+    if model.thresholds is not None:
+        contents["thresholds.json"] = json.dumps(model.thresholds.tolist()).encode()
     modules = {"load": "inference/loader", "splitting": "data/splitting"}
     if model.ngrams is not None:
         contents |= model.ngrams.to_files()

@@ -52,13 +52,15 @@ class FittedClassifier(TextPredictor):
         Returns:
             What `python -m flaxrnn.evaluate --json` writes: "texts", "accuracy",
             "accuracy_interval", "macro_f1", "calibration_error", "classes", "confusion",
-            "unknown_labels" and "without_words".
+            "unknown_labels" and "without_words"; of several labels per text "micro_f1" as well, but
+            no interval, calibration error or confusion.
 
         Raises:
             DataError: Texts and labels do not match, one of them is impossible, or no text has
                 words and a label that the model knows.
         """
-        evaluation = evaluate.evaluate_examples(self, _examples(texts, labels))
+        fields = _FIELDS._replace(several=self.thresholds is not None)
+        evaluation = evaluate.evaluate_examples(self, _examples(texts, labels, fields))
         if not evaluation.texts:
             reasons = "; ".join(evaluation.notes()) or "there are none"
             raise DataError(f"texts: none of them can be evaluated: {reasons}")
@@ -101,7 +103,7 @@ def fit(
 
     Args:
         texts: N texts: a list, an array, a pandas column.
-        labels: Their classes: N strings or whole numbers.
+        labels: Their classes: N strings or whole numbers; or of several per text, N lists of them.
         validation_data: Texts and labels to validate on; None: a tenth of each class is held out.
         test_data: Texts and labels for the scores of the run; None: likewise.
         workdir: The run's folder; the same call again resumes a run that was stopped. None: a
@@ -117,19 +119,23 @@ def fit(
         WorkdirError: The workdir belongs to other texts or another config.
         FlaxrnnError, signals.Stopped: See `flaxrnn.train`.
     """
-    examples = _examples(texts, labels)
+    labels = _as_list(labels)
+    wanted = _read_several(labels, config, fields)
+    examples = _examples(texts, labels, wanted)
     if not examples:
         raise DataError("texts: there are none")
     held_out = {"validation": validation_data, "test": test_data}
     if given := {split: data for split, data in held_out.items() if data is not None}:
         examples = [example._replace(split="train") for example in examples]
         for split, data in given.items():
-            examples += _examples(*data, split)
+            examples += _examples(*data, wanted, split)
     with contextlib.ExitStack() as stack:
         if workdir is None:
             temporary = tempfile.mkdtemp(prefix="flaxrnn-")
             stack.callback(shutil.rmtree, temporary, ignore_errors=True)
             workdir = Path(temporary) / "run"
+        if wanted.several:
+            fields = {"model.target": "labels", **fields}
         model = _train(examples, files.expand(workdir, "workdir"), config, fields)
         weakref.finalize(model, stack.pop_all().close)
     return model
@@ -148,24 +154,53 @@ def _train(
     return FittedClassifier(folder, loop.train_and_evaluate(values, folder), modules)
 
 
-def _examples(texts: Iterable[str], labels: Any, split: str | None = None) -> list[Example]:
+def _read_several(labels: list[Any], config: Any, fields: Mapping[str, Any]) -> Fields:
+    """How to read the labels: several per text if one of them is a list, or a field says so."""
+    given = config_lib.flatten(config or {}) | {_field(name): fields[name] for name in fields}
+    separator = given.get("data.label_separator")
+    lists = any(map(_is_list, labels))
+    several = lists or separator is not None or given.get("model.target") == "labels"
+    return _FIELDS._replace(several=several, separator=separator)
+
+
+def _as_list(labels: Any) -> list[Any]:
+    """The label, or the list of labels, of each text."""
+    if getattr(labels, "ndim", 1) == 2:
+        raise DataError("labels: a matrix has no names; give a list of names for each text")
+    return [labels] if isinstance(labels, str | int | np.generic) else list(labels)
+
+
+def _is_list(label: Any) -> bool:
+    return isinstance(label, list | tuple | set | frozenset | np.ndarray)
+
+
+def _examples(
+    texts: Iterable[str], labels: Any, fields: Fields, split: str | None = None
+) -> list[Example]:
     """Texts and labels as a file with these rows would be read.
 
     Raises:
         DataError: There are more of one than of the other, or one is impossible.
     """
     given = sources.as_list(texts)
-    names = [labels] if isinstance(labels, str | int | np.generic) else list(labels)
+    names = _as_list(labels)
     if len(given) != len(names):
         raise DataError(f"labels: there are {len(names):,} for {len(given):,} texts")
     examples = []
     for i, (text, label) in enumerate(zip(given, names, strict=True)):
-        plain = label.item() if hasattr(label, "item") else label  # of NumPy
         try:
-            examples.append(parsing.make_example(Row(f"text {i}", text, plain, split), _FIELDS))
+            row = Row(f"text {i}", text, _plain(label), split)
+            examples.append(parsing.make_example(row, fields))
         except DataError as error:
             raise DataError(str(error).removeprefix("data.path: ")) from None
     return examples
+
+
+def _plain(label: Any) -> Any:
+    """A label, or a list of them, without the types of NumPy."""
+    if not _is_list(label):
+        return label.item() if hasattr(label, "item") else label
+    return [_plain(each) for each in label]
 
 
 def _config(
@@ -211,8 +246,9 @@ def _write_texts(folder: Path, examples: list[Example]) -> None:
         WorkdirError: It has not, or the folder cannot be written.
     """
     rows = [
-        {"text": text, "label": label, **({"split": split} if split else {})}
-        for text, label, split in examples
+        {"text": text, "label": label if labels is None else labels}
+        | ({"split": split} if split else {})
+        for text, label, split, labels in examples
     ]
     content = "".join(json.dumps(row) + "\n" for row in rows).encode()
     path = folder / _TEXTS

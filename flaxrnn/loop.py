@@ -16,9 +16,10 @@ from flaxrnn.config import Config, flatten, modules, parse
 from flaxrnn.errors import DivergedError, WorkdirError
 from flaxrnn.nn.summary import summary
 from flaxrnn.reporting import page, provenance, result
+from flaxrnn.reporting.judgement import judge
 from flaxrnn.runtime import devices, distributed, files, plugins, signals, terminal
 from flaxrnn.runtime.clock import Clock
-from flaxrnn.training import baseline, metrics, resume, workdir
+from flaxrnn.training import baseline, metrics, resume, thresholds, workdir
 from flaxrnn.training.confidence import Confidence
 from flaxrnn.training.progress import kept_epoch, patience_in_epochs
 from flaxrnn.training.trainer import STEPS_PER_DISPATCH, MetricAccumulator
@@ -178,9 +179,12 @@ def _validate(run: run_lib.Run) -> None:
             blend = calibration.blend(per_text["logits"], run.texts.training_data)
             weights = run.trainer.replicate({**weights, "blend": blend})
             sums, per_text = run.trainer.evaluate(weights, "val")
+    if run.model.head.several:
+        logits = per_text["logits"]
+        sums = thresholds.rescore(sums, logits, run.validation_labels, run.choose(logits))
     class_scores = metrics.class_scores(*run.model.head.class_totals(sums.pop("class_counts")))
-    scores = {f"val_{name}": mean for name, mean in metrics.scores(sums, class_scores).items()}
-    _end_epoch(run, scores, time.perf_counter() - start)
+    scores = metrics.scores(sums, class_scores, run.model.head.several).items()
+    _end_epoch(run, {f"val_{name}": mean for name, mean in scores}, time.perf_counter() - start)
     if kept_epoch(progress.history, settings) == len(progress.history):
         run.keep_calibrated(weights, per_text.get("logits"))
     run.save()
@@ -234,16 +238,17 @@ def _test(run: run_lib.Run) -> tuple[dict[str, Any], page.Details]:
     _stop_if_asked(run)
     with run.clock("test"):
         sums, per_text = run.trainer.evaluate(run.weights, "test")
-        per_text.pop("logits", None)
     _stop_if_asked(run)
     if failure := run.save(wait=True):
         raise WorkdirError(f"--workdir: {run.workdir}: {failure}")
+    limits, confidence = run.progress.thresholds, None
+    if limits is not None:
+        sums = thresholds.rescore(sums, per_text["logits"], texts.test_labels, limits)
+    elif not head.per_token:
+        correct = per_text["predicted"] == texts.test_labels
+        confidence = Confidence(per_text["probability"], correct)
     class_counts = sums.pop("class_counts")
     class_scores = metrics.class_scores(*head.class_totals(class_counts))
-    labels, confidence = texts.test_labels, None
-    if not head.per_token:
-        correct = per_text["predicted"] == labels
-        confidence = Confidence(per_text["probability"], correct)
     outcome = result.build(
         config=run.config,
         corpus=texts.names,
@@ -259,20 +264,15 @@ def _test(run: run_lib.Run) -> tuple[dict[str, Any], page.Details]:
         resident=run.trainer.resident,
     )
     run.reporter.result(outcome, run.progress.history, run.progress.refit)
-    mistakes, confusion = None, head.confusion(class_counts)
-    if not head.per_token:
-        mistakes = page.mistakes(texts.training_data, texts.vocabulary, **per_text)
-        confusion = metrics.confusion(labels, per_text["predicted"])
     details = page.Details(
         texts.label_names,
         class_scores,
-        confusion,
-        mistakes,
-        confidence,
-        flatten(run.config.to_dict()),
-        summary(run.model, run.config.train.batch_size, run.config.data.maxlen),
-        texts.profile,
-        head.unit,
+        confidence=confidence,
+        config=flatten(run.config.to_dict()),
+        summary=summary(run.model, run.config.train.batch_size, run.config.data.maxlen),
+        profile=texts.profile,
+        unit=head.unit,
+        **judge(texts, head, class_counts, per_text, limits),
     )
     run.reporter.finish(outcome, run.progress.history, details)
     return outcome, details

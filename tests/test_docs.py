@@ -126,6 +126,8 @@ def run(path, folder, environment, python):
         for end in "what a day it is to be at the sea or on some hill".split()
     ]
     (folder / "reviews.csv").write_text("text,label\n" + "".join(texts))
+    both = texts[0].replace("good", '"good,bad"')
+    (folder / "news.csv").write_text("text,label\n" + "".join([*texts, both, "rain,\n"]))
     (folder / "poems.txt").write_text("The sea is wide\nA hill is high\n" * 20)
     (folder / "bin").mkdir()
     command = folder / "bin" / "python"

@@ -91,7 +91,7 @@ def test_the_run_reads_what_was_given(started, tmp_path):
     assert config.data.path == str(tmp_path / "run" / "texts.jsonl")
     source = custom.find_source(config.data.path, Fields("text", "label"), Format())
     labels = ["1", "1", "x", "1"]
-    assert source.read() == [
+    assert [example[:3] for example in source.read()] == [
         *((text, label, "train") for text, label in zip(texts, labels, strict=True)),
         ("six", "b", "validation"),
     ]

@@ -17,7 +17,7 @@ class RaggedTexts:
 
     ids: np.ndarray  # int32 [tokens]
     offsets: np.ndarray  # int64 [N + 1]
-    labels: np.ndarray  # int32: of each text [N], or of each token [tokens]
+    labels: np.ndarray  # int32: of each text [N], or of each token [tokens]; or uint8 [N, C], 0, 1
     per_token: bool = False
     scores: np.ndarray | None = None  # float32 [N, C]: logits of an n-gram classifier
 
@@ -55,8 +55,8 @@ class RaggedTexts:
             dtype: Dtype of the tokens.
 
         Returns:
-            tokens [N, T]; lengths int32 [N]; labels int32, of each text [N] or each token [N, T];
-            and scores float32 [N, C], if the texts have any.
+            tokens [N, T]; lengths int32 [N]; labels int32, of each text [N] or each token [N, T],
+            or uint8 [N, C]; and scores float32 [N, C], if the texts have any.
         """
         tokens = np.full((len(self), maxlen), PAD, dtype)
         lengths = self.lengths.astype(np.int32)

@@ -25,17 +25,20 @@ from safetensors.numpy import load_file
 BATCH_SIZE = 64
 
 
-def load(folder: str | Path) -> Callable[[list], tuple[list[str], np.ndarray]]:
+def load(folder: str | Path) -> Callable[[list], tuple[list, np.ndarray]]:
     """Loads the classifier.
 
     Returns:
-        A function of N texts that returns the likeliest label of each and the probabilities of all
-        labels, float32 [N, C]. A text is a string or, unless the classifier has n-grams, a list of
-        its tokens.
+        A function of N texts that returns the likeliest label of each, or all of them if there may
+        be several, and the probabilities of all labels, float32 [N, C]. A text is a string or,
+        unless the classifier has n-grams, a list of its tokens.
     """
     folder = Path(folder)
     vocabulary = json.loads((folder / "vocabulary.json").read_text("utf-8"))
     label_names = json.loads((folder / "labels.json").read_text("utf-8"))
+    limits = None
+    if (folder / "thresholds.json").exists():
+        limits = np.array(json.loads((folder / "thresholds.json").read_text("utf-8")))
     parameters = jax.device_put(load_file(folder / "parameters.safetensors"))
     program = jax.jit(export.deserialize(bytearray((folder / "program.jax").read_bytes())).call)
     ids = {word: i for i, word in enumerate(vocabulary["words"], 4)}
@@ -53,7 +56,7 @@ def load(folder: str | Path) -> Callable[[list], tuple[list[str], np.ndarray]]:
             raise ValueError("a text is empty: it has no words")
         return [1, *(ids.get(word, 2) for word in tokens)]  # 1 starts a text, 2 is an unknown word
 
-    def classify(texts: list) -> tuple[list[str], np.ndarray]:
+    def classify(texts: list) -> tuple[list, np.ndarray]:
         encoded = [encode(text) for text in texts]
         probabilities = np.zeros((len(encoded), len(label_names)), np.float32)
         for begin in range(0, len(encoded), BATCH_SIZE):
@@ -71,15 +74,14 @@ def load(folder: str | Path) -> Callable[[list], tuple[list[str], np.ndarray]]:
                 inputs.append(np.resize(scores, (shape[0], scores.shape[1])))
             output = program(parameters, *inputs)
             probabilities[begin : begin + len(batch)] = output[: len(batch)]
-        return [label_names[_likeliest(row)] for row in probabilities], probabilities
+        if not np.isfinite(probabilities).all():
+            raise ValueError("what the model computes for a text is not finite")
+        if limits is None:
+            return [label_names[i] for i in probabilities.argmax(axis=1)], probabilities
+        labels = [[label_names[i] for i in np.flatnonzero(row > limits)] for row in probabilities]
+        return labels, probabilities
 
     return classify
-
-
-def _likeliest(probabilities: np.ndarray) -> int:
-    if not np.isfinite(probabilities).all():
-        raise ValueError("what the model computes for a text is not finite")
-    return int(probabilities.argmax())
 
 
 def _tokenizer(description: dict[str, str], splitters: dict[str, Any]) -> Callable[[str], list]:

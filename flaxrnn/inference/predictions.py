@@ -33,6 +33,7 @@ class Prediction:
     top: list[tuple[str, float]]  # likeliest labels and their probabilities; empty: there is none
     attributions: np.ndarray | None  # of the words read, float32 [n], if requested
     unsure: bool = False  # whether the likeliest label is below the threshold, and withheld
+    labels: list[tuple[str, float]] | None = None  # where a text may have several: those it gets
 
     @property
     def places(self) -> list[tuple[int, int, float]]:
@@ -75,7 +76,8 @@ def classify(
         chunk_size: Texts to read, and hold in memory, at a time.
         top: Number of labels per text.
         explain: Whether to compute attributions.
-        threshold: Probability below which the model is unsure.
+        threshold: Probability below which the model is unsure; where a text may have several labels
+            and it is above 0, it takes the place of the thresholds of all labels.
     """
     index = itertools.count()
     while chunk := [predictor.encode(text) for text in itertools.islice(texts, chunk_size)]:
@@ -95,16 +97,23 @@ def classify(
                 yield Prediction(next(index), encoded, NOT_FINITE, [], None)
                 continue
             notes = []
-            if unsure := of_labels.max() < threshold:
+            limits = predictor.thresholds
+            if unsure := limits is None and of_labels.max() < threshold:
                 notes.append(f"unsure: below {threshold:g}")
             if (read := len(encoded.spans)) < encoded.total_words:
                 notes.append(f"the last {read:,} of {encoded.total_words:,} words were read")
             if not knows_a_word(encoded):
                 notes.append("every word is unknown")
-            likeliest = (-of_labels).argsort(kind="stable")[:top]
-            best = [(predictor.label_names[i], float(of_labels[i])) for i in likeliest]
+            order = (-of_labels).argsort(kind="stable")
+            ranked = [(predictor.label_names[i], float(of_labels[i])) for i in order]
+            best, labels = ranked[:top], None
+            if limits is not None:
+                above = of_labels[order] > (threshold or limits[order])
+                labels = [label for label, is_above in zip(ranked, above, strict=True) if is_above]
+                best = labels if top == 1 else best
+                notes += [] if labels else ["no label is above its threshold"]
             note = "; ".join(notes) or None
-            yield Prediction(next(index), encoded, note, best, of_words, bool(unsure))
+            yield Prediction(next(index), encoded, note, best, of_words, bool(unsure), labels)
 
 
 def knows_a_word(encoded: EncodedText) -> bool:

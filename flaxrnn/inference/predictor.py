@@ -50,7 +50,7 @@ class TextPredictor:
         self._maxlen, self._padding = config.data.maxlen, config.data.padding
         self._mesh = devices.make_mesh(self._batch_size, local=True)
         self._members = devices.shard(model.members, self._mesh, PartitionSpec())
-        self._saved = model
+        self._saved, self.thresholds = model, model.thresholds
         self._predict = programs.predict_program(model.model, self._mesh)
         self._explain = programs.explain_program(model.model, self._mesh)
         divisors = (8, 4, 2, 1) if self._padding == "post" else (1,)
@@ -66,11 +66,12 @@ class TextPredictor:
         """Number of runs whose mean is predicted."""
         return len(self._members)
 
-    def predict(self, texts: str | Iterable[str]) -> tuple[list[str], np.ndarray]:
+    def predict(self, texts: str | Iterable[str]) -> tuple[list[Any], np.ndarray]:
         """Classifies N raw texts; a string is a list of one.
 
         Returns:
-            The most likely label of each text, and the probabilities of all labels, float32 [N, C].
+            The most likely label of each text, or where it may have several, a list; and the
+            probabilities of all labels, float32 [N, C].
 
         Raises:
             ConfigError: The model does not classify texts.
@@ -86,7 +87,7 @@ class TextPredictor:
         for i, finite in enumerate(np.isfinite(probabilities).all(axis=1)):
             if not finite:
                 raise _not_finite(i)
-        return [self.label_names[i] for i in probabilities.argmax(axis=1)], probabilities
+        return self._saved.labels(probabilities), probabilities
 
     def tag(self, texts: str | Iterable[str]) -> list[list[str]]:
         """The most likely tag of each token read of each raw text; see `EncodedText`.

@@ -17,6 +17,8 @@ from flaxrnn.runtime import files, plugins, records
 from flaxrnn.training import workdir as workdir_lib
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from flaxrnn.nn.models import TextModel
 
 SEEDS = "seeds.json"  # of a workdir of several seeds: its "members", and their test figures
@@ -34,6 +36,8 @@ class SavedModel:
         label_names: Names of the classes.
         config: The config of the run, or of the first one.
         ngrams: The n-gram classifier, if the model blends its scores; all members have the same.
+        thresholds: The probability above which a text gets each label, float [C]; of an ensemble
+            the mean; None: it gets the likeliest.
     """
 
     model: TextModel
@@ -42,6 +46,14 @@ class SavedModel:
     label_names: list[str]
     config: config_lib.Config
     ngrams: NgramClassifier | None
+    thresholds: np.ndarray | None = None
+
+    def labels(self, probabilities: np.ndarray) -> list[str] | list[list[str]]:
+        """The label of each text, or where it may have several all of them, by float [N, C]."""
+        if self.thresholds is None:
+            return [self.label_names[i] for i in probabilities.argmax(axis=1)]
+        above = probabilities > self.thresholds
+        return [[self.label_names[i] for i in row.nonzero()[0]] for row in above]
 
 
 def folder_of_seed(workdir: Path, seed: int) -> Path:
@@ -145,7 +157,9 @@ def load(workdir: str | Path, allow_modules: Iterable[str] = ()) -> SavedModel:
                     " no ensemble; name one of them"
                 )
     params = tuple(run.members[0] for run in runs)
-    return dataclasses.replace(first, members=params)
+    limits = [run.thresholds for run in runs if run.thresholds is not None]
+    thresholds = sum(limits[1:], limits[0]) / len(limits) if limits else None
+    return dataclasses.replace(first, members=params, thresholds=thresholds)
 
 
 def _member_folders(workdir: Path) -> list[Path]:
@@ -168,7 +182,10 @@ def _load_run(workdir: Path) -> SavedModel:
     if len(label_names) < 2 and not model.head.per_token:
         raise WorkdirError(f"--workdir: {workdir}/labels.json names a single class")
     shapes = jax.eval_shape(lambda: models.init_params(model, jax.random.key(0)))
-    weights = checkpoint.read(run.checkpoint, weights=shapes)["weights"]
+    found = checkpoint.read(run.checkpoint, weights=shapes)
+    weights, thresholds = found["weights"], None
+    if model.head.several:
+        thresholds = _thresholds(workdir, found["progress"], len(label_names))
     classifier = None
     if model.has_scores:
         classifier = _load_ngrams(workdir / workdir_lib.NGRAMS, model.num_outputs)
@@ -176,7 +193,23 @@ def _load_run(workdir: Path) -> SavedModel:
     for array in (*jax.tree.leaves(weights), *tables):
         if not np.isfinite(array).all():
             raise WorkdirError(f"--workdir: the weights of {workdir} are not finite; train again")
-    return SavedModel(model, (weights,), vocabulary, label_names, config, classifier)
+    return SavedModel(model, (weights,), vocabulary, label_names, config, classifier, thresholds)
+
+
+def _thresholds(workdir: Path, progress: dict[str, Any], count: int) -> np.ndarray:
+    """The thresholds of labels in the progress of a checkpoint, which may be anybody's.
+
+    Before the first epoch has been validated there are none: all are a half.
+    """
+    import numpy as np
+
+    found = progress.get("thresholds")
+    if found is None:
+        return np.full(count, 0.5)
+    numbers = isinstance(found, list) and all(type(value) is float for value in found)
+    if not numbers or len(found) != count or not all(0 < value < 1 for value in found):
+        raise WorkdirError(f"--workdir: no trained model in {workdir} (no threshold per label)")
+    return np.array(found)
 
 
 def _load_ngrams(folder: Path, num_outputs: int) -> NgramClassifier:

@@ -80,7 +80,7 @@ def epoch_line(
     since_best = row["epoch"] - best_epoch
     of_patience = "" if patience is None else f" of {patience}"
     best = f"best {since_best}{of_patience} epochs ago" if since_best else "best so far"
-    validation = f"validation {_metrics(row, 'val', metrics.validated(monitor))}"
+    validation = f"validation {_metrics(row, 'val', metrics.validated(row, monitor))}"
     return _line(f"epoch {row['epoch']:3d}/{epochs}", row, validation, best)
 
 
@@ -106,11 +106,12 @@ def outcome(result: Mapping[str, Any], page: Path, monitor: str = "loss") -> str
     """
     before = " (before the refit)" if result["refit"] else ""
     seconds = ", ".join(f"{name} {value:.1f}" for name, value in result["seconds"].items())
+    validated, tested = metrics.validated(result, monitor), metrics.recorded(result, "test")
     return (
         f"\n{escaped(result['dataset'])} ({result['data_source']} corpus), seed {result['seed']}:"
         f" {result['epochs']} epochs, the best was {result['best_epoch']}\n"
-        f"  validation  {_metrics(result, 'val', metrics.validated(monitor), '  ')}{before}\n"
-        f"  test        {_metrics(result, 'test', metrics.METRICS.values(), '  ')}\n"
+        f"  validation  {_metrics(result, 'val', validated, '  ')}{before}\n"
+        f"  test        {_metrics(result, 'test', tested, '  ')}\n"
         f"  seconds     {seconds}\n"
         f"  speed       {result['train_examples_per_second']:,.0f} texts/s,"
         f" {result['train_tokens_per_second']:,.0f} tokens/s in training\n"
@@ -135,8 +136,8 @@ def closing(mistakes: Sequence[Mistake], names: Sequence[str], workdir: Path) ->
         workdir: The run's.
     """
     lines = [
-        f"{names[mistake.predicted]} ({mistake.probability:.2f}), not {names[mistake.label]}:"
-        f" {terminal.fit(mistake.text, _COLUMNS)}"
+        f"{mistake.named('predicted', names)} ({mistake.probability:.2f}), not"
+        f" {mistake.named('label', names)}: {terminal.fit(mistake.text, _COLUMNS)}"
         for mistake in mistakes[:_MISTAKES]
     ] or ["none among the test texts"]
     installed = provenance.command().startswith("flaxrnn ")

@@ -73,7 +73,7 @@ def save_curves(history: list[dict[str, Any]], result: dict[str, Any], path: Pat
     import matplotlib
 
     corpus = "SYNTHETIC corpus" if result["data_source"] == "synthetic" else result["dataset"]
-    metric = metrics.METRICS[metrics.HEADLINE]
+    metric = metrics.headline(result)
     with matplotlib.rc_context(_STYLE):
         figure = _curves(history, result["best_epoch"], metrics.per_epoch())
         figure.suptitle(

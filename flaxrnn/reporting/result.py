@@ -52,6 +52,8 @@ def build(
     """
     history, refit = progress.history, progress.refit or []
     kept = history[kept_epoch(history, config.train) - 1]
+    several = progress.thresholds is not None
+    found = metrics.scores(sums, class_scores, several)
     result = {
         "task": config.task,
         **corpus,
@@ -60,8 +62,8 @@ def build(
         "epochs": len(history),
         "best_epoch": best_epoch(history, config.train.monitor),
         "refit": bool(refit),
-        **{f"val_{metric.name}": metric.value(kept, "val") for metric in metrics.METRICS.values()},
-        **{f"test_{name}": score for name, score in metrics.scores(sums, class_scores).items()},
+        **{f"val_{m.name}": m.value(kept, "val") for m in metrics.recorded(kept, "val")},
+        **{f"test_{name}": score for name, score in found.items()},
         "test_examples": int(sums["count"]),
         "temperature": progress.temperature,
         "test_calibration_error": confidence and confidence.calibration_error,
@@ -73,7 +75,8 @@ def build(
         "memory": devices.peak_memory(),
         **provenance.collect(),
     }
-    doubts = _doubts(result, kept, training_data, class_scores) if labelled else []
+    has_classes = labelled and not several
+    doubts = _doubts(result, kept, training_data, class_scores) if has_classes else []
     result["warnings"] = [*findings, *doubts]
     return result
 

@@ -21,7 +21,10 @@ class Setting(NamedTuple):
 
 
 class Problem:
-    """The texts of a view and their labels, to fit SVMs to: one per class, or one for two."""
+    """The texts of a view and their labels, to fit SVMs to: one per class, or one for two.
+
+    Labels are int [N]; or of several per text, 0 or 1, [N, C], with an SVM for each label.
+    """
 
     def __init__(
         self, counts: Counts, labels: np.ndarray, num_labels: int, settings: Sequence[Setting]
@@ -34,8 +37,8 @@ class Problem:
         rows, ids, values = tf_idf(self.codes, self.idf, counts, len(labels))
         shape = (len(labels), len(self.codes))
         self._matrix = scipy.sparse.csr_matrix((values.astype(np.float64), (rows, ids)), shape)
+        self._classes = [1] if num_labels == 2 and labels.ndim == 1 else list(range(num_labels))
         self._labels = labels
-        self._classes = [1] if num_labels == 2 else list(range(num_labels))
 
     def cross_fit(self, folds: np.ndarray) -> np.ndarray:
         """Scores of the texts of each fold, int [N], by fits to the others: float64 [S, N, C]."""
@@ -74,7 +77,7 @@ class Problem:
 
         matrix, labels = self._matrix[rows], self._labels[rows]
         for column, label in enumerate(self._classes):
-            of_class = labels == label
+            of_class = labels[:, label] > 0 if labels.ndim == 2 else labels == label
             trivial = of_class.all() or not of_class.any()
             ratios = np.ones(matrix.shape[1]) if trivial else _log_count_ratios(matrix, of_class)
             scaled = _scale_columns(matrix, ratios)

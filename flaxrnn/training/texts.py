@@ -41,7 +41,7 @@ class Texts:
 
     @property
     def test_labels(self) -> np.ndarray:
-        """The labels of the test split, int [N], or of all its tokens."""
+        """The labels of the test split, int [N], or of all its tokens; of several, 0, 1, [N, C]."""
         data = self.training_data
         return data.texts.take(data.rows["test"]).labels
 
@@ -115,18 +115,20 @@ def load_corpus(
     data = config.data
     custom = None
     if data.path is not None:
-        uses_labels = heads.get_head(config.model.target).uses_labels
+        head = heads.get_head(config.model.target)
         custom = corpora.CustomTexts(
             data.path,
             data.test_path,
             data.validation_path,
             data.text_field,
-            data.label_field if uses_labels else None,
+            data.label_field if head.uses_labels else None,
             data.rare_classes,
             data.test_fraction,
             config.seed if data.split_seed is None else data.split_seed,
             Format(data.encoding, data.delimiter, data.header),
             kept_by,
+            head.several,
+            data.label_separator,
             data.unlabelled,
         )
     return corpora.load_corpus(
