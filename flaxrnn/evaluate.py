@@ -47,7 +47,8 @@ def main(arguments: list[str] | None = None) -> None:
         raise DataError(f"--file: {flags.file}: no text can be evaluated: {reasons}")
     print(evaluation.to_text(flags.threshold))
     if flags.page:
-        _write("--page", flags.page, evaluation.to_html(flags.file, flags.workdir))
+        words = _deciding_words(model, [text.text for text in evaluation.worst()])
+        _write("--page", flags.page, evaluation.to_html(flags.file, flags.workdir, words))
     if flags.json:
         content = evaluation.to_json(flags.threshold)
         _write("--json", flags.json, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
@@ -106,6 +107,12 @@ def evaluate_examples(model: TextPredictor, examples: list[Example]) -> Evaluati
     ]
     empty = len(known) - len(texts)
     return Evaluation(model.label_names, texts, dict(unknown.most_common()), empty)
+
+
+def _deciding_words(model: TextPredictor, texts: list[str]) -> list[tuple[str, ...]]:
+    """The words that decided in each text."""
+    found = predictions.classify(model, iter(texts), _CHUNK_SIZE, top=1, explain=True)
+    return [predictions.deciding(prediction.words) for prediction in found]
 
 
 def _write(flag: str, path: Path, content: str) -> None:

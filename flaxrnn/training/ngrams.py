@@ -165,7 +165,7 @@ def fit(views: list[tuple[View, Counts]], labels: np.ndarray, num_labels: int) -
     problems, scores = [], []
     for view, counts in views:
         start = time.perf_counter()
-        problem = Problem(counts, labels, num_labels, _SETTINGS)
+        problem = Problem(counts, labels, num_labels, _SETTINGS, _title(view))
         of_view = problem.cross_fit(folds)
         alone = np.tensordot(calibrate(of_view, labels), of_view, 1)
         _report(view, problem, _accuracy(alone, labels), time.perf_counter() - start)
@@ -200,7 +200,7 @@ def fit_quickly(
     problems, parts, scores = [], [], []
     for view, counts in views:
         start = time.perf_counter()
-        problem = Problem(counts, labels, num_labels, _QUICK)
+        problem = Problem(counts, labels, num_labels, _QUICK, _title(view))
         parts.append(problem.solve(np.ones(1), fitted_to))
         scores.append(problem.scores(held_out, *parts[-1]))
         accuracy = _accuracy(scores[-1], labels[held_out])
@@ -219,11 +219,15 @@ def _random_folds(size: int) -> np.ndarray:
     return np.random.default_rng(0).permutation(size) % _FOLDS
 
 
+def _title(view: View) -> str:
+    kind = "characters" if view.kind == "characters" else "words"
+    return f"n-grams of {kind}, 1 to {view.longest}"
+
+
 def _report(view: View, problem: Problem, accuracy: float, seconds: float) -> None:
     print(
-        f"{len(problem.codes):,} n-grams of"
-        f" {'characters' if view.kind == 'characters' else 'words'}, 1 to {view.longest}:"
-        f" cross-validated accuracy {accuracy:.4f}; {seconds:.1f} s",
+        f"{len(problem.codes):,} {_title(view)}: cross-validated accuracy {accuracy:.4f};"
+        f" {seconds:.1f} s",
         file=sys.stderr,
     )
 
