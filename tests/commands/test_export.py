@@ -82,7 +82,8 @@ def write_vocabulary(folder, name):
     tokenizer = Tokenizer("words" if name == "ngrams" else name)
     if name == "subword":
         tokenizer = Tokenizer.learn(TEXTS, 60)
-    Vocabulary.build(map(tokenizer, TEXTS), tokenizer).save(folder / "vocabulary.json")
+    vocabulary = Vocabulary.build(map(tokenizer, TEXTS), tokenizer).limit(16)
+    vocabulary.save(folder / "vocabulary.json")
 
 
 def write_ngrams(folder, longest, classes):
