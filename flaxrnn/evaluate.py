@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise DataError(f"--file: {flags.file}: no text can be evaluated: {reasons}")
     print(evaluation.to_text(flags.threshold))
     if flags.page:
-        _write("--page", flags.page, evaluation.to_html(flags.file, flags.workdir))
+        _write("--page", flags.page, _to_html(model, evaluation, flags))
     if flags.json:
         content = evaluation.to_json(flags.threshold)
         _write("--json", flags.json, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
@@ -160,6 +160,21 @@ def _evaluate_several(
     found = np.concatenate(probabilities)
     truth = np.array(labels, bool).reshape(found.shape)
     return LabelsEvaluation(model.label_names, limits, texts, truth, found, counts, empty)
+
+
+def _to_html(
+    model: TextPredictor, evaluation: Evaluation | LabelsEvaluation, flags: argparse.Namespace
+) -> str:
+    if isinstance(evaluation, LabelsEvaluation):
+        return evaluation.to_html(flags.file, flags.workdir)
+    words = _deciding_words(model, [text.text for text in evaluation.worst()])
+    return evaluation.to_html(flags.file, flags.workdir, words)
+
+
+def _deciding_words(model: TextPredictor, texts: list[str]) -> list[tuple[str, ...]]:
+    """The words that decided in each text."""
+    found = predictions.classify(model, iter(texts), _CHUNK_SIZE, top=1, explain=True)
+    return [predictions.deciding(prediction.words) for prediction in found]
 
 
 def _write(flag: str, path: Path, content: str) -> None:

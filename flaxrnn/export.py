@@ -67,7 +67,7 @@ def export(
 
     Raises:
         ConfigError: flatbuffers is not installed, JAX cannot be used as it is set, or the workdir
-            names a module that is not allowed.
+            names a module that is not allowed, or the model does not classify texts.
         WorkdirError: The workdir holds no trained model, or the folder is not empty or cannot be
             written.
     """
@@ -83,6 +83,11 @@ def export(
 
     devices.initialize()
     model = saved.load(workdir, allow_modules)
+    if model.model.head.per_token:
+        raise ConfigError(
+            f"--workdir: {workdir} was trained with model.target={model.config.model.target}; only"
+            " classifiers, of model.target=label, can be exported"
+        )
     contents = {
         "program.jax": bytes(stablehlo.lower(model).serialize()),
         "parameters.safetensors": safetensors.numpy.save(stablehlo.parameters(model)),

@@ -11,15 +11,16 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from flaxrnn import closing
 from flaxrnn import run as run_lib
 from flaxrnn.config import Config, flatten, modules, parse
 from flaxrnn.errors import DivergedError, WorkdirError
 from flaxrnn.nn.summary import summary
 from flaxrnn.reporting import page, provenance, result
 from flaxrnn.reporting.judgement import judge
-from flaxrnn.runtime import devices, distributed, files, plugins, signals, terminal
+from flaxrnn.runtime import devices, distributed, files, plugins, signals
 from flaxrnn.runtime.clock import Clock
-from flaxrnn.training import baseline, metrics, resume, thresholds, workdir
+from flaxrnn.training import metrics, resume, thresholds, workdir
 from flaxrnn.training.confidence import Confidence
 from flaxrnn.training.progress import kept_epoch, patience_in_epochs
 from flaxrnn.training.trainer import STEPS_PER_DISPATCH, MetricAccumulator
@@ -98,11 +99,11 @@ def train(
             _refit(run)
         outcome, details = _test(run)
         result.check_finite(outcome, run.workdir)
-        _add_baseline(run, outcome, details, known_baseline)
+        closing.finish(run, outcome, details, known_baseline)
         if config.task == "text" and details.mistakes is not None:
             run.reporter.closing(details)
         if listener.received:
-            raise signals.Saved(listener.received, _complete(run, outcome))
+            raise signals.Saved(listener.received, closing.complete(run, outcome))
         return outcome
 
 
@@ -258,6 +259,7 @@ def _test(run: run_lib.Run) -> tuple[dict[str, Any], page.Details]:
         seconds=run.clock.read(),
         params=run.weights,
         confidence=confidence,
+        predicted=per_text.get("predicted") if limits is None else None,
         training_data=texts.training_data,
         findings=texts.findings,
         labelled=head.uses_labels and not head.per_token,
@@ -276,32 +278,6 @@ def _test(run: run_lib.Run) -> tuple[dict[str, Any], page.Details]:
     )
     run.reporter.finish(outcome, run.progress.history, details)
     return outcome, details
-
-
-def _add_baseline(
-    run: run_lib.Run, outcome: dict[str, Any], details: page.Details, known: dict[str, Any] | None
-) -> None:
-    """Adds what a linear model reaches to the result, which has already been written without it."""
-    corpus, listener = run.texts.corpus, run.listener
-    if corpus is None or not distributed.is_primary() or listener.received:
-        return
-    listener.at_once, listener.deferred = _complete(run, outcome), False  # nothing to save
-    try:
-        outcome["baseline"] = known or baseline.evaluate(corpus, run.texts.training_data.rows)
-    except Exception as error:  # of too many classes for the memory, say
-        print(f"  baseline    none: {terminal.escaped(plugins.reason(error))}", flush=True)
-        return
-    except signals.Stopped:
-        return
-    finally:
-        listener.deferred = True
-    run.reporter.baseline(outcome, run.progress.history, details)
-
-
-def _complete(run: run_lib.Run, outcome: dict[str, Any]) -> str:
-    """What is said of a run that a signal stops after its result was written."""
-    without = ", without a baseline" if run.texts.corpus and "baseline" not in outcome else ""
-    return f"{terminal.escaped(str(run.workdir))} is complete{without}"
 
 
 def _stop_if_asked(run: run_lib.Run) -> None:

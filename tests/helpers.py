@@ -38,7 +38,8 @@ WORDS = ["the", "a", "of", "and", "good", "bad", "not", "very", "film", "plot", 
 RESULT = {
     "task", "dataset", "data_source", "seed", "parameters", "epochs", "best_epoch",
     "refit", "val_loss",
-    "val_accuracy", "val_macro_f1", "test_loss", "test_accuracy", "test_macro_f1", "test_examples",
+    "val_accuracy", "val_macro_f1", "test_loss", "test_accuracy", "test_macro_f1",
+    "test_accuracy_interval", "test_macro_f1_interval", "largest_class_accuracy", "test_examples",
     "temperature", "test_calibration_error", "skipped_steps", "seconds",
     "train_examples_per_second", "train_tokens_per_second", "buckets", "resident", "memory",
     "devices", "versions", "commit", "command", "warnings",
@@ -53,7 +54,7 @@ def shrink(config, epochs=2, **model):
     config.model.update({"embedding_size": 6, "hidden_size": 5, **model})
     config.model.conv_filters = min(config.model.conv_filters, 4)
     config.train.update({"batch_size": 8, "eval_batch_size": 7, "epochs": epochs})
-    config.train.baseline = False
+    config.train.baseline = config.train.explain = False
     return config
 
 
@@ -194,6 +195,9 @@ def finished_run(classes=2, epochs=7, **changes):
         "test_loss": 1.0647,
         "test_accuracy": 0.7386,
         "test_macro_f1": 0.2801,
+        "test_accuracy_interval": [0.7201, 0.7563],
+        "test_macro_f1_interval": [0.2510, 0.3092],
+        "largest_class_accuracy": 0.3619,
         "test_examples": int(confusion.sum()),
         "temperature": 1.0,
         "test_calibration_error": 0.1,

@@ -176,19 +176,26 @@ class ModelConfig:
         most=10**6,
     )
     word_ngrams: int = declare.at_least(
+        -1,
         0,
-        0,
-        "words of the longest n-grams of a linear classifier, blended with the network; 0: none",
+        "words of the longest n-grams of a linear classifier, blended with the network; 0: none;"
+        " -1: 2, or none of more than 300 classes",
         most=20,
     )
     character_ngrams: int = declare.at_least(
-        0, 0, "characters of the longest n-grams of that classifier; 0: none", most=20
+        -1,
+        0,
+        "characters of the longest n-grams of that classifier; 0: none; -1: 4, or none of more than"
+        " 300 classes",
+        most=20,
     )
     ngram_fit: str = declare.one_of(
         "thorough",
         "quick",
+        "auto",
         doc="how that classifier is fitted; thorough: SVMs of six settings for each kind of n-gram,"
-        " cross-fitted and weighed; quick: a single one, fitted once, without the validation texts",
+        " cross-fitted and weighed; quick: a single one, fitted once, without the validation texts;"
+        " auto: quick for more than 60 classes",
     )
     recompute: int = declare.at_least(
         0,
@@ -278,6 +285,9 @@ class TrainConfig:
     )
     baseline: bool = declare.flag(
         True, "at the end, also evaluate a linear model of TF-IDF features"
+    )
+    explain: bool = declare.flag(
+        True, "at the end, name the words that decided in each mistake on the page"
     )
 
 

@@ -24,7 +24,14 @@ _RENAMED_VALUES = {
 }
 
 # Values that stand for one that is chosen when a run first starts, and is then in its config.json.
-AUTOMATIC = {"data.tokenizer": "auto", "train.batch_size": 0, "train.epochs": 0}
+AUTOMATIC = {
+    "data.tokenizer": "auto",
+    "model.word_ngrams": -1,
+    "model.character_ngrams": -1,
+    "model.ngram_fit": "auto",
+    "train.batch_size": 0,
+    "train.epochs": 0,
+}
 
 
 @dataclass(frozen=True)

@@ -114,19 +114,21 @@ class Table:
         """The text that was read, wrapped, with the words that mattered highlighted."""
         text, places = prediction.encoded.text, prediction.places
         largest = max(abs(weight) for *_, weight in places) or 1
+        probability = prediction.top[0][1]
         pieces, position = [], 0
         for begin, end, weight in places:
             word = terminal.printable(text[begin:end], "�")
-            shown = self._highlight(word, weight, abs(weight) / largest)
+            shown = self._highlight(word, weight, abs(weight) / largest, probability)
             pieces += [terminal.printable(text[position:begin]), shown]
             position = end
         pieces.append(terminal.printable(text[position:]))
         return terminal.wrap("".join(pieces), self._columns, indent=8)
 
-    def _highlight(self, word: str, weight: float, share: float) -> str:
+    def _highlight(self, word: str, weight: float, share: float, probability: float) -> str:
+        """A word by its share of the largest attribution, paler where the label is less sure."""
         if share < MIN_SHARE or not word.strip():
             return word
         if not self._colour:
             return f"{word}({weight:+.2f})"
-        shade = (GREENS if weight > 0 else REDS)[min(4, int(5 * share))]
+        shade = (GREENS if weight > 0 else REDS)[min(4, int(5 * share * probability))]
         return f"\x1b[30;48;5;{shade}m{word}\x1b[0m"

@@ -212,24 +212,10 @@ class TextPredictor:
                 end = len(encoded[row].ids) if self._padding == "post" else len(padded)
                 attributions[row] = padded[end - len(encoded[row].spans) : end]
                 if self._saved.ngrams is not None:
-                    of_ngrams = self._attributions_of_ngrams(encoded[row], labels[row])
+                    label, count = int(labels[row]), len(encoded[row].spans)
+                    of_ngrams = attribution.of_label(self._saved, encoded[row].raw, label, count)
                     attributions[row] = attributions[row] + of_ngrams
         return probabilities, attributions
-
-    def _attributions_of_ngrams(self, text: EncodedText, label: int) -> np.ndarray:
-        """What the n-grams of each token read speak for a label, float32 [n]."""
-        model = self._saved
-        assert model.ngrams is not None
-        weight = float(np.mean([params["blend"]["weights"][1] for params in model.members]))
-        binary = model.model.num_outputs == 1  # its score speaks for the second class
-        of_score = attribution.of_ngrams(
-            model.ngrams,
-            text.raw,
-            0 if binary else label,
-            model.vocabulary.tokenizer,
-            len(text.spans),
-        )
-        return of_score * (-weight if binary and label == 0 else weight)
 
     def _check_target(self, required: str) -> None:
         target = self._saved.config.model.target

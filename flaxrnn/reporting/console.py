@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from flaxrnn.reporting import provenance
 from flaxrnn.runtime import terminal
 from flaxrnn.runtime.terminal import escaped
-from flaxrnn.training import metrics
+from flaxrnn.training import intervals, metrics
 
 if TYPE_CHECKING:
     from flaxrnn.reporting.page import Mistake
@@ -112,12 +112,26 @@ def outcome(result: Mapping[str, Any], page: Path, monitor: str = "loss") -> str
         f" {result['epochs']} epochs, the best was {result['best_epoch']}\n"
         f"  validation  {_metrics(result, 'val', validated, '  ')}{before}\n"
         f"  test        {_metrics(result, 'test', tested, '  ')}\n"
+        f"{''.join(_context(result))}"
         f"  seconds     {seconds}\n"
         f"  speed       {result['train_examples_per_second']:,.0f} texts/s,"
         f" {result['train_tokens_per_second']:,.0f} tokens/s in training\n"
         f"  report      {escaped(str(page))}"
         + "".join(f"\n  warning     {escaped(sentence)}" for sentence in result["warnings"])
     )
+
+
+def _context(result: Mapping[str, Any]) -> Iterator[str]:
+    """The lines that say how sure the scores of the test split are, and how easy its labels."""
+    shown = [
+        f"{metric.title} {intervals.show(interval)}"
+        for metric in metrics.METRICS.values()
+        if (interval := result.get(f"test_{metric.name}_interval"))
+    ]
+    if shown:
+        yield f"  95%         {'  '.join(shown)}\n"
+    if (largest := result.get("largest_class_accuracy")) is not None:
+        yield f"  largest     accuracy {largest:.4f}  (always the largest class)\n"
 
 
 def baseline(found: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from flaxrnn.data.profile import Profile
 from flaxrnn.data.vocabulary import Vocabulary
 from flaxrnn.reporting import plots
 from flaxrnn.runtime import terminal
-from flaxrnn.training import metrics
+from flaxrnn.training import intervals, metrics
 from flaxrnn.training.confidence import Confidence
 
 MISTAKES = 20
@@ -44,6 +44,8 @@ class Mistake:
     label: int | tuple[int, ...]  # the true class, or all labels
     predicted: int | tuple[int, ...]
     probability: float  # of the predicted class, or of the label that it is most wrong about
+    words: tuple[str, ...] = ()  # that decided, the strongest first; (): it is not known which
+    row: int = -1  # of the text among those of the run; -1: it is none of them
 
     def named(self, what: str, names: Sequence[str]) -> str:
         """The name of its "label" or "predicted", or of several."""
@@ -113,6 +115,7 @@ def mistakes(
             int(texts.labels[row]),
             int(predicted[i]),
             float(probability[i]),
+            row=int(row),
         )
         for i, row in zip(worst, rows[worst], strict=True)
     ]
@@ -191,14 +194,20 @@ def _tiles(result: Mapping[str, Any], unit: str) -> list[tuple[str, str, str]]:
     refit = ", then refit" if result["refit"] else ""
     examples = f"{result['test_examples']:,} {unit}"
     headline, baseline = metrics.headline(result), result.get("baseline")
+    largest = result.get("largest_class_accuracy")
     return [
         *(
-            (f"test {metric.title}", metric.show(result, "test"), metric.detail or examples)
+            (f"test {metric.title}", metric.show(result, "test"), _note(result, metric, examples))
             for metric in metrics.headline_first(result)
         ),
         *(
             [(f"baseline {headline.title}", headline.show(baseline, "test"), baseline["name"])]
             if baseline
+            else []
+        ),
+        *(
+            [("largest class", f"{largest:.4f}", "accuracy of always answering with it")]
+            if largest is not None
             else []
         ),
         ("epochs", f"{result['epochs']}", f"the best was {result['best_epoch']}{refit}"),
@@ -211,6 +220,13 @@ def _tiles(result: Mapping[str, Any], unit: str) -> list[tuple[str, str, str]]:
         ("parameters", f"{result['parameters']:,}", ""),
         ("seed", f"{result['seed']}", ""),
     ]
+
+
+def _note(result: Mapping[str, Any], metric: metrics.Metric, examples: str) -> str:
+    """What a metric of the test split is a mean over, with its interval if it has one."""
+    interval = result.get(f"test_{metric.name}_interval")
+    within = f"; 95%: {intervals.show(interval)}" if interval else ""
+    return (metric.detail or examples) + within
 
 
 def _classes(

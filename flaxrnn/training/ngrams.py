@@ -167,7 +167,7 @@ def fit(views: list[tuple[View, Counts]], labels: np.ndarray, num_labels: int) -
     problems, scores = [], []
     for view, counts in views:
         start = time.perf_counter()
-        problem = Problem(counts, labels, num_labels, _SETTINGS)
+        problem = Problem(counts, labels, num_labels, _SETTINGS, _title(view))
         of_view = problem.cross_fit(folds)
         alone = np.tensordot(calibrate(of_view, labels), of_view, 1)
         _report(view, problem, alone, labels, time.perf_counter() - start)
@@ -202,7 +202,7 @@ def fit_quickly(
     problems, parts, scores = [], [], []
     for view, counts in views:
         start = time.perf_counter()
-        problem = Problem(counts, labels, num_labels, _QUICK)
+        problem = Problem(counts, labels, num_labels, _QUICK, _title(view))
         parts.append(problem.solve(np.ones(1), fitted_to))
         scores.append(problem.scores(held_out, *parts[-1]))
         _report(view, problem, scores[-1], labels[held_out], time.perf_counter() - start)
@@ -220,14 +220,18 @@ def _random_folds(size: int) -> np.ndarray:
     return np.random.default_rng(0).permutation(size) % _FOLDS
 
 
+def _title(view: View) -> str:
+    kind = "characters" if view.kind == "characters" else "words"
+    return f"n-grams of {kind}, 1 to {view.longest}"
+
+
 def _report(
     view: View, problem: Problem, scores: np.ndarray, labels: np.ndarray, seconds: float
 ) -> None:
     metric = "accuracy" if labels.ndim == 1 else "micro-F1"
     print(
-        f"{len(problem.codes):,} n-grams of"
-        f" {'characters' if view.kind == 'characters' else 'words'}, 1 to {view.longest}:"
-        f" cross-validated {metric} {_accuracy(scores, labels):.4f}; {seconds:.1f} s",
+        f"{len(problem.codes):,} {_title(view)}: cross-validated {metric}"
+        f" {_accuracy(scores, labels):.4f}; {seconds:.1f} s",
         file=sys.stderr,
     )
 

@@ -20,7 +20,7 @@ from flaxrnn.errors import ConfigError
 from flaxrnn.nn import heads
 from flaxrnn.runtime import distributed, files
 from flaxrnn.runtime.clock import Clock
-from flaxrnn.training import checkpoint
+from flaxrnn.training import automatic, checkpoint
 from flaxrnn.training.progress import fingerprint, text_checksums
 from flaxrnn.training.workdir import CHECKPOINTS
 
@@ -37,7 +37,7 @@ class Texts:
     label_names: list[str]
     findings: tuple[str, ...]  # what is suspicious about them, in sentences
     profile: Profile
-    corpus: corpora.Corpus | None  # unclipped, for the baseline; None: the run has none
+    corpus: corpora.Corpus | None  # unclipped, for what follows the result; None: nothing does
 
     @property
     def test_labels(self) -> np.ndarray:
@@ -63,6 +63,7 @@ def load_texts(config: Config, folder: Path, clock: Clock) -> Texts:
         corpus = load_corpus(config, data.tokenizer)
     else:
         corpus = load_corpus(config, inherited.choice, subwords=inherited.model)
+    config = automatic.choose_ngrams(config, len(corpus.label_names), folder)
     training_data = prepare_data(corpus, data, config.seed)
     if config.model.word_ngrams or config.model.character_ngrams:
         with clock("ngrams"):
@@ -80,7 +81,7 @@ def load_texts(config: Config, folder: Path, clock: Clock) -> Texts:
         maxlen=data.maxlen,
         labelled=labelled,
     )
-    kept = corpus if config.train.baseline and labelled else None
+    kept = corpus if labelled and (config.train.baseline or config.train.explain) else None
     return Texts(names, training_data, vocabulary, corpus.label_names, corpus.findings, found, kept)
 
 
