@@ -78,7 +78,7 @@ def classify(
         threshold: Probability below which the model is unsure.
     """
     index = itertools.count()
-    while chunk := [predictor.encode(text) for text in itertools.islice(texts, chunk_size)]:
+    while chunk := predictor.encode_all(list(itertools.islice(texts, chunk_size))):
         not_empty = [encoded for encoded in chunk if encoded.total_words]
         attributions: Iterable[np.ndarray | None] = itertools.repeat(None)
         if explain:
