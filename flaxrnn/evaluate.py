@@ -151,7 +151,7 @@ def _evaluate_several(
     probabilities = [np.zeros((0, len(index)))]
     for begin in range(0, len(examples), _CHUNK_SIZE):
         chunk = examples[begin : begin + _CHUNK_SIZE]
-        encoded = [model.encode(example.text) for example in chunk]
+        encoded = model.encode_all([example.text for example in chunk])
         kept = [i for i, text in enumerate(encoded) if text.total_words]
         probabilities.append(model.probabilities([encoded[i] for i in kept]))
         texts += [chunk[i].text for i in kept]

@@ -77,6 +77,20 @@ def saved_workdir(folder, config, label_names, tokenizer="keras", seed=0):
     return folder
 
 
+def saved_model(config, label_names, seeds=(0,), tokenizer="keras", classifier=None):
+    """What is read from a workdir of runs with random parameters; see `saved_workdir`."""
+    parsed = parse(config)
+    model = models.build(parsed.model, config.data.num_words, len(label_names))
+    shapes = jax.eval_shape(lambda: models.init_params(model, jax.random.key(0)))
+    members = []
+    for rng in map(np.random.default_rng, seeds):
+        members.append(
+            jax.tree.map(lambda x, rng=rng: rng.normal(size=x.shape).astype(np.float32), shapes)
+        )
+    vocabulary = Vocabulary(WORDS, tokenizers.Tokenizer(tokenizer))
+    return saved.SavedModel(model, tuple(members), vocabulary, label_names, parsed, classifier)
+
+
 def saved_seeds(folder, config, label_names, seeds=(0, 1)):
     """What `train.py --seeds` leaves for predictions; see `saved_workdir`."""
     folder.mkdir()

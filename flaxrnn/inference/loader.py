@@ -4,7 +4,8 @@
 
     labels, probabilities = load(".")(["What a joy!", "A film to fall asleep in."])
 
-Needs jax, flatbuffers, numpy and safetensors; for subwords also sentencepiece.
+Needs numpy and, for `program.jax`, jax, flatbuffers and safetensors; for `model.onnx`, onnxruntime.
+For n-grams also safetensors, for subwords sentencepiece.
 """
 
 from __future__ import annotations
@@ -17,10 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-from jax import export
-from safetensors.numpy import load_file
 
 BATCH_SIZE = 64
 
@@ -39,8 +37,7 @@ def load(folder: str | Path) -> Callable[[list], tuple[list, np.ndarray]]:
     limits = None
     if (folder / "thresholds.json").exists():
         limits = np.array(json.loads((folder / "thresholds.json").read_text("utf-8")))
-    parameters = jax.device_put(load_file(folder / "parameters.safetensors"))
-    program = jax.jit(export.deserialize(bytearray((folder / "program.jax").read_bytes())).call)
+    program = _program(folder)
     ids = {word: i for i, word in enumerate(vocabulary["words"], 4)}
     splitters = _module(folder, "splitting").SPLITTERS
     tokenize = _tokenizer(vocabulary["tokenizer"], splitters)
@@ -72,8 +69,7 @@ def load(folder: str | Path) -> Callable[[list], tuple[list, np.ndarray]]:
                 views = [[splitters[view.kind](text) for text in raw] for view in ngrams.views]
                 scores = ngrams.score_tokens(views)
                 inputs.append(np.resize(scores, (shape[0], scores.shape[1])))
-            output = program(parameters, *inputs)
-            probabilities[begin : begin + len(batch)] = output[: len(batch)]
+            probabilities[begin : begin + len(batch)] = program(*inputs)[: len(batch)]
         if not np.isfinite(probabilities).all():
             raise ValueError("what the model computes for a text is not finite")
         if limits is None:
@@ -82,6 +78,23 @@ def load(folder: str | Path) -> Callable[[list], tuple[list, np.ndarray]]:
         return labels, probabilities
 
     return classify
+
+
+def _program(folder: Path) -> Callable[..., np.ndarray]:
+    """Tokens [B, T], lengths [B] and, with n-grams, scores [B, C] → probabilities [B, C]."""
+    if (folder / "model.onnx").exists():
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(folder / "model.onnx")
+        names = [argument.name for argument in session.get_inputs()]
+        return lambda *inputs: session.run(None, dict(zip(names, inputs, strict=True)))[0]
+    import jax.export
+    from safetensors.numpy import load_file
+
+    parameters = jax.device_put(load_file(folder / "parameters.safetensors"))
+    content = bytearray((folder / "program.jax").read_bytes())
+    program = jax.jit(jax.export.deserialize(content).call)
+    return lambda *inputs: np.asarray(program(parameters, *inputs))
 
 
 def _tokenizer(description: dict[str, str], splitters: dict[str, Any]) -> Callable[[str], list]:

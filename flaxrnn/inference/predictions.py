@@ -71,7 +71,7 @@ def classify(
             and it is above 0, it takes the place of the thresholds of all labels.
     """
     index = itertools.count()
-    while chunk := [predictor.encode(text) for text in itertools.islice(texts, chunk_size)]:
+    while chunk := predictor.encode_all(list(itertools.islice(texts, chunk_size))):
         not_empty = [encoded for encoded in chunk if encoded.total_words]
         attributions: Iterable[np.ndarray | None] = itertools.repeat(None)
         if explain:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
 from flaxrnn.data.vocabulary import FIRST_WORD, PAD
+from flaxrnn.inference.folding import Folded
 from flaxrnn.nn import models
 
 Params = Any
@@ -24,15 +25,16 @@ def predict_program(model: models.TextModel, mesh: Mesh) -> jax.stages.Wrapped:
     """A program that computes probabilities.
 
     Returns:
-        (params, tokens int32 [B, T], lengths int32 [B]) → probabilities of the classes, float32
+        (`Folded`, tokens int32 [B, T], lengths int32 [B]) → probabilities of the classes, float32
         [B, C], or [B, T, C] of a model with outputs per token. A model with scores takes them,
         float32 [B, C], after the lengths.
     """
 
     def predict(
-        params: Params, tokens: jax.Array, lengths: jax.Array, scores: jax.Array | None = None
+        variables: Folded, tokens: jax.Array, lengths: jax.Array, scores: jax.Array | None = None
     ) -> jax.Array:
-        logits = models.logits(model, params, tokens, lengths, scores=scores)
+        params, folded = variables
+        logits = models.logits(model, params, tokens, lengths, scores=scores, folded=folded)
         return model.head.probabilities(logits)
 
     return _jit_over_rows(predict, mesh, num_arrays=2 + model.has_scores)

@@ -14,15 +14,25 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from flaxrnn.data.vocabulary import PAD
+from flaxrnn.inference import folding
 from flaxrnn.inference.saved import SavedModel
 from flaxrnn.nn import models
+from flaxrnn.nn.fused import FOLDED
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def parameters(saved: SavedModel) -> dict[str, np.ndarray]:
-    """The parameters by path, such as "dense/kernel"; of an ensemble of M runs, [M, …]."""
-    members = [flatten_dict(params, sep="/") for params in saved.members]
+    """The parameters by path, such as "dense/kernel"; of an ensemble of M runs, [M, …].
+
+    What `folding` makes of them is below "folded", in place of those that are then unused.
+    """
+    members = []
+    for params in saved.members:
+        variables = folding.fold(saved.model, params, folding.MAX_BYTES // len(saved.members))
+        flat = flatten_dict({**params, FOLDED: variables.folded}, sep="/")
+        unused = folding.unused(saved.model, variables)
+        members.append({name: leaf for name, leaf in flat.items() if name not in unused})
     if len(members) == 1:
         return members[0]
     return {name: np.stack([member[name] for member in members]) for name in members[0]}
@@ -46,6 +56,12 @@ def lower(saved: SavedModel) -> jax.export.Exported:
     )
     width = maxlen if padding == "pre" else width  # of the tokens that the model is given
 
+    # The model declares them, but only reads what they were folded into.
+    absent = {
+        name: jnp.zeros(leaf.shape)
+        for name, leaf in flatten_dict(saved.members[0], sep="/").items()
+    }
+
     def classify(
         params: Any, tokens: jax.Array, lengths: jax.Array, *scores: jax.Array
     ) -> jax.Array:
@@ -59,8 +75,10 @@ def lower(saved: SavedModel) -> jax.export.Exported:
         kept = jnp.full_like(kept, maxlen) if padding == "pre" else kept
 
         def probabilities(params: Any) -> jax.Array:
-            nested = unflatten_dict(params, sep="/")
-            logits = models.logits(model, nested, tokens, kept, None, *scores)
+            nested = unflatten_dict({**absent, **params}, sep="/")
+            folded = nested.pop(FOLDED, None)
+            of_ngrams = scores[0] if scores else None
+            logits = models.logits(model, nested, tokens, kept, scores=of_ngrams, folded=folded)
             return model.head.probabilities(logits)
 
         if len(saved.members) == 1:

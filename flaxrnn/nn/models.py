@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from flaxrnn.config import ModelConfig
 from flaxrnn.data.vocabulary import PAD
 from flaxrnn.nn import cells, heads, layers, recurrence
+from flaxrnn.nn.fused import FOLDED
 
 Carries = tuple[recurrence.Carry, ...]  # one per layer
 
@@ -113,6 +114,8 @@ class TextModel(nn.Module):
             name="embed",
         )
         x: Any = embed(tokens)
+        if FOLDED in self.variables:
+            return x
         if config.dropout or config.spatial_dropout or config.word_dropout or config.conv_filters:
             x = x.rows()
         if config.dropout:
@@ -201,9 +204,14 @@ def logits(
     lengths: jax.Array,
     dropout_keys: DropoutKeys | None = None,
     scores: jax.Array | None = None,
+    folded: Any = None,
 ) -> jax.Array:
-    """Applies the model; see `TextModel.__call__`."""
-    out, _ = model.apply({"params": params}, tokens, lengths, dropout_keys, scores=scores)
+    """Applies the model; see `TextModel.__call__`.
+
+    In place of dropout keys, it may be given the variables of `FOLDED`, for inference.
+    """
+    variables = {"params": params, FOLDED: folded} if folded else {"params": params}
+    out, _ = model.apply(variables, tokens, lengths, dropout_keys, scores=scores)
     assert isinstance(out, jax.Array)  # no collection is mutable
     return out
 
