@@ -20,30 +20,47 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.cases import Case, Workload, config_for, random_batch
+from benchmarks.cases import Case, Workload, config_for, random_batch, short_texts, words_of
 
 
 def flaxrnn(case: Case) -> Workload:
     """This package, as its training loop runs it: many steps per dispatch."""
     import jax
 
-    from flaxrnn.inference import programs
-    from flaxrnn.nn import models
+    from flaxrnn.inference import folding, predictor, programs
     from flaxrnn.runtime import devices
 
-    config = config_for(case)
-    classes = 46 if case.model == "reuters" else 2
-    model = models.build(config.model, config.data.num_words, classes)
     devices.initialize()
+    saved = _untrained(case)
+    model = saved.model
+    if case.mode == "serve":
+        texts, service = short_texts(case), predictor.TextPredictor(saved)
+        return Workload(lambda: service.predict(texts))
     mesh = devices.make_mesh(case.batch)
     tokens, labels = random_batch(case)
     lengths = np.full(len(tokens), tokens.shape[1], np.int32)
     if case.mode == "infer":
-        params = models.init_params(model, jax.random.key(0))
+        variables = folding.fold(model, saved.members[0])
+        variables = devices.shard(variables, mesh, jax.sharding.PartitionSpec())
         forward = programs.predict_program(model, mesh)
-        return Workload(lambda: forward(params, tokens, lengths).block_until_ready())
+        return Workload(lambda: np.asarray(forward(variables, tokens, lengths)))
     texts = {"tokens": tokens.astype(np.uint16), "lengths": lengths, "labels": labels}
-    return _flaxrnn_training(case, config.train, model, mesh, texts)
+    return _flaxrnn_training(case, saved.config.train, model, mesh, texts)
+
+
+def _untrained(case: Case) -> Any:
+    """The case's model with initial parameters, as if read from a workdir."""
+    import jax
+
+    from flaxrnn.data.vocabulary import Vocabulary
+    from flaxrnn.inference.saved import SavedModel
+    from flaxrnn.nn import models
+
+    config = config_for(case)
+    label_names = [f"label{i}" for i in range(46 if case.model == "reuters" else 2)]
+    model = models.build(config.model, config.data.num_words, len(label_names))
+    params = models.init_params(model, jax.random.key(0))
+    return SavedModel(model, (params,), Vocabulary(words_of(case)), label_names, config, None)
 
 
 def _flaxrnn_training(case: Case, settings: Any, model: Any, mesh: Any, texts: Any) -> Workload:
@@ -219,21 +236,45 @@ def keras(case: Case) -> Workload:
     return Workload(lambda: model.train_on_batch(tokens, labels))
 
 
+def onnx_runtime(case: Case) -> Workload:
+    """ONNX Runtime: the plain graph of the model, or an export of it with its own tokenizer."""
+    import tempfile
+
+    import onnxruntime
+
+    if case.mode == "serve":
+        from flaxrnn import export
+        from flaxrnn.inference import loader
+        from flaxrnn.runtime import files
+
+        folder = files.expand(tempfile.mkdtemp(), "") / "exported"
+        files.write_folder(folder, export.contents_of(_untrained(case), "onnx"))
+        texts, classify = short_texts(case), loader.load(folder)
+        return Workload(lambda: classify(texts))
+    from benchmarks import onnx_models
+
+    session = onnxruntime.InferenceSession(onnx_models.build(case))
+    inputs = {"tokens": random_batch(case)[0]}
+    return Workload(lambda: session.run(None, inputs))
+
+
 class Framework(NamedTuple):
     """An implementation of the chapter's models."""
 
     build: Callable[[Case], Workload]
     packages: tuple[str, ...]  # reported with their versions; "a|b": either of them
     keras_backend: str = ""
+    modes: tuple[str, ...] = ("train", "infer")
 
 
 FRAMEWORKS = {
-    "flaxrnn": Framework(flaxrnn, ("flaxrnn", "jax")),
+    "flaxrnn": Framework(flaxrnn, ("flaxrnn", "jax"), modes=("train", "infer", "serve")),
     "flax nn.RNN": Framework(flax, ("flax", "jax")),
     "PyTorch": Framework(torch, ("torch",)),
     "Keras/TensorFlow": Framework(keras, ("keras", "tensorflow|tensorflow-cpu"), "tensorflow"),
     "Keras/JAX": Framework(keras, ("keras", "jax"), "jax"),
     "Keras/torch": Framework(keras, ("keras", "torch"), "torch"),
+    "ONNX Runtime": Framework(onnx_runtime, ("onnxruntime", "onnx"), modes=("infer", "serve")),
 }
 
 

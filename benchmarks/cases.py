@@ -15,9 +15,9 @@ class Case(NamedTuple):
 
     model: str  # "reuters" or "imdb"
     batch: int  # texts
-    length: int  # tokens per text
+    length: int  # tokens per text; of "serve", at most
     hidden: int  # LSTM units
-    mode: str  # "train" or "infer"
+    mode: str  # "train"; "infer": tokens → probabilities; "serve": texts → labels
 
     def __str__(self) -> str:
         """As tables and plots name it."""
@@ -38,6 +38,20 @@ def random_batch(case: Case) -> tuple[np.ndarray, np.ndarray]:
     vocab_size, classes = {"reuters": (1_000, 46), "imdb": (5_000, 2)}[case.model]
     tokens = rng.integers(1, vocab_size, (case.batch, case.length)).astype(np.int32)
     return tokens, rng.integers(0, classes, case.batch).astype(np.int32)
+
+
+def short_texts(case: Case) -> list[str]:
+    """`batch` texts of 5 to 30 words, half of all words among the 100 most frequent."""
+    rng = np.random.default_rng(0)
+    words = np.array(words_of(case))
+    lengths = rng.integers(5, 31, case.batch)
+    ranks = (len(words) ** rng.random(lengths.sum())).astype(int) - 1
+    return [" ".join(of_text) for of_text in np.split(words[ranks], np.cumsum(lengths)[:-1])]
+
+
+def words_of(case: Case) -> list[str]:
+    """The words of a full vocabulary, special ids apart."""
+    return [f"word{i}" for i in range(config_for(case).data.num_words - 4)]
 
 
 def flops(case: Case) -> float:

@@ -3,10 +3,11 @@
     python -m benchmarks.throughput              the chapter's shapes
     python -m benchmarks.throughput --grid       plus a grid of batch, length and hidden sizes
     python -m benchmarks.throughput --cases imdb-40-500-55-train
+    python -m benchmarks.throughput --inference  only inference, against ONNX Runtime: minutes
 
 Each framework runs in a separate process, one at a time, interleaved; frameworks that are not
-installed are listed. Warm-up is not counted. Writes benchmarks/results/throughput-DEVICE.json and
-.png.
+installed are listed. Warm-up is not counted. Ratios are medians over the rounds. Writes
+benchmarks/results/throughput-DEVICE.json and .png, or with `--inference`, inference-DEVICE.
 """
 
 import argparse
@@ -33,6 +34,8 @@ CHAPTER = [
     Case("reuters", 128, 100, 100, "infer"),
     Case("imdb", 1, 500, 55, "infer"),
     Case("imdb", 128, 500, 55, "infer"),
+    Case("reuters", 10_000, 100, 100, "serve"),
+    Case("imdb", 10_000, 500, 55, "serve"),
 ]
 GRID = [
     Case("reuters", batch, length, hidden, "train")
@@ -118,6 +121,8 @@ def time_case(case: Case, frameworks: list[str], rounds: int, peak: float) -> di
     """Times a case in every framework, interleaved."""
     workers, failed = {}, {}
     for name in frameworks:
+        if case.mode not in baselines.FRAMEWORKS[name].modes:
+            continue
         try:
             workers[name] = Worker(name, case)
         except RuntimeError as error:
@@ -130,16 +135,17 @@ def time_case(case: Case, frameworks: list[str], rounds: int, peak: float) -> di
     for worker in workers.values():
         worker.close()
     flops = cases.flops(case) * (3 if case.mode == "train" else 1)
-    flaxrnn = statistics.median(times["flaxrnn"])
     rows = {}
     for name, values in times.items():
         median = statistics.median(values)
         low, _, high = statistics.quantiles(values, n=4)
+        ratios = [ours / its for ours, its in zip(times["flaxrnn"], values, strict=True)]
         rows[name] = {
             "median_ms": 1e3 * median,
             "quartiles_ms": [1e3 * low, 1e3 * high],
-            "flaxrnn_over_it": flaxrnn / median,
-            "share_of_peak": flops / median / peak,
+            "flaxrnn_over_it": statistics.median(ratios),
+            "share_of_peak": None if case.mode == "serve" else flops / median / peak,
+            "texts_per_second": case.batch / median,
         }
     return {**case._asdict(), "rounds": rounds, "frameworks": rows, "failed": failed}
 
@@ -147,12 +153,16 @@ def time_case(case: Case, frameworks: list[str], rounds: int, peak: float) -> di
 def show(case: Case, result: dict) -> None:
     """Prints the table of one case."""
     print(f"\n{case}")
-    print(f"  {'':18} {'median ms':>10} {'quartiles':>17} {'flaxrnn / it':>13} {'of peak':>8}")
+    print(
+        f"  {'':18} {'median ms':>10} {'quartiles':>17} {'flaxrnn / it':>13} {'texts/s':>9}"
+        f" {'of peak':>8}"
+    )
     for name, row in result["frameworks"].items():
         low, high = row["quartiles_ms"]
+        share = "" if row["share_of_peak"] is None else f"{row['share_of_peak']:.1%}"
         print(
             f"  {name:18} {row['median_ms']:10.2f} {low:8.2f}-{high:8.2f}"
-            f" {row['flaxrnn_over_it']:13.2f} {row['share_of_peak']:8.1%}"
+            f" {row['flaxrnn_over_it']:13.2f} {row['texts_per_second']:9,.0f} {share:>8}"
         )
     for name, error in result["failed"].items():
         print(f"  {name:18} {error}")
@@ -179,6 +189,9 @@ def main() -> None:
     """Times the cases."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--grid", action="store_true", help="time the grid as well")
+    parser.add_argument(
+        "--inference", action="store_true", help="only inference, and only against ONNX Runtime"
+    )
     parser.add_argument("--cases", nargs="*", help="only these: MODEL-BATCH-LENGTH-HIDDEN-MODE")
     parser.add_argument(
         "--frameworks", nargs="*", default=list(baselines.FRAMEWORKS), help="only these"
@@ -186,6 +199,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--device", default="cpu", help="used in the names of the result files")
     arguments = parser.parse_args()
+    if arguments.inference:
+        arguments.frameworks = ["flaxrnn", "ONNX Runtime"]
 
     versions = {name: baselines.versions(name) for name in arguments.frameworks}
     missing = [name for name, found in versions.items() if found is None]
@@ -194,6 +209,8 @@ def main() -> None:
     chosen = CHAPTER + (GRID if arguments.grid else [])
     if arguments.cases:
         chosen = [case for case in CHAPTER + GRID if "-".join(map(str, case)) in arguments.cases]
+    if arguments.inference:
+        chosen = [case for case in chosen if case.mode != "train"]
     peak = matmul_peak()
     print(f"Peak of a 2048³ float32 product: {peak / 1e9:.0f} GFLOP/s")
     results = []
@@ -202,7 +219,8 @@ def main() -> None:
         results.append(time_case(case, names, arguments.rounds, peak))
         show(case, results[-1])
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"throughput-{arguments.device}"
+    kind = "inference" if arguments.inference else "throughput"
+    path = RESULTS / f"{kind}-{arguments.device}"
     record = {
         **provenance(),
         "versions": versions,

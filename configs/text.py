@@ -7,8 +7,9 @@ python train.py --config configs/text.py --config.data.path=reviews/ --config.da
 (`data.text_field`, `data.label_field`), a .txt file with fastText's __label__, a folder with one
 subfolder of .txt files per class, or the name of a TFDS dataset.
 
-The tokenizer is chosen for the script of the texts, batch size and epochs for their number. Both
-classifiers learn by themselves; validation chooses how much each one counts.
+The tokenizer is chosen for the script of the texts, batch size and epochs for their number, n-grams
+and how they are fitted for the number of classes: of more than 300 there are none. Both classifiers
+learn by themselves; validation chooses how much each one counts.
 """
 
 from ml_collections import ConfigDict
@@ -27,8 +28,9 @@ def get_config() -> ConfigDict:
     config.data.validation = "stratified"
     default.beside_ngrams(config)
     config.model.word_dropout = 0.125
-    config.model.word_ngrams = 2
-    config.model.character_ngrams = 4
+    config.model.word_ngrams = -1
+    config.model.character_ngrams = -1
+    config.model.ngram_fit = "auto"
     config.train.batch_size = 0
     config.train.eval_batch_size = 100
     config.train.epochs = 0

@@ -1,13 +1,16 @@
 """Compares finished runs in a table: their metrics, and the settings in which they differ.
 
 python -m flaxrnn.compare runs/*
-python -m flaxrnn.compare runs/* --plot accuracy.png
+python -m flaxrnn.compare runs/* --plot accuracy.png --by epoch
+python -m flaxrnn.compare runs/* --page comparison.html
 
-A workdir of several seeds is one entry, with the figures of their ensemble.
+The best on validation comes first. A workdir of several seeds is one entry, with the figures of
+their ensemble.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import math
@@ -23,8 +26,8 @@ from typing import Any
 from flaxrnn import config
 from flaxrnn.errors import ConfigError, WorkdirError
 from flaxrnn.inference import saved
-from flaxrnn.reporting import plots
-from flaxrnn.runtime import records, terminal
+from flaxrnn.reporting import overlay
+from flaxrnn.runtime import files, records, terminal
 from flaxrnn.training import metrics
 
 # What the content of a file that somebody edited may raise.
@@ -50,20 +53,19 @@ class Run:
         settings: All other fields of its config by dotted name, the dataset, and the number of
             "members" of an ensemble.
         values: By the title of the column; NaN if the run is older than the metric.
-        score: The headline metric on the test split, by which runs are ranked.
-        seconds: From start to end.
+        validated: The headline metric on validation, by which runs are ranked; that of an ensemble
+            is the mean of its members'.
         monitor: The metric by which its best epoch was chosen, on validation.
-        curve: Seconds since the start, and the headline metric on validation, by epoch.
+        curve: Its validation by epoch, which an ensemble has none of, and its test.
     """
 
     workdir: Path
     seed: int
     settings: dict[str, Any]
     values: dict[str, float]
-    score: float
-    seconds: float
+    validated: float
     monitor: str
-    curve: tuple[list[float], list[float]]
+    curve: overlay.Curve
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -71,19 +73,40 @@ def main(arguments: list[str] | None = None) -> None:
 
     Raises:
         ConfigError: A flag is unknown or impossible.
-        WorkdirError: None of the workdirs holds a finished run, or the plot cannot be written.
+        WorkdirError: None of the workdirs holds a finished run, or a file cannot be written.
     """
     parser = terminal.Parser(
         prog="python -m flaxrnn.compare",
-        description="Compares finished runs; those that differ by seed alone share a row.",
+        description="Compares finished runs, the best on validation first; those that differ by"
+        " seed alone share a row.",
     )
     parser.add_argument("workdirs", nargs="+", metavar="WORKDIR", type=Path)
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="accuracy against seconds")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="write a plot of accuracy")
+    parser.add_argument(
+        "--by", choices=overlay.AXES, default="seconds", help="what it is over; default: seconds"
+    )
+    parser.add_argument(
+        "--page", type=Path, metavar="FILE.html", help="write a page with the curves of all runs"
+    )
     flags = parser.parse_args(arguments)
     if flags.plot and flags.plot.suffix != ".png":
         raise ConfigError(f"--plot: {flags.plot} must end in .png")
+    groups = group_by_settings(_read_all(flags.workdirs))
+    show(groups)
+    curves = [overlay.Group(_name(group), [run.curve for run in group]) for group in groups]
+    if flags.plot:
+        with _written_to("--plot", flags.plot):
+            overlay.save_plot(curves, flags.by, flags.plot)
+    if flags.page:
+        with _written_to("--page", flags.page):
+            content = overlay.to_html(curves, _table(groups))
+            files.write_atomically(flags.page, content.encode("utf-8", "replace"))
+
+
+def _read_all(workdirs: list[Path]) -> list[Run]:
+    """The runs; says which workdirs hold none that is finished."""
     runs, skipped = [], []
-    for workdir in flags.workdirs:
+    for workdir in workdirs:
         if workdir.name == saved.SEEDS:  # which the shell finds next to the runs it is about
             continue
         try:
@@ -94,20 +117,26 @@ def main(arguments: list[str] | None = None) -> None:
         raise WorkdirError(f"no finished run: {'; '.join(skipped)}")
     if skipped:
         print(terminal.escaped(f"left out: {'; '.join(skipped)}"), file=sys.stderr)
-    groups = group_by_settings(runs)
-    show(groups)
-    if flags.plot:
-        plot(groups, flags.plot)
+    return runs
 
 
-def columns(monitored: Container[str]) -> list[Column]:
+@contextlib.contextmanager
+def _written_to(flag: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise WorkdirError(f"{flag}: {path} cannot be written ({error.strerror})") from None
+
+
+def columns(monitored: Container[str], several: bool = True) -> list[Column]:
     """The columns of numbers: metrics, then the cost of the run.
 
     Args:
         monitored: The metrics that are shown for validation; all but the loss are shown for test.
+        several: Whether to show those that only runs with several labels per text have.
     """
     return [
-        *_metric_columns(monitored),
+        *_metric_columns(monitored, several),
         Column("seconds", ",.1f", lambda result: result["seconds"]["total"]),
         Column("parameters", ",.0f", lambda result: result["parameters"]),
         Column("epochs", ",.0f", lambda result: result["epochs"]),
@@ -126,28 +155,36 @@ def read(workdir: Path) -> Run:
         raise WorkdirError(f"{workdir} is not a run directory")
     if not (workdir / "result.json").is_file():
         raise WorkdirError(f"{workdir} is unfinished")
-    headline = metrics.METRICS[metrics.HEADLINE]
     try:
         recorded = records.read(workdir / "config.json", dict)
         settings = config.flatten(config.with_defaults(recorded))
         if settings["train.monitor"] not in metrics.METRICS:
             raise ValueError(f"config.json: train.monitor: {settings['train.monitor']!r}")
         result = records.read(workdir / "result.json", dict)
+        headline = metrics.headline(result)
         path = workdir / "metrics.jsonl"
         rows = records.read_lines(path) if path.exists() else []
         history = [row for row in rows if "phase" not in row]  # a refit is not validated
         seconds = [float(result["seconds"]["startup"]) + float(result["seconds"]["compile"])]
         for row in history:
             seconds.append(seconds[-1] + float(row["seconds"]))
+        curve = overlay.Curve(
+            seconds[1:],
+            {
+                metric.name: [metric.value(row, "val") for row in history]
+                for metric in (*metrics.per_epoch(), headline)
+            },
+            float(result["seconds"]["total"]),
+            headline.value(result, "test"),
+        )
         return Run(
             workdir,
             int(settings.pop("seed")),
             {**settings, "dataset": str(result["dataset"])},
             {column.title: float(column.value(result)) for column in columns(metrics.METRICS)},
-            headline.value(result, "test"),
-            float(result["seconds"]["total"]),
+            headline.value(result, "val"),
             settings["train.monitor"],
-            (seconds[1:], [headline.value(row, "val") for row in history]),
+            curve,
         )
     except _UNREADABLE as error:
         raise WorkdirError(f"{workdir} cannot be read ({error})") from None
@@ -159,27 +196,30 @@ def _read_ensemble(workdir: Path) -> Run:
     ensemble = saved.read_record(workdir).get("ensemble")
     if ensemble is None:
         raise WorkdirError(f"{workdir} has no figures of an ensemble")
-    seconds = sum(run.seconds for run in runs)
+    seconds = sum(run.curve.end for run in runs)
     costs = {"seconds": {"total": seconds}, "epochs": math.nan}
     parameters = sum(run.values["parameters"] for run in runs)
     result = {**ensemble, **costs, "parameters": parameters}
     try:
+        headline = metrics.headline(result)
+        score = headline.value(result, "test")
         return Run(
             workdir,
             runs[0].seed,
             {**runs[0].settings, "members": len(runs)},
             {column.title: float(column.value(result)) for column in columns(metrics.METRICS)},
-            metrics.METRICS[metrics.HEADLINE].value(result, "test"),
-            seconds,
+            _mean_validated(runs),
             runs[0].monitor,
-            ([], []),
+            overlay.Curve(
+                [], {m.name: [] for m in (*metrics.per_epoch(), headline)}, seconds, score
+            ),
         )
     except _UNREADABLE as error:
         raise WorkdirError(f"{workdir} cannot be read ({error})") from None
 
 
 def group_by_settings(runs: list[Run]) -> list[list[Run]]:
-    """Groups runs that differ by seed alone; the group with the best mean score comes first.
+    """Groups runs that differ by seed alone; the best on validation, in the mean, comes first.
 
     A repetition with the same seed says nothing about the spread, so it goes to another group.
     """
@@ -189,7 +229,7 @@ def group_by_settings(runs: list[Run]) -> list[list[Run]]:
         settings = json.dumps(run.settings, sort_keys=True)
         seen[f"{settings} {run.seed}"] += 1
         groups.setdefault(f"{settings} {seen[f'{settings} {run.seed}']}", []).append(run)
-    return sorted(groups.values(), key=_mean_score, reverse=True)
+    return sorted(groups.values(), key=_mean_validated, reverse=True)
 
 
 def show(groups: list[list[Run]]) -> None:
@@ -202,36 +242,8 @@ def show(groups: list[list[Run]]) -> None:
     print(text)
 
 
-def plot(groups: list[list[Run]], path: Path) -> None:
-    """Plots the headline metric against seconds: validation by epoch, and test at the end.
-
-    Raises:
-        WorkdirError: `path` cannot be written.
-    """
-    from matplotlib.figure import Figure  # slow to import
-
-    figure = Figure(figsize=(9, 5), layout="constrained")
-    axes = figure.subplots()
-    for i, group in enumerate(groups):
-        colour = f"C{i % 10}"
-        for run in group:
-            axes.plot(*run.curve, "o-", ms=3, color=colour, lw=1, alpha=0.6)
-        ends = [(run.seconds, run.score) for run in group]
-        label = _name(group)[-60:]  # a longer legend would leave no room for the axes
-        axes.plot(*zip(*ends, strict=True), "*", ms=12, color=colour, mec="black", label=label)
-    title = metrics.METRICS[metrics.HEADLINE].title
-    axes.set_xlabel("seconds since the start")
-    axes.set_ylabel(f"{title} (lines: validation, stars: test)")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
-    try:
-        plots.save(figure, path)
-    except OSError as error:
-        raise WorkdirError(f"--plot: {path} cannot be written ({error.strerror})") from None
-
-
-def _metric_columns(monitored: Container[str]) -> Iterator[Column]:
-    for metric in metrics.headline_first():
+def _metric_columns(monitored: Container[str], several: bool) -> Iterator[Column]:
+    for metric in metrics.headline_first({"test_micro_f1": 0} if several else {}):
         value = functools.partial(metric.value, split="val")
         if metric.name in monitored:
             yield Column(f"val {metric.title}", metric.format, value)
@@ -244,7 +256,9 @@ def _metric_columns(monitored: Container[str]) -> Iterator[Column]:
 def _table(groups: list[list[Run]]) -> list[list[str]]:
     """A header, then one row per group."""
     settings = _differing_settings(groups)
-    shown = columns({run.monitor for group in groups for run in group})
+    several = _have_several(groups)
+    headline = metrics.headline({"test_micro_f1": 0} if several else {})
+    shown = columns({headline.name, *(run.monitor for group in groups for run in group)}, several)
     rows = [["run", "n", *(column.title for column in shown), *settings]]
     for group in groups:
         cells = [
@@ -255,6 +269,12 @@ def _table(groups: list[list[Run]]) -> list[list[str]]:
         cells += ["-" if value is None else str(value) for value in values]
         rows.append([_name(group), str(len(group)), *cells])
     return rows
+
+
+def _have_several(groups: list[list[Run]]) -> bool:
+    """Whether a run is of texts that may have several labels."""
+    title = metrics.METRICS["micro_f1"].title
+    return any(math.isfinite(run.values[title]) for group in groups for run in group)
 
 
 def _differing_settings(groups: list[list[Run]]) -> list[str]:
@@ -270,8 +290,8 @@ def _name(group: list[Run]) -> str:
     return f"{group[0].workdir}{kind}" + (f" (+{len(group) - 1})" if len(group) > 1 else "")
 
 
-def _mean_score(group: list[Run]) -> float:
-    scores = [run.score for run in group if math.isfinite(run.score)]
+def _mean_validated(group: list[Run]) -> float:
+    scores = [run.validated for run in group if math.isfinite(run.validated)]
     return statistics.mean(scores) if scores else -math.inf
 
 

@@ -13,13 +13,16 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flaxrnn.config import DataConfig
+import numpy as np
+
+from flaxrnn.config import Config, DataConfig
 from flaxrnn.datasets import parsing
 from flaxrnn.datasets.parsing import Example
 from flaxrnn.datasets.rows import Fields
 from flaxrnn.errors import ConfigError, DataError
 from flaxrnn.inference import predictions, saved, sources
 from flaxrnn.reporting.evaluation import Evaluation, Labelled
+from flaxrnn.reporting.multilabel import LabelsEvaluation
 from flaxrnn.runtime import files, terminal
 
 if TYPE_CHECKING:
@@ -37,17 +40,18 @@ def main(arguments: list[str] | None = None) -> None:
         WorkdirError: The workdir holds no trained model.
     """
     flags = _parse(arguments)
-    examples = _read(flags, saved.load_config(flags.workdir).data)
+    config = saved.load_config(flags.workdir)
+    examples = _read(flags, config.data, _may_have_several(config))
     from flaxrnn.inference import predictor  # imports JAX: only once flags and file are valid
 
     model = predictor.load(flags.workdir, flags.allow_module)
-    evaluation = evaluate_examples(model, examples)
+    evaluation = evaluate_examples(model, examples, flags.threshold)
     if not evaluation.texts:
         reasons = "; ".join(evaluation.notes()) or "it holds none"
         raise DataError(f"--file: {flags.file}: no text can be evaluated: {reasons}")
     print(evaluation.to_text(flags.threshold))
     if flags.page:
-        _write("--page", flags.page, evaluation.to_html(flags.file, flags.workdir))
+        _write("--page", flags.page, _to_html(model, evaluation, flags))
     if flags.json:
         content = evaluation.to_json(flags.threshold)
         _write("--json", flags.json, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
@@ -65,10 +69,15 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         "--label_field", help="its column or key of the labels; default: the model's own"
     )
     parser.add_argument(
+        "--label_separator",
+        help="what separates the labels of a text that may have several; default: likewise",
+    )
+    parser.add_argument(
         "--threshold",
         type=terminal.probability,
         metavar="P",
-        help="also say what is left where labels of a lower probability are withheld",
+        help="also say what is left where labels of a lower probability are withheld; where a text"
+        " may have several labels: that of all, instead of those chosen on validation",
     )
     parser.add_argument("--page", type=Path, metavar="FILE.html", help="write it and the mistakes")
     parser.add_argument("--json", type=Path, metavar="FILE.json", help="write the figures")
@@ -78,10 +87,15 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     return flags
 
 
-def _read(flags: argparse.Namespace, data: DataConfig) -> list[Example]:
-    """The labelled texts, as training reads them."""
+def _read(flags: argparse.Namespace, data: DataConfig, several: bool = False) -> list[Example]:
+    """The labelled texts, as training reads them; whether they may have `several` labels each."""
     path = Path(flags.file).expanduser()
-    fields = Fields(flags.field or data.text_field, flags.label_field or data.label_field)
+    fields = Fields(
+        flags.field or data.text_field,
+        flags.label_field or data.label_field,
+        several,
+        flags.label_separator or data.label_separator,
+    )
     file_format = sources.format_of(flags, data)
     with sources.named_as_flags():
         if path.is_dir():
@@ -91,8 +105,26 @@ def _read(flags: argparse.Namespace, data: DataConfig) -> list[Example]:
         return parsing.parse(path, sources.read_bytes(path), fields, file_format)
 
 
-def evaluate_examples(model: TextPredictor, examples: list[Example]) -> Evaluation:
-    """Compares the labels of texts with those that a classifier predicts."""
+def _may_have_several(config: Config) -> bool:
+    """Whether a model's texts may have several labels; a custom head is not imported to ask it."""
+    return config.model.target == "labels" or config.data.label_separator is not None
+
+
+def evaluate_examples(
+    model: TextPredictor, examples: list[Example], threshold: float | None = None
+) -> Evaluation | LabelsEvaluation:
+    """Compares the labels of texts with those that a classifier predicts.
+
+    Args:
+        model: The classifier.
+        examples: The texts; the labels of each are `Example.names`.
+        threshold: Of all labels, where a text may have several; None: those of the classifier.
+    """
+    if model.thresholds is not None:
+        limits = (
+            model.thresholds if threshold is None else np.full(len(model.label_names), threshold)
+        )
+        return _evaluate_several(model, examples, limits)
     index = {name: i for i, name in enumerate(model.label_names)}
     known = [example for example in examples if example.label in index]
     unknown = Counter(example.label for example in examples if example.label not in index)
@@ -106,6 +138,43 @@ def evaluate_examples(model: TextPredictor, examples: list[Example]) -> Evaluati
     ]
     empty = len(known) - len(texts)
     return Evaluation(model.label_names, texts, dict(unknown.most_common()), empty)
+
+
+def _evaluate_several(
+    model: TextPredictor, examples: list[Example], limits: np.ndarray
+) -> LabelsEvaluation:
+    """`evaluate_examples` where a text may have several labels."""
+    index = {name: i for i, name in enumerate(model.label_names)}
+    names = [name for example in examples for name in example.names]
+    unknown = Counter(name for name in names if name not in index)
+    texts, labels = [], []
+    probabilities = [np.zeros((0, len(index)))]
+    for begin in range(0, len(examples), _CHUNK_SIZE):
+        chunk = examples[begin : begin + _CHUNK_SIZE]
+        encoded = model.encode_all([example.text for example in chunk])
+        kept = [i for i, text in enumerate(encoded) if text.total_words]
+        probabilities.append(model.probabilities([encoded[i] for i in kept]))
+        texts += [chunk[i].text for i in kept]
+        labels += [[name in chunk[i].names for name in index] for i in kept]
+    empty, counts = len(examples) - len(texts), dict(unknown.most_common())
+    found = np.concatenate(probabilities)
+    truth = np.array(labels, bool).reshape(found.shape)
+    return LabelsEvaluation(model.label_names, limits, texts, truth, found, counts, empty)
+
+
+def _to_html(
+    model: TextPredictor, evaluation: Evaluation | LabelsEvaluation, flags: argparse.Namespace
+) -> str:
+    if isinstance(evaluation, LabelsEvaluation):
+        return evaluation.to_html(flags.file, flags.workdir)
+    words = _deciding_words(model, [text.text for text in evaluation.worst()])
+    return evaluation.to_html(flags.file, flags.workdir, words)
+
+
+def _deciding_words(model: TextPredictor, texts: list[str]) -> list[tuple[str, ...]]:
+    """The words that decided in each text."""
+    found = predictions.classify(model, iter(texts), _CHUNK_SIZE, top=1, explain=True)
+    return [predictions.deciding(prediction.words) for prediction in found]
 
 
 def _write(flag: str, path: Path, content: str) -> None:

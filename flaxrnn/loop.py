@@ -11,14 +11,16 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from flaxrnn import closing
 from flaxrnn import run as run_lib
 from flaxrnn.config import Config, flatten, modules, parse
 from flaxrnn.errors import DivergedError, WorkdirError
 from flaxrnn.nn.summary import summary
 from flaxrnn.reporting import page, provenance, result
-from flaxrnn.runtime import devices, distributed, files, plugins, signals, terminal
+from flaxrnn.reporting.judgement import judge
+from flaxrnn.runtime import devices, distributed, files, plugins, signals
 from flaxrnn.runtime.clock import Clock
-from flaxrnn.training import baseline, metrics, resume, workdir
+from flaxrnn.training import metrics, resume, thresholds, workdir
 from flaxrnn.training.confidence import Confidence
 from flaxrnn.training.progress import kept_epoch, patience_in_epochs
 from flaxrnn.training.trainer import STEPS_PER_DISPATCH, MetricAccumulator
@@ -97,11 +99,11 @@ def train(
             _refit(run)
         outcome, details = _test(run)
         result.check_finite(outcome, run.workdir)
-        _add_baseline(run, outcome, details, known_baseline)
+        closing.finish(run, outcome, details, known_baseline)
         if config.task == "text" and details.mistakes is not None:
             run.reporter.closing(details)
         if listener.received:
-            raise signals.Saved(listener.received, _complete(run, outcome))
+            raise signals.Saved(listener.received, closing.complete(run, outcome))
         return outcome
 
 
@@ -178,9 +180,12 @@ def _validate(run: run_lib.Run) -> None:
             blend = calibration.blend(per_text["logits"], run.texts.training_data)
             weights = run.trainer.replicate({**weights, "blend": blend})
             sums, per_text = run.trainer.evaluate(weights, "val")
+    if run.model.head.several:
+        logits = per_text["logits"]
+        sums = thresholds.rescore(sums, logits, run.validation_labels, run.choose(logits))
     class_scores = metrics.class_scores(*run.model.head.class_totals(sums.pop("class_counts")))
-    scores = {f"val_{name}": mean for name, mean in metrics.scores(sums, class_scores).items()}
-    _end_epoch(run, scores, time.perf_counter() - start)
+    scores = metrics.scores(sums, class_scores, run.model.head.several).items()
+    _end_epoch(run, {f"val_{name}": mean for name, mean in scores}, time.perf_counter() - start)
     if kept_epoch(progress.history, settings) == len(progress.history):
         run.keep_calibrated(weights, per_text.get("logits"))
     run.save()
@@ -234,16 +239,17 @@ def _test(run: run_lib.Run) -> tuple[dict[str, Any], page.Details]:
     _stop_if_asked(run)
     with run.clock("test"):
         sums, per_text = run.trainer.evaluate(run.weights, "test")
-        per_text.pop("logits", None)
     _stop_if_asked(run)
     if failure := run.save(wait=True):
         raise WorkdirError(f"--workdir: {run.workdir}: {failure}")
+    limits, confidence = run.progress.thresholds, None
+    if limits is not None:
+        sums = thresholds.rescore(sums, per_text["logits"], texts.test_labels, limits)
+    elif not head.per_token:
+        correct = per_text["predicted"] == texts.test_labels
+        confidence = Confidence(per_text["probability"], correct)
     class_counts = sums.pop("class_counts")
     class_scores = metrics.class_scores(*head.class_totals(class_counts))
-    labels, confidence = texts.test_labels, None
-    if not head.per_token:
-        correct = per_text["predicted"] == labels
-        confidence = Confidence(per_text["probability"], correct)
     outcome = result.build(
         config=run.config,
         corpus=texts.names,
@@ -253,55 +259,25 @@ def _test(run: run_lib.Run) -> tuple[dict[str, Any], page.Details]:
         seconds=run.clock.read(),
         params=run.weights,
         confidence=confidence,
+        predicted=per_text.get("predicted") if limits is None else None,
         training_data=texts.training_data,
         findings=texts.findings,
         labelled=head.uses_labels and not head.per_token,
         resident=run.trainer.resident,
     )
     run.reporter.result(outcome, run.progress.history, run.progress.refit)
-    mistakes, confusion = None, head.confusion(class_counts)
-    if not head.per_token:
-        mistakes = page.mistakes(texts.training_data, texts.vocabulary, **per_text)
-        confusion = metrics.confusion(labels, per_text["predicted"])
     details = page.Details(
         texts.label_names,
         class_scores,
-        confusion,
-        mistakes,
-        confidence,
-        flatten(run.config.to_dict()),
-        summary(run.model, run.config.train.batch_size, run.config.data.maxlen),
-        texts.profile,
-        head.unit,
+        confidence=confidence,
+        config=flatten(run.config.to_dict()),
+        summary=summary(run.model, run.config.train.batch_size, run.config.data.maxlen),
+        profile=texts.profile,
+        unit=head.unit,
+        **judge(texts, head, class_counts, per_text, limits),
     )
     run.reporter.finish(outcome, run.progress.history, details)
     return outcome, details
-
-
-def _add_baseline(
-    run: run_lib.Run, outcome: dict[str, Any], details: page.Details, known: dict[str, Any] | None
-) -> None:
-    """Adds what a linear model reaches to the result, which has already been written without it."""
-    corpus, listener = run.texts.corpus, run.listener
-    if corpus is None or not distributed.is_primary() or listener.received:
-        return
-    listener.at_once, listener.deferred = _complete(run, outcome), False  # nothing to save
-    try:
-        outcome["baseline"] = known or baseline.evaluate(corpus, run.texts.training_data.rows)
-    except Exception as error:  # of too many classes for the memory, say
-        print(f"  baseline    none: {terminal.escaped(plugins.reason(error))}", flush=True)
-        return
-    except signals.Stopped:
-        return
-    finally:
-        listener.deferred = True
-    run.reporter.baseline(outcome, run.progress.history, details)
-
-
-def _complete(run: run_lib.Run, outcome: dict[str, Any]) -> str:
-    """What is said of a run that a signal stops after its result was written."""
-    without = ", without a baseline" if run.texts.corpus and "baseline" not in outcome else ""
-    return f"{terminal.escaped(str(run.workdir))} is complete{without}"
 
 
 def _stop_if_asked(run: run_lib.Run) -> None:

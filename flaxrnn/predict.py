@@ -44,7 +44,8 @@ def main(arguments: list[str] | None = None) -> None:
     model = predictor.load(flags.workdir, flags.allow_module)
     if flags.top > (most := len(model.label_names)):
         raise ConfigError(f"--top: {flags.top} must be at most {most}, the number of labels")
-    to_text = _formatter(flags, model.label_names, model.num_members)
+    several = model.thresholds is not None
+    to_text = _formatter(flags, model.label_names, model.num_members, several)
     typed = not (flags.file or flags.texts) and sys.stdin.isatty()
     chunk_size = 1 if typed else CHUNK_SIZE  # each line that is typed is answered at once
     for prediction in predictions.classify(
@@ -77,7 +78,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         type=terminal.probability,
         default=0.0,
         metavar="P",
-        help="below this probability, say that the model is unsure instead of a label",
+        help="below this probability, say that the model is unsure instead of a label; where a text"
+        " may have several labels: that of all, instead of those chosen on validation",
     )
     parser.add_argument(
         "--explain",
@@ -99,13 +101,15 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def _formatter(
-    flags: argparse.Namespace, label_names: list[str], members: int
+    flags: argparse.Namespace, label_names: list[str], members: int, several: bool
 ) -> Callable[[Prediction], str]:
     """Prepares stdout, prints the header of a table, and returns what formats a prediction."""
     if flags.format == "jsonl":
         # An unpaired surrogate is valid in JSON, but cannot be encoded as UTF-8.
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
-        return functools.partial(formats.json_line, top=flags.top, explain=flags.explain)
+        return functools.partial(
+            formats.json_line, top=flags.top, explain=flags.explain, several=several
+        )
     colour = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
     colour = colour and not os.environ.get("NO_COLOR")
     columns = shutil.get_terminal_size().columns

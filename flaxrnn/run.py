@@ -31,6 +31,7 @@ from flaxrnn.training import (
     seal,
     steps,
     temperature,
+    thresholds,
     workdir,
 )
 from flaxrnn.training.checkpoint import Checkpoints
@@ -95,17 +96,31 @@ class Run:
 
         It stays 1 where nothing may be chosen on these texts, or where there are no logits.
         """
-        config, data = self.config, self.texts.training_data
+        config, several = self.config, self.model.head.several
         chosen = 1.0
         if (
             logits is not None
             and config.train.calibrate
-            and config.model.target == "label"
+            and (config.model.target == "label" or several)
             and config.data.validation != "test"
         ):
-            chosen = temperature.fit(logits, data.texts.labels[data.rows["val"]])
+            chosen = temperature.fit(logits, self.validation_labels)
         self.progress.temperature = distributed.broadcast(chosen)
+        if several:
+            self.progress.thresholds = distributed.broadcast(self.choose(logits, chosen))
         self.keep(weights, self.progress.temperature)
+
+    @property
+    def validation_labels(self) -> np.ndarray:
+        """The labels of the validation texts, int [n], or of several each, 0 or 1, [n, C]."""
+        data = self.texts.training_data
+        return data.texts.labels[data.rows["val"]]
+
+    def choose(self, logits: Any, divided_by: float = 1.0) -> list[float]:
+        """The thresholds that suit the validation texts; halves if these are the test texts."""
+        if self.config.data.validation == "test":
+            return [0.5] * self.model.num_outputs
+        return thresholds.from_scores(thresholds.choose(logits, self.validation_labels), divided_by)
 
 
 def start(
@@ -174,6 +189,10 @@ def check_names(config: Config) -> None:
             f"train.monitor: must be loss or accuracy with model.target={config.model.target},"
             " whose classes are the words of the vocabulary"
         )
+    if config.train.monitor == "micro_f1" and not head.several:
+        raise ConfigError("train.monitor: micro_f1 needs model.target=labels; else it is accuracy")
+    if config.data.label_separator is not None and not head.several:
+        raise ConfigError("model.target: must be labels with data.label_separator")
     cells.get_cell(config.model.cell)
     optimizers.build(config.train, steps=1)
 

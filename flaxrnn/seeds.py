@@ -24,7 +24,7 @@ from flaxrnn.training.texts import load_texts
 from flaxrnn.training.workdir import fresh_workdir
 
 _MAX_SEEDS = 1_000
-_SHOWN = ("accuracy", "macro_f1")  # metrics of one seed and of the ensemble
+_SHOWN = ("accuracy", "micro_f1", "macro_f1")  # metrics of one seed and of the ensemble
 
 
 def train(
@@ -117,7 +117,8 @@ def _write_record(root: Path, record: dict[str, Any]) -> None:
 def _report(config: Config, root: Path, folders: list[Path], results: list[dict[str, Any]]) -> None:
     """Completes seeds.json, and prints a table of the runs, their mean and their ensemble."""
     record: dict[str, Any] = {"members": [folder.name for folder in folders]}
-    record["single"] = {f"test_{name}": _spread(results, f"test_{name}") for name in _SHOWN}
+    shown = [name for name in _SHOWN if f"test_{name}" in results[0]]
+    record["single"] = {f"test_{name}": _spread(results, f"test_{name}") for name in shown}
     classifies = not heads.get_head(config.model.target).per_token
     if classifies:
         record["ensemble"] = _evaluate_ensemble(config, root, folders[0])
@@ -144,7 +145,9 @@ def _evaluate_ensemble(config: Config, root: Path, first: Path) -> dict[str, Any
     """Evaluates the mean of the probabilities of the kept weights on the test split."""
     data = load_texts(config, first, Clock()).training_data
     test = data.texts.take(data.rows["test"])
-    probabilities = predictor.load(root).probabilities_of_ids(test)
-    classes = probabilities.shape[1]
-    scores = metrics.of_predictions(test.labels, probabilities.argmax(axis=1), classes)
-    return {f"test_{name}": scores[name] for name in _SHOWN} | {"test_examples": len(test)}
+    model = predictor.load(root)
+    probabilities = model.probabilities_of_ids(test)
+    several = model.thresholds is not None
+    predicted = probabilities > model.thresholds if several else probabilities.argmax(axis=1)
+    scores = metrics.of_predictions(test.labels, predicted, probabilities.shape[1])
+    return {f"test_{name}": score for name, score in scores.items()} | {"test_examples": len(test)}

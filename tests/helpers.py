@@ -38,7 +38,8 @@ WORDS = ["the", "a", "of", "and", "good", "bad", "not", "very", "film", "plot", 
 RESULT = {
     "task", "dataset", "data_source", "seed", "parameters", "epochs", "best_epoch",
     "refit", "val_loss",
-    "val_accuracy", "val_macro_f1", "test_loss", "test_accuracy", "test_macro_f1", "test_examples",
+    "val_accuracy", "val_macro_f1", "test_loss", "test_accuracy", "test_macro_f1",
+    "test_accuracy_interval", "test_macro_f1_interval", "largest_class_accuracy", "test_examples",
     "temperature", "test_calibration_error", "skipped_steps", "seconds",
     "train_examples_per_second", "train_tokens_per_second", "buckets", "resident", "memory",
     "devices", "versions", "commit", "command", "warnings",
@@ -53,7 +54,7 @@ def shrink(config, epochs=2, **model):
     config.model.update({"embedding_size": 6, "hidden_size": 5, **model})
     config.model.conv_filters = min(config.model.conv_filters, 4)
     config.train.update({"batch_size": 8, "eval_batch_size": 7, "epochs": epochs})
-    config.train.baseline = False
+    config.train.baseline = config.train.explain = False
     return config
 
 
@@ -74,6 +75,20 @@ def saved_workdir(folder, config, label_names, tokenizer="keras", seed=0):
     params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
     checkpoint.write_weights(folder / "checkpoints", params)
     return folder
+
+
+def saved_model(config, label_names, seeds=(0,), tokenizer="keras", classifier=None):
+    """What is read from a workdir of runs with random parameters; see `saved_workdir`."""
+    parsed = parse(config)
+    model = models.build(parsed.model, config.data.num_words, len(label_names))
+    shapes = jax.eval_shape(lambda: models.init_params(model, jax.random.key(0)))
+    members = []
+    for rng in map(np.random.default_rng, seeds):
+        members.append(
+            jax.tree.map(lambda x, rng=rng: rng.normal(size=x.shape).astype(np.float32), shapes)
+        )
+    vocabulary = Vocabulary(WORDS, tokenizers.Tokenizer(tokenizer))
+    return saved.SavedModel(model, tuple(members), vocabulary, label_names, parsed, classifier)
 
 
 def saved_seeds(folder, config, label_names, seeds=(0, 1)):
@@ -194,6 +209,9 @@ def finished_run(classes=2, epochs=7, **changes):
         "test_loss": 1.0647,
         "test_accuracy": 0.7386,
         "test_macro_f1": 0.2801,
+        "test_accuracy_interval": [0.7201, 0.7563],
+        "test_macro_f1_interval": [0.2510, 0.3092],
+        "largest_class_accuracy": 0.3619,
         "test_examples": int(confusion.sum()),
         "temperature": 1.0,
         "test_calibration_error": 0.1,

@@ -6,6 +6,7 @@ cannot run has `<!-- not run: why -->` on the line before it.
 """
 
 import functools
+import json
 import os
 import re
 import shlex
@@ -28,7 +29,8 @@ from flaxrnn.datasets import (
 
 pytestmark = pytest.mark.timeout(900)  # the first test waits for all pages
 
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), *NOTEBOOKS]
 TRANSLATIONS = {  # the Korean page → the English one
     ROOT / "README.ko.md": ROOT / "README.md",
     ROOT / "docs/ko/tutorial.md": ROOT / "docs/tutorial.md",
@@ -45,6 +47,7 @@ SHORT = [
     "--config.train.schedule=constant",
     "--config.train.averaging=False",
     "--config.train.baseline=False",
+    "--config.train.explain=False",
     "--config.data.num_words=1000",
     "--config.data.maxlen=50",
     "--config.data.max_padding=1",
@@ -61,7 +64,11 @@ class Block(NamedTuple):
 
 
 def blocks(path):
-    """The fenced blocks of a page."""
+    """The fenced blocks of a page; of a notebook, a single one of all its code."""
+    if path.suffix == ".ipynb":
+        cells = json.loads(path.read_text("utf-8"))["cells"]
+        code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+        return [Block(1, "python", "\n\n".join(code), None)]
     found, text = [], path.read_text("utf-8")
     pattern = r"(?ms)^(?:<!-- not run: ([^\n]+) -->\n)?^```([^\n]*)\n(.*?)^```$"
     for match in re.finditer(pattern, text):
@@ -113,7 +120,12 @@ def tiny_data_dir(tmp_path_factory):
 @pytest.fixture(scope="module")
 def environment(tiny_data_dir):
     """Of all blocks, without what differs by page."""
-    return {**os.environ, "TFDS_DATA_DIR": str(tiny_data_dir), "PYTHONWARNINGS": "ignore"}
+    return {
+        **os.environ,
+        "TFDS_DATA_DIR": str(tiny_data_dir),
+        "PYTHONWARNINGS": "ignore",
+        "MPLBACKEND": "agg",
+    }
 
 
 def run(path, folder, environment, python):
@@ -126,6 +138,8 @@ def run(path, folder, environment, python):
         for end in "what a day it is to be at the sea or on some hill".split()
     ]
     (folder / "reviews.csv").write_text("text,label\n" + "".join(texts))
+    both = texts[0].replace("good", '"good,bad"')
+    (folder / "news.csv").write_text("text,label\n" + "".join([*texts, both, "rain,\n"]))
     (folder / "poems.txt").write_text("The sea is wide\nA hill is high\n" * 20)
     (folder / "bin").mkdir()
     command = folder / "bin" / "python"
@@ -220,3 +234,15 @@ def test_translations_and_english_pages_begin_with_links_to_each_other(translati
     for page, name, other in ((path, "한국어", translation), (translation, "English", path)):
         link = os.path.relpath(other, page.parent)
         assert page.read_text("utf-8").splitlines()[2] == f"[{name}]({link})"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=page_id)
+def test_notebooks_have_no_outputs(path):
+    book = json.loads(path.read_text("utf-8"))
+    assert (book["nbformat"], book["nbformat_minor"]) == (4, 5)
+    cells = book["cells"]
+    assert len({cell["id"] for cell in cells}) == len(cells)
+    for cell in cells:
+        assert cell["cell_type"] in ("markdown", "code")
+        if cell["cell_type"] == "code":
+            assert (cell["outputs"], cell["execution_count"], cell["metadata"]) == ([], None, {})

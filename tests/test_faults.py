@@ -71,6 +71,7 @@ def test_killed_runs_end_as_if_they_had_been_left_alone(few_texts, tmp_path):
         "--config.train.epochs=16",
         "--config.train.patience=16",
         "--config.train.baseline=False",
+        "--config.train.explain=False",
         "--config.train.checkpoint_steps=32",
     ]
     faults.finish(flags, tmp_path / "alone")  # in new processes, unlike the others

@@ -27,6 +27,7 @@ TINY = {
     "character_ngrams": 0,
     "tokenizer": "words",
     "train.baseline": False,
+    "train.explain": False,
 }
 
 
@@ -91,7 +92,7 @@ def test_the_run_reads_what_was_given(started, tmp_path):
     assert config.data.path == str(tmp_path / "run" / "texts.jsonl")
     source = custom.find_source(config.data.path, Fields("text", "label"), Format())
     labels = ["1", "1", "x", "1"]
-    assert source.read() == [
+    assert [example[:3] for example in source.read()] == [
         *((text, label, "train") for text, label in zip(texts, labels, strict=True)),
         ("six", "b", "validation"),
     ]
@@ -105,7 +106,7 @@ def test_settings_are_those_of_the_text_config_and_the_fields(started, tmp_path)
     start(TEXTS, LABELS, seed=3, epochs=7, workdir=tmp_path / "a", **{"data.maxlen": 9})
     config = started[0]
     assert (config.task, config.seed, config.train.epochs, config.data.maxlen) == ("text", 3, 7, 9)
-    assert config.model.word_ngrams == 2
+    assert config.model.word_ngrams == -1
     chapter = reuters.get_config()
     chapter.data.encoding = "cp949"
     start(TEXTS, LABELS, config=chapter, workdir=tmp_path / "b")
@@ -153,3 +154,67 @@ def test_a_mistake_is_one_line(arguments, fields, error, message, tmp_path):
 def test_every_field_can_be_named_without_its_group():
     names = [name.rpartition(".")[2] for name in config_lib.FIELDS]
     assert len(set(names)) == len(names)
+
+
+def as_ids(texts):
+    """The texts as arrays of `load_data`, and the word index, which lacks a word of theirs."""
+    words = sorted({word for text in texts for word in text.split()})
+    ranks = {word: rank for rank, word in enumerate(words, 1)}
+    ids = [np.array([1, *(ranks[word] + 3 for word in text.split())], np.int32) for text in texts]
+    return ids, {word: rank for word, rank in ranks.items() if word != "a"}
+
+
+def test_arrays_of_load_data_are_read_as_their_words(started, tmp_path):
+    ids, word_index = as_ids(TEXTS)
+    padded = np.zeros((len(ids), 6), np.int32)
+    for row, of_text in zip(padded, ids, strict=True):
+        row[-len(of_text) :] = of_text
+    given = [ids, [row.tolist() for row in ids], padded]
+    for i, sequences in enumerate(given):
+        start(sequences, LABELS, word_index=word_index, workdir=tmp_path / str(i))
+        source = custom.find_source(started[-1].data.path, Fields("text", "label"), Format())
+        texts = [example.text for example in source.read()]
+        assert texts == [text.replace(" a", " \ufffd") for text in TEXTS]
+    start(ids, LABELS, test_data=(padded, LABELS), workdir=tmp_path / "numbers")
+    source = custom.find_source(started[-1].data.path, Fields("text", "label"), Format())
+    numbers = [" ".join(map(str, row[1:])) for row in ids]
+    assert [example.text for example in source.read()] == [*numbers, *numbers]
+    assert started[-1].model.character_ngrams == 0
+    assert started[0].model.character_ngrams == -1
+
+
+def test_a_model_of_arrays_predicts_for_arrays_and_for_texts(no_plots, tmp_path):
+    ids, word_index = as_ids(TEXTS)
+    ids[0] = np.append(ids[0], 2)  # unknown
+    settings = {**TINY, "epochs": 8, "learning_rate": 0.02, "config": "text"}
+    model = flaxrnn.fit(ids, np.array(LABELS), word_index=word_index, **settings)
+    labels, probabilities = model.predict(ids)
+    assert np.mean(np.array(labels) == LABELS) == model.evaluate(ids, LABELS)["accuracy"] > 0.8
+    texts = flaxrnn.to_texts(ids, word_index)
+    assert texts[0].endswith(" \ufffd")
+    np.testing.assert_array_equal(model.predict(texts)[1], probabilities)
+    np.testing.assert_array_equal(flaxrnn.load(model.workdir).predict(texts)[1], probabilities)
+    with pytest.raises(DataError, match="text 0 is not a string but ndarray"):
+        flaxrnn.load(model.workdir).predict(ids)
+
+
+def test_a_config_is_named_as_on_the_command_line(started, tmp_path):
+    start(TEXTS, LABELS, config="imdb:keras", workdir=tmp_path)
+    assert started[0].data.padding == "pre"
+
+
+@pytest.mark.parametrize(
+    ("keywords", "error", "message"),
+    [
+        ({"config": "imbd"}, ConfigError, "config: 'imbd' is not one of default, imdb"),
+        ({"config": "imdb:fat"}, ConfigError, "config: imdb:fat: variant 'fat' is not one of"),
+        ({"config": "text:fast"}, ConfigError, "config: text:fast: it has no variants"),
+        ({"word_index": {}}, DataError, "word_index: is for ids, but the texts are strings"),
+        ({"labels": np.eye(20)}, DataError, "labels: must be one per text, not an array [20, 20]"),
+    ],
+)
+def test_a_mistaken_argument_is_one_line(keywords, error, message, tmp_path):
+    with pytest.raises(error) as caught:
+        flaxrnn.fit(TEXTS, **{"labels": LABELS, "workdir": tmp_path / "run", **keywords})
+    assert str(caught.value).startswith(message)
+    assert not (tmp_path / "run").exists()

@@ -13,6 +13,7 @@ ORDER = [  # from the top down: a module imports from its own room and those bel
     ["seeds", "fitting"],
     ["predict", "generate", "evaluate", "compare", "export", "from_keras"],
     ["loop"],
+    ["closing"],
     ["run"],
     ["reporting", "inference"],
     ["training"],

@@ -70,7 +70,7 @@ def test_without_network_and_archive_the_embedded_corpus_is_used(tmp_path):
     env = {k: v for k, v in os.environ.items() if k not in unset}
     env["HOME"] = str(tmp_path)
     small = ["--config.train.epochs=1", "--config.data.maxlen=8", "--config.model.hidden_size=4"]
-    small.append("--config.train.baseline=False")
+    small += ["--config.train.baseline=False", "--config.train.explain=False"]
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     command = ["--config", "configs/reuters.py", "--config.train.batch_size=500", *small]
     done = run(*command, cwd=tmp_path, env=env, prefix=NO_NETWORK)

@@ -35,6 +35,13 @@ class DataConfig:
     )
     text_field: str = declare.column("text", "column of the texts, for task=text")
     label_field: str = declare.column("label", "column of the labels, for task=text")
+    label_separator: str | None = declare.field(
+        None,
+        "what separates the labels of your own texts, of which each may have several or none; set:"
+        " model.target=label becomes labels; unset: a text has one, or with target=labels a list",
+        "a single character that is no letter, digit or white space",
+        lambda v: len(v) == 1 and not (v.isalnum() or v.isspace()),
+    )
     encoding: str = declare.field(
         "utf-8",
         "encoding of the files of your own texts, such as cp949, utf-16 or latin-1",
@@ -117,8 +124,9 @@ class ModelConfig:
     """The model: embedding, optional convolution, recurrent layers, pooling, output layer."""
 
     target: str = declare.one_of_or_module(
-        "label", "tags", "next", what="head",
-        doc="what to predict: the label of a text, the tag of each token, or the next token",
+        "label", "labels", "tags", "next", what="head",
+        doc="what to predict: the label of a text, any number of labels of a text, the tag of each"
+        " token, or the next token",
     )  # fmt: skip
     embedding_size: int = declare.at_least(1, 100, "features per token", most=10**8)
     train_embedding: bool = declare.flag(
@@ -158,7 +166,7 @@ class ModelConfig:
         "mean",
         "max_mean",
         "attention",
-        doc="recurrent outputs → one vector, for target=label",
+        doc="recurrent outputs → one vector, for target=label or labels",
     )
     recurrence: str = declare.one_of("fused", "scan", doc="fused: fast; scan: reference")
     segment: int = declare.at_least(
@@ -168,19 +176,26 @@ class ModelConfig:
         most=10**6,
     )
     word_ngrams: int = declare.at_least(
+        -1,
         0,
-        0,
-        "words of the longest n-grams of a linear classifier, blended with the network; 0: none",
+        "words of the longest n-grams of a linear classifier, blended with the network; 0: none;"
+        " -1: 2, or none of more than 300 classes",
         most=20,
     )
     character_ngrams: int = declare.at_least(
-        0, 0, "characters of the longest n-grams of that classifier; 0: none", most=20
+        -1,
+        0,
+        "characters of the longest n-grams of that classifier; 0: none; -1: 4, or none of more than"
+        " 300 classes",
+        most=20,
     )
     ngram_fit: str = declare.one_of(
         "thorough",
         "quick",
+        "auto",
         doc="how that classifier is fitted; thorough: SVMs of six settings for each kind of n-gram,"
-        " cross-fitted and weighed; quick: a single one, fitted once, without the validation texts",
+        " cross-fitted and weighed; quick: a single one, fitted once, without the validation texts;"
+        " auto: quick for more than 60 classes",
     )
     ratio_ngrams: int = declare.at_least(
         0,
@@ -231,7 +246,9 @@ class TrainConfig:
         "loss",
         "accuracy",
         "macro_f1",
-        doc="the validation metric that patience and restore_best look at",
+        "micro_f1",
+        doc="the validation metric that patience and restore_best look at; micro_f1: of"
+        " target=labels",
     )
     patience: int = declare.at_least(
         1, 5, "stop after this many epochs in which the monitored metric has not improved"
@@ -275,6 +292,9 @@ class TrainConfig:
     )
     baseline: bool = declare.flag(
         True, "at the end, also evaluate a linear model of TF-IDF features"
+    )
+    explain: bool = declare.flag(
+        True, "at the end, name the words that decided in each mistake on the page"
     )
 
 

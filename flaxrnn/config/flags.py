@@ -5,6 +5,7 @@ A file may also be the name of one that comes with flaxrnn: `--config imdb:fast`
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import re
 import sys
@@ -73,6 +74,23 @@ def shipped_configs() -> dict[str, Path]:
             sys.path.append(str(root))
         return {path.stem: path for path in sorted((root / "configs").glob("*.py"))}
     return {}
+
+
+def shipped_config(name: str) -> ConfigDict:
+    """A config that comes with flaxrnn, by its name, such as "imdb:fast".
+
+    Raises:
+        ConfigError: There is none of that name.
+    """
+    file, _, variant = name.partition(":")
+    if file not in (known := shipped_configs()):
+        raise ConfigError(f"config: {file!r} is not one of {', '.join(known)}")
+    module = importlib.import_module(f"configs.{file}")
+    try:
+        return module.get_config(variant) if variant else module.get_config()
+    except (TypeError, ValueError) as error:
+        reason = "it has no variants" if isinstance(error, TypeError) else error
+        raise ConfigError(f"config: {name}: {reason}") from None
 
 
 def _with_shipped_config(argv: list[str]) -> list[str]:

@@ -24,7 +24,14 @@ _RENAMED_VALUES = {
 }
 
 # Values that stand for one that is chosen when a run first starts, and is then in its config.json.
-AUTOMATIC = {"data.tokenizer": "auto", "train.batch_size": 0, "train.epochs": 0}
+AUTOMATIC = {
+    "data.tokenizer": "auto",
+    "model.word_ngrams": -1,
+    "model.character_ngrams": -1,
+    "model.ngram_fit": "auto",
+    "train.batch_size": 0,
+    "train.epochs": 0,
+}
 
 
 @dataclass(frozen=True)
@@ -92,6 +99,8 @@ def parse(config: ConfigDict | Mapping[str, Any]) -> Config:
         if most is not None and value > most:
             raise ConfigError(f"{name}: {value!r} must be at most {most:,}")
     _check_combinations(values)
+    if values["data.label_separator"] is not None and values["model.target"] == "label":
+        values["model.target"] = "labels"
     return _build(Config, values)
 
 
@@ -123,7 +132,7 @@ def _check_combinations(values: Mapping[str, Any]) -> None:
         raise ConfigError("train.refit: must be False with data.validation=test")
     if task == "text" and values["data.path"] is None:
         raise ConfigError("data.path: missing; name a file, a folder or a TFDS dataset of texts")
-    for name in ("data.path", "data.test_path", "data.validation_path"):
+    for name in ("data.path", "data.test_path", "data.validation_path", "data.label_separator"):
         if task != "text" and values[name] is not None:
             raise ConfigError(f"{name}: must be unset with task={task}; it belongs to task=text")
     if task == "text" and values["data.source"] == "synthetic":

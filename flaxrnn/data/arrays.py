@@ -11,6 +11,7 @@ import numpy as np
 from flaxrnn.data.tokenizers import Tokenizer, suitable
 from flaxrnn.data.vocabulary import Vocabulary
 from flaxrnn.datasets import checks, splits
+from flaxrnn.datasets.parsing import Example
 
 if TYPE_CHECKING:
     from flaxrnn.data.corpora import CustomTexts
@@ -47,7 +48,8 @@ def encode_custom(
     keyed = [(example, key) for example, key in keyed if key]
     empty = len(examples) - len(keyed)
     rare = splits.rare_classes([example for example, _ in keyed], source.name, texts.rare_classes)
-    keyed = [(example, key) for example, key in keyed if example.label not in rare]
+    left = ((_without(rare, example), key) for example, key in keyed)
+    keyed = [(example, key) for example, key in left if example is not None]
     kept, keys = [example for example, _ in keyed], [key for _, key in keyed]
     parts = splits.split_examples(kept, keys, source.name, texts.test_fraction, texts.seed)
     rows = {split: part for split, part in parts._asdict().items() if len(part)}
@@ -58,12 +60,11 @@ def encode_custom(
         known = [kept[row].text for row in rows["train"]]
         tokenizer = Tokenizer.learn([*known, *others], num_words)
     tokenized = {split: [tokenizer(kept[row].text) for row in rows[split]] for split in rows}
-    names = sorted({example.label for example in kept})
-    ids = {name: i for i, name in enumerate(names)}
-    labels = {split: [ids[kept[row].label] for row in rows[split]] for split in rows}
+    names = sorted({name for example in kept for name in example.names})
+    labels = {split: _label_ids([kept[row] for row in rows[split]], names) for split in rows}
     if others:
         tokenized["unlabelled"] = [tokenizer(text) for text in others]
-        labels["unlabelled"] = [-1] * len(others)
+        labels["unlabelled"] = np.full(len(others), -1, np.int32)
     counted = [*tokenized["train"], *tokenized.get("unlabelled", [])]
     return {
         **to_arrays(Vocabulary.build(counted, tokenizer), tokenized, labels),
@@ -76,16 +77,34 @@ def encode_custom(
     }
 
 
+def _without(rare: set[str], example: Example) -> Example | None:
+    """A text without the classes that are left out; None: its only one is."""
+    if example.labels is None:
+        return None if example.label in rare else example
+    return example.with_labels(tuple(name for name in example.labels if name not in rare))
+
+
+def _label_ids(examples: list[Example], names: list[str]) -> np.ndarray:
+    """The class of each text, int32 [N]; where it may have several, 0 or 1 for each, [N, C]."""
+    ids = {name: i for i, name in enumerate(names)}
+    if examples[0].labels is None:
+        return np.array([ids[example.label] for example in examples], np.int32)
+    found = np.zeros((len(examples), len(names)), np.uint8)
+    for row, example in enumerate(examples):
+        found[row, [ids[name] for name in example.names]] = 1
+    return found
+
+
 def to_arrays(
     vocabulary: Vocabulary,
     tokenized: Mapping[str, list[list[str]]],
-    labels: Mapping[str, list[int]],
+    labels: Mapping[str, np.ndarray],
 ) -> dict[str, np.ndarray]:
     """Encodes splits as arrays that `corpora` reads back."""
     arrays = {}
     for split, texts in tokenized.items():
         rows = [np.array(vocabulary.encode(words), np.int32) for words in texts]
-        arrays[f"{split}_labels"] = np.array(labels[split], np.int32)
+        arrays[f"{split}_labels"] = labels[split]
         arrays[f"{split}_ids"] = np.concatenate(rows)
         arrays[f"{split}_offsets"] = np.cumsum([0, *map(len, rows)])
     # No word contains a newline: every tokenizer splits there.

@@ -74,6 +74,8 @@ class CustomTexts:
     seed: int = 0  # of that split and of the order of the training texts
     format: Format = Format()  # noqa: RUF009 (frozen)
     kept_by: str | None = None  # tokenizer that must find a token in a text; None: the corpus's
+    several: bool = False  # whether a text may have several labels; see `rows.Fields`
+    separator: str | None = None
     unlabelled_path: str | None = None
 
 
@@ -174,8 +176,10 @@ def _encode_dataset(
         splits["unlabelled"] = _UNLABELLED
     for split, name in splits.items():
         examples = list(preparation.examples(builder, name, "task"))
-        labels[split] = [e["label"] if split in _SPLITS else -1 for e in examples]
-        if split in _SPLITS and min(labels[split]) < 0:
+        labels[split] = np.array([e["label"] for e in examples], np.int32)
+        if split not in _SPLITS:
+            labels[split][:] = -1
+        elif labels[split].min() < 0:
             raise DataError(f"task: {task.name} has a text without a label in {split}")
         try:
             texts[split] = [e["text"].decode() for e in examples]
@@ -223,7 +227,7 @@ def _load_custom(request: _Request) -> Corpus:
     texts, kind = request.custom, request.tokenizer
     if texts is None:
         raise ConfigError("data.path: missing; name a file, a folder or a TFDS dataset of texts")
-    fields = Fields(texts.text_field, texts.label_field)
+    fields = Fields(texts.text_field, texts.label_field, texts.several, texts.separator)
     held_out = {"validation": texts.validation_path, "test": texts.test_path}
     source = custom.find_sources(texts.path, held_out, fields, texts.format, request.data_dir)
     unlabelled = None

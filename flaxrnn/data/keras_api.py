@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,14 @@ from flaxrnn.data import corpora
 from flaxrnn.data import word_index as word_indices
 from flaxrnn.data.corpora import Corpus
 from flaxrnn.data.ragged import RaggedTexts
-from flaxrnn.data.vocabulary import FIRST_WORD, UNKNOWN, Vocabulary
+from flaxrnn.data.vocabulary import (
+    FIRST_WORD,
+    PAD,
+    START,
+    UNKNOWN,
+    UNKNOWN_WORD,
+    Vocabulary,
+)
 from flaxrnn.errors import ConfigError
 
 
@@ -97,6 +105,30 @@ def get_word_index(
     corpus = _load(task, source, data_dir, manual_dir)
     words = word_indices.vocabulary(task, corpus, word_index).words
     return {word: rank for rank, word in enumerate(words, 1)}
+
+
+def to_texts(
+    sequences: Iterable[Sequence[int] | np.ndarray], word_index: Mapping[str, int] | None = None
+) -> list[str]:
+    """The words of arrays as `load_data` gives them, separated by spaces.
+
+    Padding and the start of a text are dropped; what is unknown becomes "�", U+FFFD, which models
+    take for an unknown word.
+
+    Args:
+        sequences: N lists or arrays of ids, or an array [N, T].
+        word_index: The rank of each word, as `get_word_index` gives it. None: a word is written as
+            its id, a number.
+    """
+    if word_index is None:
+        return [_spelled(row, str) for row in sequences]
+    words = {rank + FIRST_WORD - 1: word for word, rank in word_index.items()}
+    return [_spelled(row, lambda i: words.get(i, UNKNOWN_WORD)) for row in sequences]
+
+
+def _spelled(ids: Sequence[int] | np.ndarray, word: Callable[[int], str]) -> str:
+    kept = (i for i in np.asarray(ids).tolist() if i not in (PAD, START))
+    return " ".join(UNKNOWN_WORD if i == UNKNOWN else word(i) for i in kept)
 
 
 def _check(

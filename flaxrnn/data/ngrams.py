@@ -253,6 +253,15 @@ class RatioTable:
     codes: np.ndarray
     ratios: np.ndarray
 
+    @property
+    def num_features(self) -> int:
+        """F, features of a token."""
+        return self.longest * self.ratios.shape[1]
+
+    def of_tokens(self, tokens: Sequence[str]) -> np.ndarray:
+        """`features` of the tokens of a text, float16 [n, F]."""
+        return self.features(hash_tokens(tokens), np.array([len(tokens)]))
+
     def features(self, hashes: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """The ratios of the n-grams that end at each token, those of single tokens first.
 

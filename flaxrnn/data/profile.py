@@ -6,6 +6,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,14 @@ from flaxrnn.data.vocabulary import FIRST_WORD, START, UNKNOWN, Vocabulary
 
 _CLASSES = 12  # that are all named
 _WORDS = 20_000  # the most frequent ones, whose letters say which scripts there are
+
+
+class LabelsPerText(NamedTuple):
+    """How many labels texts have that may have several."""
+
+    mean: float
+    several: int  # texts that have more than one
+    none: int  # texts that have none
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,7 @@ class Profile:
         unknown: Share of the tokens outside of it, in the texts of "train" (with those to validate
             on, if these are drawn from them) and "test".
         scripts: Share of the letters of training texts by script, such as "Hangul", the most first.
+        per_text: How many labels the texts have; None: one each.
     """
 
     texts: dict[str, int]
@@ -45,6 +55,7 @@ class Profile:
     num_words: int
     unknown: dict[str, float]
     scripts: dict[str, float]
+    per_text: LabelsPerText | None = None
 
     def describe(self) -> dict[str, str]:
         """The figures in words, by title."""
@@ -52,6 +63,12 @@ class Profile:
         tokens = "words" if self.tokenizer == "words" else f"tokens ({self.tokenizer})"
         common = [f"{name} {share:.0%}" for name, share in self.scripts.items() if share >= 0.005]
         classes = {} if self.classes is None else {"classes": _counted(self.classes)}
+        if self.per_text is not None:
+            mean, several, none = self.per_text
+            classes["labels"] = (
+                f"{mean:.2f} per text in the mean; {several:,} texts have several, {none:,} have"
+                " none, which is learned, too"
+            )
         return {
             "texts": (
                 f"{texts['train']:,} to train on, {texts['val']:,} to validate on,"
@@ -92,6 +109,7 @@ def profile(
     return Profile(
         texts={split: len(of_split) for split, of_split in rows.items()},
         classes=_count(corpus.label_names, parts) if labelled else None,
+        per_text=_per_text(parts) if labelled else None,
         tokenizer=corpus.vocabulary.tokenizer.choice,
         median_length=float(np.median(lengths)),
         longest=int(lengths.max()),
@@ -108,9 +126,20 @@ def profile(
 
 def _count(names: list[str], parts: Sequence[RaggedTexts]) -> dict[str, int]:
     labels = np.concatenate([part.labels for part in parts])
-    counts = np.bincount(labels, minlength=len(names))
+    if labels.ndim == 2:
+        counts = labels.sum(axis=0, dtype=int)
+    else:
+        counts = np.bincount(labels, minlength=len(names))
     order = np.argsort(-counts, kind="stable")
     return {names[i]: int(counts[i]) for i in order}
+
+
+def _per_text(parts: Sequence[RaggedTexts]) -> LabelsPerText | None:
+    labels = np.concatenate([part.labels for part in parts])
+    if labels.ndim == 1:
+        return None
+    number = labels.sum(axis=1, dtype=int)
+    return LabelsPerText(float(number.mean()), int((number > 1).sum()), int((number == 0).sum()))
 
 
 def _counted(counts: Mapping[str, int]) -> str:

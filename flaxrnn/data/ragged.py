@@ -17,7 +17,7 @@ class RaggedTexts:
 
     ids: np.ndarray  # int32 [tokens]
     offsets: np.ndarray  # int64 [N + 1]
-    labels: np.ndarray  # int32: of each text [N], or of each token [tokens]
+    labels: np.ndarray  # int32: of each text [N], or of each token [tokens]; or uint8 [N, C], 0, 1
     per_token: bool = False
     scores: np.ndarray | None = None  # float32 [N, C]: logits of an n-gram classifier
     features: np.ndarray | None = None  # float16 [tokens, F]: what the model reads beside the ids
@@ -57,8 +57,9 @@ class RaggedTexts:
             dtype: Dtype of the tokens.
 
         Returns:
-            tokens [N, T]; lengths int32 [N]; labels int32, of each text [N] or each token [N, T];
-            and if the texts have them, scores float32 [N, C] and features float16 [N, T, F].
+            tokens [N, T]; lengths int32 [N]; labels int32, of each text [N] or each token [N, T],
+            or uint8 [N, C]; and if the texts have them, scores float32 [N, C] and features float16
+            [N, T, F].
         """
         tokens = np.full((len(self), maxlen), PAD, dtype)
         lengths = self.lengths.astype(np.int32)

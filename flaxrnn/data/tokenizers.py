@@ -73,6 +73,17 @@ class Tokenizer:
             return "".join(tokens).replace(_SPACE, " ").strip()
         return ("" if self.kind == "characters" else " ").join(tokens)
 
+    def spell(self, tokens: Iterable[str]) -> tuple[str, list[tuple[int, int]]]:
+        """The text that these tokens spell, and where each one begins and ends in it."""
+        between = "" if self.kind in ("characters", "subword") else " "
+        text, spans = "", []
+        for token in tokens:
+            text += between if text else ""
+            shown = token.replace(_SPACE, " ") if self.kind == "subword" else token
+            spans.append((len(text), len(text) + len(shown)))
+            text += shown
+        return text, spans
+
     @functools.cached_property
     def _pieces(self) -> Any:
         return _sentencepiece().SentencePieceProcessor(model_proto=self.model)

@@ -16,7 +16,7 @@ def stratified_split(
 
     Equal texts, whatever their labels, are all on one side. So the fraction is not exact where
     there are many of them, and a class of equal texts is for training only. With a label per
-    token, all texts are of one class.
+    token, all texts are of one class; of several labels, the rarest is the class of a text.
 
     Args:
         texts: The training texts, as the model reads them.
@@ -27,6 +27,8 @@ def stratified_split(
         The rows to train on and those to validate on, ascending, int [n].
     """
     labels = np.zeros(len(texts), int) if texts.per_token else texts.labels
+    if labels.ndim == 2:
+        labels = _rarest(labels)
     left = Counter(labels.tolist())  # to train on
     wanted = {c: min(n - 1, max(1, round(n * fraction))) for c, n in left.items()}
     groups = _equal_texts(texts)
@@ -52,6 +54,12 @@ def stratified_split(
     in_validation = np.zeros(len(texts), bool)
     in_validation[[row for i in chosen for row in groups[i]]] = True
     return np.flatnonzero(~in_validation), np.flatnonzero(in_validation)
+
+
+def _rarest(labels: np.ndarray) -> np.ndarray:
+    """The rarest of the labels of each text, int [N], -1 of none; `labels` are [N, C]."""
+    counts = np.where(labels, labels.sum(axis=0, dtype=int), len(labels) + 1)
+    return np.where(labels.any(axis=1), counts.argmin(axis=1), -1)
 
 
 def _equal_texts(texts: RaggedTexts) -> list[list[int]]:

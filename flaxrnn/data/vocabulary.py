@@ -11,7 +11,7 @@ import itertools
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from flaxrnn.data.tokenizers import KERAS, TOKENIZERS, Tokenizer
@@ -20,6 +20,7 @@ from flaxrnn.runtime import files, records
 
 PAD, START, UNKNOWN = 0, 1, 2
 FIRST_WORD = 4
+UNKNOWN_WORD = "\ufffd"  # in a text, stands for a word that is not known; tokenizers keep it
 
 
 class Vocabulary:
@@ -40,6 +41,7 @@ class Vocabulary:
         counts: Counter[str] = Counter()
         for words in tokenized:
             counts.update(words)
+        counts.pop(UNKNOWN_WORD, None)
         if not counts:
             raise DataError("the texts to build a vocabulary from are empty: they have no word")
         return cls((word for word, _ in counts.most_common()), tokenizer)
@@ -61,12 +63,17 @@ class Vocabulary:
         """The start id, then the ids of `words`; unknown words become `UNKNOWN`."""
         return [START, *map(self._ids.get, words, itertools.repeat(UNKNOWN))]
 
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`: unknown words become '?', start and padding are dropped."""
+    def decode(self, ids: Iterable[int], unknown: str = "?") -> str:
+        """The text of `ids`: unknown words become `unknown`, start and padding are dropped."""
+        return self.tokenizer.join(self._tokens(ids, unknown))
+
+    def spell(self, ids: Iterable[int]) -> tuple[str, list[tuple[int, int]]]:
+        """The text of `ids`, as `decode` has it, and where each token begins and ends in it."""
+        return self.tokenizer.spell(self._tokens(ids, "?"))
+
+    def _tokens(self, ids: Iterable[int], unknown: str) -> Iterator[str]:
         shown = (int(i) for i in ids if i not in (PAD, START))
-        return self.tokenizer.join(
-            self.words[i - FIRST_WORD] if i >= FIRST_WORD else "?" for i in shown
-        )
+        return (self.words[i - FIRST_WORD] if i >= FIRST_WORD else unknown for i in shown)
 
     def to_json(self) -> str:
         """The tokenizer and the words in order of rank, as JSON."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -21,17 +22,19 @@ def find_suspicious(examples: Sequence[Example], keys: Sequence[str], splits: Sp
         splits: Their rows.
     """
     labels = [example.label for example in examples]
-    counts = Counter(labels)
+    names = [example.names for example in examples]
+    counts = Counter(itertools.chain(*names))
+    several = examples[0].labels is not None
     return [
         *_copies(labels, keys, splits),
-        *_untested(labels, splits),
+        *_untested(names, splits),
         *(
             f"Class {label!r} ({count:,} texts) looks like texts without a label: leave it out, or"
             " it is learned as a class."
             for label, count in counts.items()
             if label.lower() in _UNLABELLED
         ),
-        *_several_labels(counts),
+        *(() if several else _several_labels(counts)),
         *_similar(counts),
     ]
 
@@ -52,17 +55,21 @@ def _copies(labels: Sequence[str], keys: Sequence[str], splits: Splits) -> Itera
             )
 
 
-def _untested(labels: Sequence[str], splits: Splits) -> Iterable[str]:
-    tested = {labels[row] for row in splits.test}
-    missing = Counter(labels[row] for row in splits.train if labels[row] not in tested)
-    if missing:
+def _untested(names: Sequence[tuple[str, ...]], splits: Splits) -> Iterable[str]:
+    """Classes without a test text or, where a text may have several labels, a training text."""
+    trained = Counter(name for row in splits.train for name in names[row])
+    tested = Counter(name for row in splits.test for name in names[row])
+    if missing := Counter({name: n for name, n in trained.items() if name not in tested}):
         yield f"Without a test text: {_shown(missing)}; the test scores do not judge such a class."
+    if missing := Counter({name: n for name, n in tested.items() if name not in trained}):
+        yield f"Without a training text: {_shown(missing)}; such a label is never predicted."
 
 
 def _several_labels(counts: Counter[str]) -> Iterable[str]:
     """Classes like "a,b", of which a part is a class or a part of another one."""
     parts = {label: {p.strip() for p in re.split("[,;|]", label)} - {""} for label in counts}
     number = Counter(part for found in parts.values() for part in found)
+    separators = Counter({mark: sum(mark in label for label in counts) for mark in ",;|"})
     joined = Counter(
         {
             label: counts[label]
@@ -71,7 +78,10 @@ def _several_labels(counts: Counter[str]) -> Iterable[str]:
         }
     )
     if joined:
-        yield (f"Several labels per text? Each is learned as a class of its own: {_shown(joined)}.")
+        yield (
+            f"Several labels per text? Each is learned as a class of its own: {_shown(joined)}; set"
+            f" data.label_separator={separators.most_common(1)[0][0]!r} to learn them one by one."
+        )
 
 
 def _similar(counts: Counter[str]) -> Iterable[str]:

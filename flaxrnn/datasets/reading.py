@@ -100,19 +100,23 @@ def without_labels(line: str) -> str:
 
 
 def _read_lines(name: str, decoded: str, fields: Fields) -> Iterator[Row]:
-    """One text per line; several labels of a text are joined by commas."""
+    """One text per line; several labels of a text are a list, or are joined by commas."""
     if "\n" not in decoded:  # as Macs once wrote lines
         decoded = decoded.replace("\r", "\n")
     lines = decoded.removesuffix("\n").split("\n")
     is_labelled = decoded.lstrip().startswith("__label__")
+    is_labelled |= fields.several and "__label__" in decoded
     for number, line in enumerate(lines, 1):
         where, line = f"{name}: line {number}", line.removesuffix("\r")
         labelled = _LABELS.fullmatch(line)
         if not line.strip():
             yield Row(where, "", None if fields.label is None else "", None)
         elif is_labelled and labelled:
-            label = labelled[1].replace("__label__", "").split()
-            yield Row(where, labelled[2], None if fields.label is None else ",".join(label), None)
+            names = labelled[1].replace("__label__", "").split()
+            label = names if fields.several else ",".join(names)
+            yield Row(where, labelled[2], None if fields.label is None else label, None)
+        elif is_labelled and fields.several:
+            yield Row(where, line, [], None)
         elif is_labelled or fields.label is not None:
             raise DataError(
                 f"data.path: {where}: has no class; write __label__CLASS before each text, or set"

@@ -27,6 +27,8 @@ class Fields(NamedTuple):
 
     text: str
     label: str | None  # None: no classes are wanted
+    several: bool = False  # whether a text may have any number of labels: a list, or
+    separator: str | None = None  # a string in which this separates them
 
     def wanted(self) -> list[tuple[str, str]]:
         """("text", its name), the same for the label if it is wanted, and for the split."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -45,8 +46,9 @@ def split_examples(
     Raises:
         DataError: There are fewer than two classes, or too few texts in one.
     """
-    labels = [example.label for example in examples]
-    _check_number(Counter(labels), name)
+    labels = [example.names for example in examples]
+    _check_number(Counter(itertools.chain(*labels)), name)
+    strata = rarest(labels)
     given = np.array([example.split for example in examples])
     if (given == "").any() and (given != "").any():
         raise DataError(f"data.path: {name}: some texts are in a split, others in none")
@@ -56,15 +58,23 @@ def split_examples(
     if not len(train):
         raise DataError(f"data.path: {name}: no text is in the split train")
     if len(test):
-        train = train[stratified_order([labels[row] for row in train], seed)]
+        train = train[stratified_order([strata[row] for row in train], seed)]
     else:
         train, test = _draw(train, labels, keys, name, test_fraction, seed)
-    if missing := sorted(set(labels) - {labels[row] for row in train}):
+    several = examples[0].labels is not None  # of which one may well be untrained
+    missing = sorted(set(strata) - {strata[row] for row in train})
+    if missing and not several:
         raise DataError(
             f"data.rare_classes: {name}: without a text in train: {abbreviated(missing)}; drop"
             " leaves these classes out"
         )
     return Splits(train, validation, test)
+
+
+def rarest(labels: Sequence[tuple[str, ...]]) -> list[str]:
+    """The rarest of the labels of each text, "" of none: the class that it is drawn by."""
+    counts = Counter(itertools.chain(*labels))
+    return [min(names, key=lambda name: (counts[name], name), default="") for names in labels]
 
 
 def stratified_order(labels: Sequence[str], seed: int) -> np.ndarray:
@@ -84,19 +94,21 @@ def rare_classes(examples: Sequence[Example], name: str, policy: str) -> set[str
     Args:
         examples: With their labels.
         name: Name of their source, for errors.
-        policy: What to do with a class that has a single text: "error"; "drop", also a class that
-            has no text in train; or "keep": it is trained on, and never drawn for testing.
+        policy: What to do with a class that has a single text: "error", which is "keep" where a
+            text may have several labels; "drop", also a class that has no text in train; or "keep":
+            it is trained on, and never drawn for testing.
 
     Raises:
         DataError: There are such classes, and the policy is "error"; or fewer than two classes.
     """
-    counts = Counter(example.label for example in examples)
+    counts = Counter(name for example in examples for name in example.names)
     _check_number(counts, name)
+    several = any(example.labels is not None for example in examples)
     single = {label for label, count in counts.items() if count == 1 and label}
     if policy == "drop":
-        trained = {example.label for example in examples if example.split in ("train", "")}
+        trained = {n for each in examples if each.split in ("train", "") for n in each.names}
         return set(counts) - trained | single
-    if single and policy == "error":
+    if single and policy == "error" and not several:
         raise DataError(
             f"data.rare_classes: {name}: with a single text: {abbreviated(sorted(single))}; drop"
             " leaves such classes out, keep trains on them without testing them"
@@ -114,7 +126,7 @@ def _check_number(counts: Counter[str], name: str) -> None:
 
 def _draw(
     rows: np.ndarray,
-    labels: Sequence[str],
+    labels: Sequence[tuple[str, ...]],
     keys: Sequence[str],
     name: str,
     fraction: float,
@@ -123,9 +135,10 @@ def _draw(
     """Divides rows into train and a fraction of each class for test, with equal texts together."""
     by_key: dict[str | int, list[int]] = {}
     for row in rows.tolist():
-        by_key.setdefault(keys[row] if labels[row] else row, []).append(row)
+        by_key.setdefault(row if labels[row] == ("",) else keys[row], []).append(row)
     equal = list(by_key.values())
-    order = stratified_order([labels[group[0]] for group in equal], seed)
+    strata = rarest(labels)
+    order = stratified_order([strata[group[0]] for group in equal], seed)
     ends = np.cumsum([len(equal[i]) for i in order])
     wanted = len(rows) - round(len(rows) * fraction)
     if len(equal) == 1:
@@ -134,11 +147,11 @@ def _draw(
         )
     cut = len(order) if wanted == len(rows) else int(np.abs(ends[:-1] - wanted).argmin()) + 1
     train = [row for i in order[:cut] for row in equal[i]]
-    known = {labels[row] for row in train}
+    known = {name for row in train for name in labels[row]}
     test: list[int] = []
     needed: list[int] = []  # of classes that have no other text
     for i in order[cut:]:
-        is_needed = any(labels[row] not in known for row in equal[i])
+        is_needed = any(not known.issuperset(labels[row]) for row in equal[i])
         (needed if is_needed else test).extend(equal[i])
     if not test:
         raise DataError(

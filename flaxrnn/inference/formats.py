@@ -16,19 +16,30 @@ REDS = (224, 217, 210, 203, 196)
 _UNSURE = "?"  # in the place of a label below the threshold
 
 
-def json_line(prediction: Prediction, top: int, explain: bool) -> str:
+def json_line(prediction: Prediction, top: int, explain: bool, several: bool = False) -> str:
     """One JSON object with the same keys for every prediction.
 
     Without words, or below the threshold, the label is null and the note says why; below the
-    threshold the probability is still that of the likeliest label, which `top` names.
+    threshold the probability is still that of the likeliest label, which `top` names. Where a text
+    may have `several` labels, there are lists in the place of both, or null without words.
     """
     encoded = prediction.encoded
     label, probability = prediction.top[0] if prediction.top else (None, None)
-    content: dict[str, Any] = {
-        "index": prediction.index,
+    labels: dict[str, Any] = {
         "label": None if prediction.unsure else label,
         "probability": probability and round(probability, 6),
-        "unknown": round(encoded.unknown_fraction, 4) if prediction.top else None,
+    }
+    found = prediction.labels
+    if several:
+        labels = {
+            "labels": None if found is None else [name for name, _ in found],
+            "probabilities": None if found is None else [round(p, 6) for _, p in found],
+        }
+    has_output = bool(prediction.top) or found is not None
+    content: dict[str, Any] = {
+        "index": prediction.index,
+        **labels,
+        "unknown": round(encoded.unknown_fraction, 4) if has_output else None,
         "words": encoded.total_words,
         "words_read": len(encoded.spans),
         "note": prediction.note,
@@ -80,11 +91,11 @@ class Table:
         """The lines for one prediction."""
         index, encoded = str(prediction.index), prediction.encoded
         note = f"({prediction.note}) " if prediction.note else ""
-        if not prediction.top:
+        if not prediction.top and prediction.labels is None:
             return self._line(index, "-", "-", "-", note)
         last = note if self._explain else note + encoded.text
         unknown = f"{encoded.unknown_fraction:.2f}"
-        lines = []
+        lines = [] if prediction.top else [self._line(index, "-", "-", unknown, last)]
         for i, (label, probability) in enumerate(prediction.top):
             label = _UNSURE if prediction.unsure and i == 0 else label
             lines.append(self._line(index, label, f"{probability:.4f}", unknown, last))
@@ -103,19 +114,21 @@ class Table:
         """The text that was read, wrapped, with the words that mattered highlighted."""
         text, places = prediction.encoded.text, prediction.places
         largest = max(abs(weight) for *_, weight in places) or 1
+        probability = prediction.top[0][1]
         pieces, position = [], 0
         for begin, end, weight in places:
             word = terminal.printable(text[begin:end], "�")
-            shown = self._highlight(word, weight, abs(weight) / largest)
+            shown = self._highlight(word, weight, abs(weight) / largest, probability)
             pieces += [terminal.printable(text[position:begin]), shown]
             position = end
         pieces.append(terminal.printable(text[position:]))
         return terminal.wrap("".join(pieces), self._columns, indent=8)
 
-    def _highlight(self, word: str, weight: float, share: float) -> str:
+    def _highlight(self, word: str, weight: float, share: float, probability: float) -> str:
+        """A word by its share of the largest attribution, paler where the label is less sure."""
         if share < MIN_SHARE or not word.strip():
             return word
         if not self._colour:
             return f"{word}({weight:+.2f})"
-        shade = (GREENS if weight > 0 else REDS)[min(4, int(5 * share))]
+        shade = (GREENS if weight > 0 else REDS)[min(4, int(5 * share * probability))]
         return f"\x1b[30;48;5;{shade}m{word}\x1b[0m"

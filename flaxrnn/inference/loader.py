@@ -4,7 +4,8 @@
 
     labels, probabilities = load(".")(["What a joy!", "A film to fall asleep in."])
 
-Needs jax, flatbuffers, numpy and safetensors; for subwords also sentencepiece.
+Needs numpy and, for `program.jax`, jax, flatbuffers and safetensors; for `model.onnx`, onnxruntime.
+For n-grams also safetensors, for subwords sentencepiece.
 """
 
 from __future__ import annotations
@@ -17,69 +18,105 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-from jax import export
-from safetensors.numpy import load_file
 
 BATCH_SIZE = 64
 
 
-def load(folder: str | Path) -> Callable[[list], tuple[list[str], np.ndarray]]:
+def load(folder: str | Path) -> Callable[[list], tuple[list, np.ndarray]]:
     """Loads the classifier.
 
     Returns:
-        A function of N texts that returns the likeliest label of each and the probabilities of all
-        labels, float32 [N, C]. A text is a string or, unless the classifier has n-grams, a list of
-        its tokens.
+        A function of N texts that returns the likeliest label of each, or all of them if there may
+        be several, and the probabilities of all labels, float32 [N, C]. A text is a string or,
+        unless the classifier has n-grams, a list of its tokens.
     """
     folder = Path(folder)
     vocabulary = json.loads((folder / "vocabulary.json").read_text("utf-8"))
     label_names = json.loads((folder / "labels.json").read_text("utf-8"))
-    parameters = jax.device_put(load_file(folder / "parameters.safetensors"))
-    program = jax.jit(export.deserialize(bytearray((folder / "program.jax").read_bytes())).call)
+    limits = None
+    if (folder / "thresholds.json").exists():
+        limits = np.array(json.loads((folder / "thresholds.json").read_text("utf-8")))
+    program = _program(folder)
     ids = {word: i for i, word in enumerate(vocabulary["words"], 4)}
     splitters = _module(folder, "splitting").SPLITTERS
     tokenize = _tokenizer(vocabulary["tokenizer"], splitters)
-    ngrams = None
-    if (folder / "ngrams.json").exists():
-        names = ("ngrams.json", "ngrams.safetensors")
-        contents = {name: (folder / name).read_bytes() for name in names}
-        ngrams = _module(folder, "ngrams").NgramClassifier.from_files(contents)
+    extras = _extras(folder, splitters)
 
-    def encode(text: str | list[str]) -> list[int]:
-        tokens = tokenize(text) if isinstance(text, str) else text
-        if not tokens:
+    def classify(texts: list) -> tuple[list, np.ndarray]:
+        tokenized = [tokenize(text) if isinstance(text, str) else text for text in texts]
+        if not all(tokenized):
             raise ValueError("a text is empty: it has no words")
-        return [1, *(ids.get(word, 2) for word in tokens)]  # 1 starts a text, 2 is an unknown word
-
-    def classify(texts: list) -> tuple[list[str], np.ndarray]:
-        encoded = [encode(text) for text in texts]
-        probabilities = np.zeros((len(encoded), len(label_names)), np.float32)
-        for begin in range(0, len(encoded), BATCH_SIZE):
-            batch = encoded[begin : begin + BATCH_SIZE]
+        probabilities = np.zeros((len(texts), len(label_names)), np.float32)
+        for begin in range(0, len(texts), BATCH_SIZE):
+            end = begin + BATCH_SIZE
+            batch = tokenized[begin:end]
             # Rounded up to powers of two, because each new shape is compiled.
-            shape = [1 << (n - 1).bit_length() for n in (len(batch), max(map(len, batch)))]
+            shape = [1 << (n - 1).bit_length() for n in (len(batch), 1 + max(map(len, batch)))]
             tokens, lengths = np.zeros(shape, np.int32), np.ones(shape[0], np.int32)  # 0 pads
-            for i, row in enumerate(batch):
+            for i, words in enumerate(batch):  # 1 starts a text, 2 is an unknown word
+                row = [1, *(ids.get(word, 2) for word in words)]
                 tokens[i, : len(row)], lengths[i] = row, len(row)
-            inputs = [tokens, lengths]
-            if ngrams is not None:
-                raw = texts[begin : begin + len(batch)]
-                views = [[splitters[view.kind](text) for text in raw] for view in ngrams.views]
-                scores = ngrams.score_tokens(views)
-                inputs.append(np.resize(scores, (shape[0], scores.shape[1])))
-            output = program(parameters, *inputs)
-            probabilities[begin : begin + len(batch)] = output[: len(batch)]
-        return [label_names[_likeliest(row)] for row in probabilities], probabilities
+            more = extras(texts[begin:end], batch, shape)
+            probabilities[begin:end] = program(tokens, lengths, *more)[: len(batch)]
+        if not np.isfinite(probabilities).all():
+            raise ValueError("what the model computes for a text is not finite")
+        if limits is None:
+            return [label_names[i] for i in probabilities.argmax(axis=1)], probabilities
+        labels = [[label_names[i] for i in np.flatnonzero(row > limits)] for row in probabilities]
+        return labels, probabilities
 
     return classify
 
 
-def _likeliest(probabilities: np.ndarray) -> int:
-    if not np.isfinite(probabilities).all():
-        raise ValueError("what the model computes for a text is not finite")
-    return int(probabilities.argmax())
+def _program(folder: Path) -> Callable[..., np.ndarray]:
+    """Tokens [B, T], lengths [B] and, with n-grams, scores [B, C] → probabilities [B, C]."""
+    if (folder / "model.onnx").exists():
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(folder / "model.onnx")
+        names = [argument.name for argument in session.get_inputs()]
+        return lambda *inputs: session.run(None, dict(zip(names, inputs, strict=True)))[0]
+    import jax.export
+    from safetensors.numpy import load_file
+
+    parameters = jax.device_put(load_file(folder / "parameters.safetensors"))
+    content = bytearray((folder / "program.jax").read_bytes())
+    program = jax.jit(jax.export.deserialize(content).call)
+    return lambda *inputs: np.asarray(program(parameters, *inputs))
+
+
+def _extras(
+    folder: Path, splitters: dict[str, Any]
+) -> Callable[[list, list[list[str]], list[int]], list[np.ndarray]]:
+    """A function of texts, their tokens and [B, T]: what else the program is given of them.
+
+    It returns the scores of n-grams, float32 [B, C], if the model has them, then the features of
+    tokens, float32 [B, T, F], if it reads any.
+    """
+    if not (folder / "ngrams.py").exists():
+        return lambda *_: []
+    module, classifier, ratios = _module(folder, "ngrams"), None, None
+    if (folder / module.VIEWS).exists():
+        contents = {name: (folder / name).read_bytes() for name in module.FILES}
+        classifier = module.NgramClassifier.from_files(contents)
+    if (folder / module.RATIOS).exists():
+        ratios = module.RatioTable.from_file((folder / module.RATIOS).read_bytes())
+
+    def extras(texts: list, tokenized: list[list[str]], shape: list[int]) -> list[np.ndarray]:
+        arrays = []
+        if classifier is not None:
+            views = [[splitters[view.kind](text) for text in texts] for view in classifier.views]
+            scores = classifier.score_tokens(views)
+            arrays.append(np.resize(scores, (shape[0], scores.shape[1])))
+        if ratios is not None:
+            features = np.zeros((*shape, ratios.num_features), np.float32)
+            for i, words in enumerate(tokenized):
+                features[i, 1 : len(words) + 1] = ratios.of_tokens(words)
+            arrays.append(features)
+        return arrays
+
+    return extras
 
 
 def _tokenizer(description: dict[str, str], splitters: dict[str, Any]) -> Callable[[str], list]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import unicodedata
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 
 NOT_FINITE = "the output is not finite"
+_DECIDING = 5  # words
 
 # Scripts without spaces between words: Thai and Lao, Burmese, Khmer, kana, Chinese characters.
 _SPACELESS = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
@@ -33,24 +35,14 @@ class Prediction:
     top: list[tuple[str, float]]  # likeliest labels and their probabilities; empty: there is none
     attributions: np.ndarray | None  # of the words read, float32 [n], if requested
     unsure: bool = False  # whether the likeliest label is below the threshold, and withheld
+    labels: list[tuple[str, float]] | None = None  # where a text may have several: those it gets
 
     @property
     def places(self) -> list[tuple[int, int, float]]:
-        """Begin and end in `encoded.text` of each word read, and its attribution, if it has one.
-
-        The attribution of a word is the sum of those of its pieces, where a token is only that, and
-        of the white space before it, where that is a token.
-        """
+        """Begin and end in `encoded.text` of each word read, and its attribution, if it has one."""
         if self.attributions is None:
             return []
-        text, weights = self.encoded.text, self.attributions.tolist()
-        places: list[tuple[int, int, float]] = []
-        for (begin, end), weight in zip(self.encoded.spans, weights, strict=True):
-            if places and places[-1][1] == begin and _is_same_word(text, places[-1][0], begin):
-                begin, _, earlier = places.pop()
-                weight += earlier
-            places.append((begin, end, weight))
-        return [(end - len(text[begin:end].lstrip()), end, weight) for begin, end, weight in places]
+        return merged(self.encoded.text, self.encoded.spans, self.attributions)
 
     @property
     def words(self) -> list[tuple[str, float]]:
@@ -75,10 +67,11 @@ def classify(
         chunk_size: Texts to read, and hold in memory, at a time.
         top: Number of labels per text.
         explain: Whether to compute attributions.
-        threshold: Probability below which the model is unsure.
+        threshold: Probability below which the model is unsure; where a text may have several labels
+            and it is above 0, it takes the place of the thresholds of all labels.
     """
     index = itertools.count()
-    while chunk := [predictor.encode(text) for text in itertools.islice(texts, chunk_size)]:
+    while chunk := predictor.encode_all(list(itertools.islice(texts, chunk_size))):
         not_empty = [encoded for encoded in chunk if encoded.total_words]
         attributions: Iterable[np.ndarray | None] = itertools.repeat(None)
         if explain:
@@ -95,16 +88,54 @@ def classify(
                 yield Prediction(next(index), encoded, NOT_FINITE, [], None)
                 continue
             notes = []
-            if unsure := of_labels.max() < threshold:
+            limits = predictor.thresholds
+            if unsure := limits is None and of_labels.max() < threshold:
                 notes.append(f"unsure: below {threshold:g}")
             if (read := len(encoded.spans)) < encoded.total_words:
                 notes.append(f"the last {read:,} of {encoded.total_words:,} words were read")
             if not knows_a_word(encoded):
                 notes.append("every word is unknown")
-            likeliest = (-of_labels).argsort(kind="stable")[:top]
-            best = [(predictor.label_names[i], float(of_labels[i])) for i in likeliest]
+            order = (-of_labels).argsort(kind="stable")
+            ranked = [(predictor.label_names[i], float(of_labels[i])) for i in order]
+            best, labels = ranked[:top], None
+            if limits is not None:
+                above = of_labels[order] > (threshold or limits[order])
+                labels = [label for label, is_above in zip(ranked, above, strict=True) if is_above]
+                best = labels if top == 1 else best
+                notes += [] if labels else ["no label is above its threshold"]
             note = "; ".join(notes) or None
-            yield Prediction(next(index), encoded, note, best, of_words, bool(unsure))
+            yield Prediction(next(index), encoded, note, best, of_words, bool(unsure), labels)
+
+
+def merged(
+    text: str, spans: list[tuple[int, int]], weights: np.ndarray
+) -> list[tuple[int, int, float]]:
+    """Begin and end in a text of each word, and its attribution.
+
+    The attribution of a word is the sum of those of its pieces, where a token is only that, and of
+    the white space before it, where that is a token.
+
+    Args:
+        text: The text.
+        spans: Begin and end of each token.
+        weights: Attributions of the tokens, float [n].
+    """
+    places: list[tuple[int, int, float]] = []
+    for (begin, end), weight in zip(spans, weights.tolist(), strict=True):
+        if places and places[-1][1] == begin and _is_same_word(text, places[-1][0], begin):
+            begin, _, earlier = places.pop()
+            weight += earlier
+        places.append((begin, end, weight))
+    return [(end - len(text[begin:end].lstrip()), end, weight) for begin, end, weight in places]
+
+
+def deciding(words: Iterable[tuple[str, float]]) -> tuple[str, ...]:
+    """The different words that speak most for a label, at most five, the strongest first."""
+    total: defaultdict[str, float] = defaultdict(float)
+    for word, weight in words:
+        total[word] += weight
+    strongest = sorted(total, key=lambda word: -total[word])[:_DECIDING]
+    return tuple(word for word in strongest if total[word] > 0 and word.strip())
 
 
 def knows_a_word(encoded: EncodedText) -> bool:

@@ -2,45 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
 from flaxrnn.data import batching, ragged
-from flaxrnn.data.tokenizers import Tokenizer
-from flaxrnn.data.vocabulary import UNKNOWN
-from flaxrnn.errors import ConfigError, DataError, DivergedError
-from flaxrnn.inference import attribution, programs, saved, sources
+from flaxrnn.errors import ConfigError, DivergedError
+from flaxrnn.inference import attribution, encoding, folding, programs, saved, sources
+from flaxrnn.inference.encoding import EncodedText
 from flaxrnn.runtime import devices
 
+SMALL_BATCHES = (1, 8, 64)  # texts per batch where no more are to be labelled
 
-class EncodedText(NamedTuple):
-    """A text as the model reads it: all of it or its last `data.maxlen` tokens."""
 
-    text: str  # the part that is read, normalized by the tokenizer
-    spans: list[tuple[int, int]]  # begin and end in `text` of each token that is read
-    ids: np.ndarray  # int32 [n]: the start id, unless the text fills `maxlen`, then the tokens
-    total_words: int  # tokens of the whole text
-    raw: str  # the whole text, as given
-    scores: np.ndarray | None  # of the n-gram classifier for the whole text, float32 [C]
+class _Program(NamedTuple):
+    """A compiled program, on the devices that it is sharded over."""
 
-    @property
-    def unknown_fraction(self) -> float:
-        """Fraction of the tokens read that are not in the vocabulary; 0 if there are none."""
-        ids = self.ids[-len(self.spans) :]
-        return float((ids == UNKNOWN).mean())
+    call: jax.stages.Wrapped  # takes a member, then arrays with one row per text
+    members: Sequence[Any]  # what it needs of each run of an ensemble
+    mesh: Mesh
 
 
 class TextPredictor:
     """Applies a trained model to raw text; its `model.target` decides which methods are available.
 
     The probabilities and attributions of an ensemble are the means of those of its members. Batches
-    are sharded over all devices of this process. Texts are padded to one of at most four lengths,
-    so few shapes are compiled, each on first use.
+    are sharded over all devices of this process. Texts are padded to one of at most six lengths,
+    and few texts to one of `SMALL_BATCHES`, so few shapes are compiled, each on first use.
     """
 
     def __init__(self, model: saved.SavedModel):
@@ -50,11 +42,14 @@ class TextPredictor:
         self._maxlen, self._padding = config.data.maxlen, config.data.padding
         self._mesh = devices.make_mesh(self._batch_size, local=True)
         self._members = devices.shard(model.members, self._mesh, PartitionSpec())
-        self._saved = model
-        self._predict = programs.predict_program(model.model, self._mesh)
-        self._explain = programs.explain_program(model.model, self._mesh)
-        divisors = (8, 4, 2, 1) if self._padding == "post" else (1,)
-        self._buckets = sorted({-(-self._maxlen // divisor) for divisor in divisors})
+        self._saved, self.thresholds = model, model.thresholds
+        self._encoder = encoding.Encoder(model)
+        self._predict: dict[Mesh, _Program] = {}
+        explain = programs.explain_program(model.model, self._mesh)
+        self._explain = _Program(explain, self._members, self._mesh)
+        divisors = (32, 16, 8, 4, 2, 1) if self._padding == "post" else (1,)
+        lengths = {-(-self._maxlen // divisor) for divisor in divisors}
+        self._buckets = sorted(n for n in lengths if n >= min(16, self._maxlen / 8))
 
     @property
     def label_names(self) -> list[str]:
@@ -66,11 +61,12 @@ class TextPredictor:
         """Number of runs whose mean is predicted."""
         return len(self._members)
 
-    def predict(self, texts: str | Iterable[str]) -> tuple[list[str], np.ndarray]:
+    def predict(self, texts: str | Iterable[str]) -> tuple[list[Any], np.ndarray]:
         """Classifies N raw texts; a string is a list of one.
 
         Returns:
-            The most likely label of each text, and the probabilities of all labels, float32 [N, C].
+            The most likely label of each text, or where it may have several, a list; and the
+            probabilities of all labels, float32 [N, C].
 
         Raises:
             ConfigError: The model does not classify texts.
@@ -78,15 +74,12 @@ class TextPredictor:
             DivergedError: What the model computes is not finite.
         """
         texts = sources.as_list(texts)
-        encoded = [self.encode(text) for text in texts]
-        for i, text in enumerate(encoded):
-            if not text.total_words:
-                raise DataError(f"text {i} contains no words: {texts[i][:40]!r}")
-        probabilities = self.probabilities(encoded)
-        for i, finite in enumerate(np.isfinite(probabilities).all(axis=1)):
-            if not finite:
-                raise _not_finite(i)
-        return [self.label_names[i] for i in probabilities.argmax(axis=1)], probabilities
+        encoded = self._encoder.ragged_texts(texts)
+        probabilities = self.probabilities_of_ids(encoded)
+        finite = np.isfinite(probabilities).all(axis=1)
+        if not finite.all():
+            raise _not_finite(int(finite.argmin()))
+        return self._saved.labels(probabilities), probabilities
 
     def tag(self, texts: str | Iterable[str]) -> list[list[str]]:
         """The most likely tag of each token read of each raw text; see `EncodedText`.
@@ -98,9 +91,9 @@ class TextPredictor:
         """
         self._check_target("tags")
         texts = sources.as_list(texts)
-        encoded = [self.encode(text) for text in texts]
+        encoded = self.encode_all(texts)
         tags: list[list[str]] = [[] for _ in texts]
-        for rows, probabilities in self._batches(self._predict, _ragged(encoded), self._batch_size):
+        for rows, probabilities in self._predicted(encoding.ragged_texts(encoded)):
             for row, of_tokens in zip(rows, np.asarray(probabilities), strict=False):
                 if not np.isfinite(of_tokens).all():
                     raise _not_finite(row)
@@ -137,15 +130,16 @@ class TextPredictor:
         """
         self._check_target("next")
         prompts = sources.as_list(prompts)
-        encoded = [self.encode(prompt) for prompt in prompts]
+        encoded = self.encode_all(prompts)
         vocabulary = self._saved.vocabulary
-        program = programs.generate_program(self._saved.model, self._mesh, length)
+        generate = programs.generate_program(self._saved.model, self._mesh, length)
+        program = _Program(generate, self._members, self._mesh)
         indices = np.arange(len(prompts))
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.PRNGKey(seed), indices)
         per_text = (np.asarray(keys), np.full(len(prompts), temperature, np.float32))
         texts = [""] * len(prompts)
         for rows, generated in self._batches(
-            program, _ragged(encoded), self._batch_size, *per_text
+            program, encoding.ragged_texts(encoded), self._batch_size, *per_text
         ):
             for row, ids in zip(rows, np.asarray(generated), strict=False):
                 prompt = encoded[row]
@@ -157,22 +151,11 @@ class TextPredictor:
 
     def encode(self, text: str) -> EncodedText:
         """Tokenizes a raw text and looks up the ids."""
-        vocabulary, maxlen = self._saved.vocabulary, self._maxlen
-        ids = vocabulary.encode(vocabulary.tokenizer(text))[-maxlen:]
-        normalized, spans = vocabulary.tokenizer.locate(text)
-        start = spans[-maxlen][0] if len(spans) > maxlen else 0
-        read = [(begin - start, end - start) for begin, end in spans[-maxlen:]]
-        return EncodedText(
-            normalized[start:], read, np.array(ids, np.int32), len(spans), text, self._scores(text)
-        )
+        return self.encode_all([text])[0]
 
-    def _scores(self, text: str) -> np.ndarray | None:
-        """The scores of the n-gram classifier, float32 [C], if the model has one."""
-        classifier = self._saved.ngrams
-        if classifier is None:
-            return None
-        views = [[Tokenizer(view.kind)(text)] for view in classifier.views]
-        return classifier.score_tokens(views)[0]
+    def encode_all(self, texts: Sequence[str]) -> list[EncodedText]:
+        """`encode` for N raw texts, whose n-grams are counted together."""
+        return self._encoder.encode(texts)
 
     def probabilities(self, encoded: list[EncodedText]) -> np.ndarray:
         """Probabilities of all labels for N texts that have words, float32 [N, C].
@@ -180,14 +163,14 @@ class TextPredictor:
         Raises:
             ConfigError: The model does not classify texts.
         """
-        return self.probabilities_of_ids(_ragged(encoded))
+        return self.probabilities_of_ids(encoding.ragged_texts(encoded))
 
     def probabilities_of_ids(self, texts: ragged.RaggedTexts) -> np.ndarray:
         """Like `probabilities`, for texts encoded with the model's vocabulary and clipped."""
         self._check_target("label")
         out = np.zeros((len(texts), len(self.label_names)), np.float32)
-        for rows, probabilities in self._batches(self._predict, texts, self._batch_size):
-            out[rows] = probabilities[: len(rows)]
+        for rows, probabilities in self._predicted(texts):
+            out[rows] = np.asarray(probabilities)[: len(rows)]
         return out
 
     def explain(self, encoded: list[EncodedText]) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -200,7 +183,7 @@ class TextPredictor:
         Raises:
             ConfigError: The model does not classify texts.
         """
-        texts = _ragged(encoded)
+        texts = encoding.ragged_texts(encoded)
         probabilities = self.probabilities_of_ids(texts)
         labels = probabilities.argmax(axis=1).astype(np.int32)
         attributions = [np.zeros(0, np.float32)] * len(encoded)
@@ -211,24 +194,10 @@ class TextPredictor:
                 end = len(encoded[row].ids) if self._padding == "post" else len(padded)
                 attributions[row] = padded[end - len(encoded[row].spans) : end]
                 if self._saved.ngrams is not None:
-                    of_ngrams = self._attributions_of_ngrams(encoded[row], labels[row])
+                    label, count = int(labels[row]), len(encoded[row].spans)
+                    of_ngrams = attribution.of_label(self._saved, encoded[row].raw, label, count)
                     attributions[row] = attributions[row] + of_ngrams
         return probabilities, attributions
-
-    def _attributions_of_ngrams(self, text: EncodedText, label: int) -> np.ndarray:
-        """What the n-grams of each token read speak for a label, float32 [n]."""
-        model = self._saved
-        assert model.ngrams is not None
-        weight = float(np.mean([params["blend"]["weights"][1] for params in model.members]))
-        binary = model.model.num_outputs == 1  # its score speaks for the second class
-        of_score = attribution.of_ngrams(
-            model.ngrams,
-            text.raw,
-            0 if binary else label,
-            model.vocabulary.tokenizer,
-            len(text.spans),
-        )
-        return of_score * (-weight if binary and label == 0 else weight)
 
     def _check_target(self, required: str) -> None:
         target = self._saved.config.model.target
@@ -240,9 +209,23 @@ class TextPredictor:
                 f"model.target: must be {required} for this; the model was trained with {target}"
             )
 
+    def _predicted(self, texts: ragged.RaggedTexts) -> Iterator[tuple[np.ndarray, Any]]:
+        """`_batches` of probabilities, on as many devices as pay off for so many texts."""
+        fits = (n for n in SMALL_BATCHES if len(texts) <= n < self._batch_size)
+        batch_size = next(fits, self._batch_size)
+        mesh = devices.make_mesh(batch_size, local=True)
+        if mesh not in self._predict:
+            model, members = self._saved.model, self._saved.members
+            most = folding.MAX_BYTES // len(members)
+            folded = tuple(folding.fold(model, params, most) for params in members)
+            program = programs.predict_program(model, mesh)
+            on_devices = devices.shard(folded, mesh, PartitionSpec())
+            self._predict[mesh] = _Program(program, on_devices, mesh)
+        return self._batches(self._predict[mesh], texts, batch_size)
+
     def _batches(
         self,
-        program: jax.stages.Wrapped,
+        program: _Program,
         texts: ragged.RaggedTexts,
         batch_size: int,
         *per_text: np.ndarray,
@@ -250,8 +233,7 @@ class TextPredictor:
         """Runs a program over texts, batched by length.
 
         Args:
-            program: Takes the parameters, tokens, lengths, the rows of `per_text`, and the scores
-                of the texts, if they have any.
+            program: Takes tokens, lengths, the rows of `per_text`, and the model's `extras`.
             texts: Texts.
             batch_size: Rows per batch, rounded up to a multiple of the number of devices.
             *per_text: Arrays with one row per text.
@@ -262,7 +244,7 @@ class TextPredictor:
         """
         if not len(texts):
             return
-        batch_size = -(-batch_size // self._mesh.size) * self._mesh.size
+        batch_size = -(-batch_size // program.mesh.size) * program.mesh.size
         buckets = self._buckets[: np.searchsorted(self._buckets, texts.lengths.max()) + 1]
         order = np.arange(len(texts))
         for bucket, rows in batching.batches(order, texts.lengths, buckets, batch_size):
@@ -270,32 +252,17 @@ class TextPredictor:
             arrays = texts.take(filled).padded(buckets[bucket], self._padding)
             inputs = [arrays.pop("tokens"), arrays.pop("lengths")]
             inputs += [array[filled] for array in per_text]
-            if "scores" in arrays:
-                inputs.append(arrays["scores"])
+            inputs += [arrays[name] for name in self._saved.model.extras]
             with devices.raise_on_oom(
                 f"out of memory for {batch_size:,} texts of {buckets[bucket]:,} tokens, as"
                 " train.eval_batch_size and data.maxlen of the workdir have it"
             ):
-                outputs = [program(params, *inputs) for params in self._members]
+                outputs = [program.call(member, *inputs) for member in program.members]
             yield rows, outputs[0] if len(outputs) == 1 else sum(outputs) / len(outputs)
 
 
 def _not_finite(index: int) -> DivergedError:
     return DivergedError(f"text {index} has no label: what the model computes for it is not finite")
-
-
-def _ragged(encoded: list[EncodedText]) -> ragged.RaggedTexts:
-    """The ids and scores of texts, without labels."""
-    ids = [text.ids for text in encoded]
-    offsets = np.cumsum([0, *map(len, ids)])
-    no_text = np.zeros(0, np.int32)
-    scores = [text.scores for text in encoded if text.scores is not None]
-    return ragged.RaggedTexts(
-        np.concatenate([no_text, *ids]),
-        offsets,
-        np.zeros(len(ids), np.int32),
-        scores=np.stack(scores) if scores else None,
-    )
 
 
 def load(workdir: str | Path, allow_modules: Iterable[str] = ()) -> TextPredictor:

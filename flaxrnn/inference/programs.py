@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
 from flaxrnn.data.vocabulary import FIRST_WORD, PAD
+from flaxrnn.inference.folding import Folded
 from flaxrnn.nn import models
 
 Params = Any
@@ -24,18 +25,20 @@ def predict_program(model: models.TextModel, mesh: Mesh) -> jax.stages.Wrapped:
     """A program that computes probabilities.
 
     Returns:
-        (params, tokens int32 [B, T], lengths int32 [B]) → probabilities of the classes, float32
-        [B, C], or [B, T, C] of a model with outputs per token. A model with scores takes them,
-        float32 [B, C], after the lengths.
+        (`Folded`, tokens int32 [B, T], lengths int32 [B]) → probabilities of the classes, float32
+        [B, C], or [B, T, C] of a model with outputs per token. The model's `extras` are given after
+        the lengths.
     """
 
     def predict(
-        params: Params, tokens: jax.Array, lengths: jax.Array, scores: jax.Array | None = None
+        variables: Folded, tokens: jax.Array, lengths: jax.Array, *extras: jax.Array
     ) -> jax.Array:
-        logits = models.logits(model, params, tokens, lengths, scores=scores)
+        params, folded = variables
+        named = dict(zip(model.extras, extras, strict=True))
+        logits = models.logits(model, params, tokens, lengths, folded=folded, **named)
         return model.head.probabilities(logits)
 
-    return _jit_over_rows(predict, mesh, num_arrays=2 + model.has_scores)
+    return _jit_over_rows(predict, mesh, num_arrays=2 + len(model.extras))
 
 
 def explain_program(model: models.TextModel, mesh: Mesh) -> jax.stages.Wrapped:
@@ -43,15 +46,16 @@ def explain_program(model: models.TextModel, mesh: Mesh) -> jax.stages.Wrapped:
 
     Returns:
         (params, tokens int32 [B, T], lengths int32 [B], labels int32 [B]) → attributions float32
-        [B, T], see `models.attributions`. A model with scores takes them, too, and ignores them.
+        [B, T], see `models.attributions`. The model's `extras` are given after the labels.
     """
 
     def explain(
-        params: Params, tokens: jax.Array, lengths: jax.Array, labels: jax.Array, *_: jax.Array
+        params: Params, tokens: jax.Array, lengths: jax.Array, labels: jax.Array, *extras: jax.Array
     ) -> jax.Array:
-        return models.attributions(model, params, tokens, lengths, labels)
+        features = dict(zip(model.extras, extras, strict=True)).get("features")
+        return models.attributions(model, params, tokens, lengths, labels, features)
 
-    return _jit_over_rows(explain, mesh, num_arrays=3 + model.has_scores)
+    return _jit_over_rows(explain, mesh, num_arrays=3 + len(model.extras))
 
 
 @functools.cache

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flaxrnn import config as config_lib
-from flaxrnn.data.ngrams import FILES, NgramClassifier
+from flaxrnn.data.ngrams import FILES, RATIOS, NgramClassifier, RatioTable
 from flaxrnn.data.vocabulary import Vocabulary
 from flaxrnn.errors import WorkdirError
 from flaxrnn.runtime import files, plugins, records
 from flaxrnn.training import workdir as workdir_lib
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from flaxrnn.nn.models import TextModel
 
 SEEDS = "seeds.json"  # of a workdir of several seeds: its "members", and their test figures
@@ -34,6 +36,9 @@ class SavedModel:
         label_names: Names of the classes.
         config: The config of the run, or of the first one.
         ngrams: The n-gram classifier, if the model blends its scores; all members have the same.
+        thresholds: The probability above which a text gets each label, float [C]; of an ensemble
+            the mean; None: it gets the likeliest.
+        ratios: What the features of tokens are looked up in, if the model reads any.
     """
 
     model: TextModel
@@ -42,6 +47,15 @@ class SavedModel:
     label_names: list[str]
     config: config_lib.Config
     ngrams: NgramClassifier | None
+    thresholds: np.ndarray | None = None
+    ratios: RatioTable | None = None
+
+    def labels(self, probabilities: np.ndarray) -> list[str] | list[list[str]]:
+        """The label of each text, or where it may have several all of them, by float [N, C]."""
+        if self.thresholds is None:
+            return [self.label_names[i] for i in probabilities.argmax(axis=1)]
+        above = probabilities > self.thresholds
+        return [[self.label_names[i] for i in row.nonzero()[0]] for row in above]
 
 
 def folder_of_seed(workdir: Path, seed: int) -> Path:
@@ -145,7 +159,9 @@ def load(workdir: str | Path, allow_modules: Iterable[str] = ()) -> SavedModel:
                     " no ensemble; name one of them"
                 )
     params = tuple(run.members[0] for run in runs)
-    return dataclasses.replace(first, members=params)
+    limits = [run.thresholds for run in runs if run.thresholds is not None]
+    thresholds = sum(limits[1:], limits[0]) / len(limits) if limits else None
+    return dataclasses.replace(first, members=params, thresholds=thresholds)
 
 
 def _member_folders(workdir: Path) -> list[Path]:
@@ -168,15 +184,40 @@ def _load_run(workdir: Path) -> SavedModel:
     if len(label_names) < 2 and not model.head.per_token:
         raise WorkdirError(f"--workdir: {workdir}/labels.json names a single class")
     shapes = jax.eval_shape(lambda: models.init_params(model, jax.random.key(0)))
-    weights = checkpoint.read(run.checkpoint, weights=shapes)["weights"]
+    found = checkpoint.read(run.checkpoint, weights=shapes)
+    weights, thresholds = found["weights"], None
+    if model.head.several:
+        thresholds = _thresholds(workdir, found["progress"], len(label_names))
     classifier = None
     if model.has_scores:
         classifier = _load_ngrams(workdir / workdir_lib.NGRAMS, model.num_outputs)
-    tables = (*classifier.idf, *classifier.weights, classifier.bias) if classifier else ()
+    ratios = None
+    if model.num_features:
+        ratios = _load_ratios(workdir / workdir_lib.RATIOS, model)
+    tables = [*classifier.idf, *classifier.weights, classifier.bias] if classifier else []
+    tables += [ratios.ratios] if ratios else []
     for array in (*jax.tree.leaves(weights), *tables):
         if not np.isfinite(array).all():
             raise WorkdirError(f"--workdir: the weights of {workdir} are not finite; train again")
-    return SavedModel(model, (weights,), vocabulary, label_names, config, classifier)
+    return SavedModel(
+        model, (weights,), vocabulary, label_names, config, classifier, thresholds, ratios
+    )
+
+
+def _thresholds(workdir: Path, progress: dict[str, Any], count: int) -> np.ndarray:
+    """The thresholds of labels in the progress of a checkpoint, which may be anybody's.
+
+    Before the first epoch has been validated there are none: all are a half.
+    """
+    import numpy as np
+
+    found = progress.get("thresholds")
+    if found is None:
+        return np.full(count, 0.5)
+    numbers = isinstance(found, list) and all(type(value) is float for value in found)
+    if not numbers or len(found) != count or not all(0 < value < 1 for value in found):
+        raise WorkdirError(f"--workdir: no trained model in {workdir} (no threshold per label)")
+    return np.array(found)
 
 
 def _load_ngrams(folder: Path, num_outputs: int) -> NgramClassifier:
@@ -190,3 +231,16 @@ def _load_ngrams(folder: Path, num_outputs: int) -> NgramClassifier:
     except (OSError, ValueError, TypeError, KeyError, RecursionError, SafetensorError) as error:
         raise WorkdirError(f"--workdir: {folder}: no n-gram classifier ({error})") from None
     return classifier
+
+
+def _load_ratios(folder: Path, model: TextModel) -> RatioTable:
+    from safetensors import SafetensorError
+
+    if problem := files.find_corruption(folder):
+        raise WorkdirError(f"--workdir: {folder}: {problem}; train the model again")
+    try:
+        table = RatioTable.from_file((folder / RATIOS).read_bytes())
+        table.check(model.config.ratio_ngrams, model.num_outputs)
+    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
+        raise WorkdirError(f"--workdir: {folder}: no table of ratios ({error})") from None
+    return table

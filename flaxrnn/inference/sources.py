@@ -19,6 +19,7 @@ FLAGS = {
     "data.path": "--file",
     "data.text_field": "--field",
     "data.label_field": "--label_field",
+    "data.label_separator": "--label_separator",
     "data.encoding": "--encoding",
     "data.delimiter": "--delimiter",
     "data.header=False": "--no-header",

@@ -18,6 +18,9 @@ import jax.numpy as jnp
 if TYPE_CHECKING:
     from flaxrnn.nn.recurrence import Recurrent
 
+# The collection of tables that have, for each token, what a layer makes of its embedding.
+FOLDED = "folded"
+
 Carry = tuple[jax.Array, ...]  # each [B, H]; the last one is the cell's output h
 Residuals = tuple[Any, ...]  # what the backward pass of a step needs from its forward pass
 

@@ -31,10 +31,12 @@ class Head:
 
     Attributes:
         per_token: Whether the model outputs logits per token, [B, T, C], else per text, [B, C].
+        several: Whether an example may have any number of classes; labels are then [N, C], 0 or 1.
         uses_labels: Whether it learns from the labels of the corpus.
     """
 
     per_token: ClassVar[bool] = False
+    several: ClassVar[bool] = False
     uses_labels: ClassVar[bool] = True
 
     @property
@@ -61,7 +63,7 @@ class Head:
         Args:
             logits: Output of the model.
             batch: tokens int32 [B, T], lengths int32 [B], labels int32 [B] or, for tags, [B, T],
-                weights float32 [B].
+                or uint8 [B, C], weights float32 [B].
         """
         return logits, batch["labels"], batch["weights"]
 
@@ -76,6 +78,10 @@ class Head:
         if logits.shape[-1] == 1:
             return (logits[:, 0] > 0).astype(jnp.int32)
         return logits.argmax(axis=-1).astype(jnp.int32)
+
+    def correct(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
+        """Whether `predictions` are the labels, bool [N]."""
+        return self.predictions(logits) == labels
 
     def probabilities(self, logits: jax.Array) -> jax.Array:
         """Class probabilities, [..., C], also for two classes."""
@@ -107,6 +113,50 @@ class Head:
 
 class LabelHead(Head):
     """Predicts the label of each text."""
+
+
+class LabelsHead(Head):
+    """Predicts any number of labels of each text: one sigmoid per label, each on its own."""
+
+    several = True
+
+    def check(self, config: Config) -> None:  # noqa: D102
+        target = config.model.target
+        if config.task != "text":
+            raise ConfigError(
+                f"model.target: must not be {target} with task={config.task}, whose texts have no"
+                " more than one label"
+            )
+        if config.train.class_weights != "none":
+            raise ConfigError(f"train.class_weights: must be none with model.target={target}")
+        if config.data.unlabelled is not None:
+            raise ConfigError(f"data.unlabelled: must be unset with model.target={target}")
+
+    def num_outputs(self, num_labels: int, vocab_size: int) -> int:
+        """One logit per label, also of two."""
+        return num_labels
+
+    def losses(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
+        """Loss of each example, [N]: the mean over labels of binary cross-entropy in nats."""
+        targets = labels.astype(jnp.float32)
+        return optax.sigmoid_binary_cross_entropy(logits, targets).mean(axis=-1)
+
+    def predictions(self, logits: jax.Array) -> jax.Array:
+        """The labels whose probability is above a half, bool [N, C]."""
+        return logits > 0
+
+    def correct(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
+        """Whether all labels are right, bool [N]."""
+        return (self.predictions(logits) == (labels > 0)).all(axis=-1)
+
+    def probabilities(self, logits: jax.Array) -> jax.Array:
+        """That of each label, [..., C]; they do not add up to 1."""
+        return jax.nn.sigmoid(logits)
+
+    def class_counts(self, logits: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
+        """`class_totals`, [3, C]."""
+        predicted = self.predictions(logits)
+        return jnp.stack([weights @ each for each in (predicted * labels, labels, predicted)])
 
 
 class TokenHead(Head):
@@ -187,7 +237,12 @@ class NextTokenHead(TokenHead):
         return jnp.pad(batch["tokens"][:, 1:], ((0, 0), (0, 1)), constant_values=PAD)
 
 
-HEADS: dict[str, type[Head]] = {"label": LabelHead, "tags": TagHead, "next": NextTokenHead}
+HEADS: dict[str, type[Head]] = {
+    "label": LabelHead,
+    "labels": LabelsHead,
+    "tags": TagHead,
+    "next": NextTokenHead,
+}
 
 
 def get_head(name: str) -> Head:

@@ -5,6 +5,7 @@ Shapes: B batch, T time (tokens), E embedding features, K kernel width, F filter
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -12,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from flaxrnn.nn.fused import EmbeddingLookup
+from flaxrnn.nn.fused import FOLDED, EmbeddingLookup
 
 POOLINGS = ("last", "max", "mean", "max_mean", "attention")
 
@@ -96,6 +97,18 @@ conv_on_cpu = jax.custom_vjp(conv)
 conv_on_cpu.defvjp(_conv_forward, _conv_backward)
 
 
+_MOST_LOOKUPS = (
+    2_048  # tokens; for more, looking up K rows per token is slower than the convolution
+)
+
+
+def _conv_by_lookup(ids: jax.Array, table: jax.Array) -> jax.Array:
+    """Convolution over the embeddings of ids [B, T], [K, V, F] → [B, T − K + 1, F]."""
+    outputs = ids.shape[1] - len(table) + 1
+    shifted = (jax.lax.slice_in_dim(ids, k, k + outputs, axis=1) for k in range(len(table)))
+    return functools.reduce(jnp.add, (rows[ids] for rows, ids in zip(table, shifted, strict=True)))
+
+
 class Conv1D(nn.Module):
     """Convolution over time without padding, then ReLU.
 
@@ -108,13 +121,29 @@ class Conv1D(nn.Module):
     width: int
 
     @nn.compact
-    def __call__(self, x: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """[B, T, E] and int [B] → [B, T − K + 1, F] and the shortened lengths."""
+    def __call__(
+        self, x: jax.Array | EmbeddingLookup, lengths: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """[B, T, E] and int [B] → [B, T − K + 1, F] and the shortened lengths.
+
+        For inference, x may be a lookup, and the variable "table" of `FOLDED`, [K, V, F], have what
+        each token adds to an output at each place of the kernel. Few tokens are looked up there.
+        """
         shape = (self.width, x.shape[-1], self.filters)
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.filters,))
         convolve = conv_on_cpu if jax.default_backend() == "cpu" else conv
-        return nn.relu(convolve(x, kernel) + bias[None, None]), lengths - self.width + 1
+        if not isinstance(x, EmbeddingLookup):
+            out = convolve(x, kernel)
+        else:
+            table: jax.Array = self.get_variable(FOLDED, "table")
+            tokens = x.ids.shape[0] * x.ids.shape[1]
+            branches = (lambda x: _conv_by_lookup(x.ids, table)), (lambda x: conv(x.rows(), kernel))
+            if jax.export.is_symbolic_dim(tokens):  # the choice is made when the program runs
+                out = jax.lax.cond(jnp.int32(tokens) <= _MOST_LOOKUPS, *branches, x)
+            else:
+                out = branches[tokens > _MOST_LOOKUPS](x)
+        return nn.relu(out + bias[None, None]), lengths - self.width + 1
 
 
 class Blend(nn.Module):

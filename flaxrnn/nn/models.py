@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from flaxrnn.config import ModelConfig
 from flaxrnn.data.vocabulary import PAD
 from flaxrnn.nn import cells, heads, layers, recurrence
+from flaxrnn.nn.fused import FOLDED
 
 Carries = tuple[recurrence.Carry, ...]  # one per layer
 
@@ -55,6 +56,12 @@ class TextModel(nn.Module):
     def num_features(self) -> int:
         """F, features of a token that are read with its embedding: ratios of n-grams."""
         return self.config.ratio_ngrams * self.num_outputs
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """What it is given of each text beside tokens and lengths: arguments of `__call__`."""
+        extras = {"scores": self.has_scores, "features": self.num_features > 0}
+        return tuple(name for name, has in extras.items() if has)
 
     @nn.compact
     def __call__(
@@ -127,6 +134,8 @@ class TextModel(nn.Module):
             name="embed",
         )
         x: Any = embed(tokens)
+        if FOLDED in self.variables:
+            return x
         if config.dropout or config.spatial_dropout or config.word_dropout or config.conv_filters:
             x = x.rows()
         if config.dropout:
@@ -221,11 +230,14 @@ def logits(
     dropout_keys: DropoutKeys | None = None,
     scores: jax.Array | None = None,
     features: jax.Array | None = None,
+    folded: Any = None,
 ) -> jax.Array:
-    """Applies the model; see `TextModel.__call__`."""
-    out, _ = model.apply(
-        {"params": params}, tokens, lengths, dropout_keys, scores=scores, features=features
-    )
+    """Applies the model; see `TextModel.__call__`.
+
+    In place of dropout keys, it may be given the variables of `FOLDED`, for inference.
+    """
+    variables = {"params": params, FOLDED: folded} if folded else {"params": params}
+    out, _ = model.apply(variables, tokens, lengths, dropout_keys, scores=scores, features=features)
     assert isinstance(out, jax.Array)  # no collection is mutable
     return out
 
@@ -243,12 +255,17 @@ def apply_with_carry(
 
 
 def attributions(
-    model: TextModel, params: Any, tokens: jax.Array, lengths: jax.Array, labels: jax.Array
+    model: TextModel,
+    params: Any,
+    tokens: jax.Array,
+    lengths: jax.Array,
+    labels: jax.Array,
+    features: jax.Array | None = None,
 ) -> jax.Array:
     """How much each token speaks for a class: gradient × input.
 
-    The gradient of the class's logit with respect to the token's embedding, times the embedding,
-    summed (Shrikumar et al., 2016): to first order, what the logit would lose without the token.
+    The gradient of the class's logit with respect to the token's embedding and features, times
+    these, summed (Shrikumar et al., 2016): to first order, what the logit would lose without it.
 
     Args:
         model: A classifier.
@@ -256,6 +273,7 @@ def attributions(
         tokens: Ids, int32 [B, T].
         lengths: Valid tokens of each text, int32 [B].
         labels: The class of each text, int32 [B].
+        features: See `TextModel.__call__`.
 
     Returns:
         One weight per token, float32 [B, T].
@@ -266,14 +284,19 @@ def attributions(
     ids = jnp.arange(1, len(rows)).reshape(tokens.shape)
     unshared = model.clone(vocab_size=len(rows))
 
-    def of_the_labels(rows: jax.Array) -> jax.Array:
+    def of_the_labels(rows: jax.Array, features: jax.Array | None) -> jax.Array:
         embedded = {**params, "embed": {"embedding": rows}}
         # Other scores would not change the gradient.
         scores = jnp.zeros((len(ids), model.num_outputs)) if model.has_scores else None
-        out = logits(unshared, embedded, ids, lengths, scores=scores)
+        out = logits(unshared, embedded, ids, lengths, scores=scores, features=features)
         if model.num_outputs == 1:  # where positive, the logit speaks for the second class
             return (out[:, 0] * (2 * labels - 1)).sum()
         return (out * jax.nn.one_hot(labels, model.num_outputs)).sum()
 
-    gradient = jax.grad(of_the_labels)(rows)
-    return (gradient * rows).sum(axis=-1)[1:].reshape(tokens.shape)
+    if features is None:
+        gradient = jax.grad(of_the_labels)(rows, None)
+        return (gradient * rows).sum(axis=-1)[1:].reshape(tokens.shape)
+    features = features.astype(rows.dtype)
+    gradient, of_features = jax.grad(of_the_labels, argnums=(0, 1))(rows, features)
+    of_rows = (gradient * rows).sum(axis=-1)[1:].reshape(tokens.shape)
+    return of_rows + (of_features * features).sum(axis=-1)

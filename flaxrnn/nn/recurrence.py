@@ -8,7 +8,8 @@ over a batch; they share their weights and agree in outputs and gradients:
 
 In both, the part that does not depend on the carry, the projection of the inputs, is one matrix
 product over all steps. Where the inputs are rows of an embedding table that has fewer rows than the
-batch has tokens, the table is projected instead, and its rows are looked up step by step.
+batch has tokens, the table is projected instead, and its rows are looked up step by step. For
+inference, a projected table may be given: the variable "table" [V, G·H] of `FOLDED`.
 
 For long texts, `recompute` stores only the carry between segments of time steps; what the backward
 pass needs within a segment is computed a second time when it gets there (Chen et al., 2016).
@@ -27,6 +28,7 @@ import jax
 import jax.numpy as jnp
 
 from flaxrnn.nn.fused import (
+    FOLDED,
     Carry,
     EmbeddingLookup,
     Residuals,
@@ -97,7 +99,8 @@ class Recurrent(nn.Module):
             weights = {**weights, "recurrent_kernel": dropped}
         carry = initial_carry or (jnp.zeros((B, self.features)),) * self.num_states
         mask = None if lengths is None else jnp.arange(T)[:, None] < lengths[None, :]
-        inputs, project = _input_projection(x.swapaxes(0, 1), weights)
+        table: jax.Array | None = self.get_variable(FOLDED, "table")
+        inputs, project = _input_projection(x.swapaxes(0, 1), weights, table)
         if self.implementation == "scan":
             outputs, carry = self._scan(carry, project(inputs), mask, weights)
         else:
@@ -238,13 +241,14 @@ class Bidirectional(nn.Module):
 
 
 def _input_projection(
-    x: jax.Array | EmbeddingLookup, weights: Weights
+    x: jax.Array | EmbeddingLookup, weights: Weights, projected: jax.Array | None
 ) -> tuple[jax.Array, Callable[[jax.Array], jax.Array | EmbeddingLookup]]:
     """Chooses where the inputs are projected.
 
     Args:
         x: Inputs [T, B, D], or where to look them up.
         weights: The layer's weights.
+        projected: The projection of the table that x is looked up in, [V, G·H], if there is one.
 
     Returns:
         An array [T, B, …], and a function from any segment of it in time to the input
@@ -252,6 +256,8 @@ def _input_projection(
     """
     if not isinstance(x, EmbeddingLookup):
         return x, lambda x: _project(x, weights)
+    if projected is not None:
+        return x.ids, lambda ids: EmbeddingLookup(projected, ids)
     tokens = x.ids.shape[0] * x.ids.shape[1]
     if jax.export.is_symbolic_dim(tokens):
         # A program for any shape makes the choice when it runs.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from flaxrnn.reporting import provenance
 from flaxrnn.runtime import terminal
 from flaxrnn.runtime.terminal import escaped
-from flaxrnn.training import metrics
+from flaxrnn.training import intervals, metrics
 
 if TYPE_CHECKING:
     from flaxrnn.reporting.page import Mistake
@@ -80,7 +80,7 @@ def epoch_line(
     since_best = row["epoch"] - best_epoch
     of_patience = "" if patience is None else f" of {patience}"
     best = f"best {since_best}{of_patience} epochs ago" if since_best else "best so far"
-    validation = f"validation {_metrics(row, 'val', metrics.validated(monitor))}"
+    validation = f"validation {_metrics(row, 'val', metrics.validated(row, monitor))}"
     return _line(f"epoch {row['epoch']:3d}/{epochs}", row, validation, best)
 
 
@@ -106,17 +106,32 @@ def outcome(result: Mapping[str, Any], page: Path, monitor: str = "loss") -> str
     """
     before = " (before the refit)" if result["refit"] else ""
     seconds = ", ".join(f"{name} {value:.1f}" for name, value in result["seconds"].items())
+    validated, tested = metrics.validated(result, monitor), metrics.recorded(result, "test")
     return (
         f"\n{escaped(result['dataset'])} ({result['data_source']} corpus), seed {result['seed']}:"
         f" {result['epochs']} epochs, the best was {result['best_epoch']}\n"
-        f"  validation  {_metrics(result, 'val', metrics.validated(monitor), '  ')}{before}\n"
-        f"  test        {_metrics(result, 'test', metrics.METRICS.values(), '  ')}\n"
+        f"  validation  {_metrics(result, 'val', validated, '  ')}{before}\n"
+        f"  test        {_metrics(result, 'test', tested, '  ')}\n"
+        f"{''.join(_context(result))}"
         f"  seconds     {seconds}\n"
         f"  speed       {result['train_examples_per_second']:,.0f} texts/s,"
         f" {result['train_tokens_per_second']:,.0f} tokens/s in training\n"
         f"  report      {escaped(str(page))}"
         + "".join(f"\n  warning     {escaped(sentence)}" for sentence in result["warnings"])
     )
+
+
+def _context(result: Mapping[str, Any]) -> Iterator[str]:
+    """The lines that say how sure the scores of the test split are, and how easy its labels."""
+    shown = [
+        f"{metric.title} {intervals.show(interval)}"
+        for metric in metrics.METRICS.values()
+        if (interval := result.get(f"test_{metric.name}_interval"))
+    ]
+    if shown:
+        yield f"  95%         {'  '.join(shown)}\n"
+    if (largest := result.get("largest_class_accuracy")) is not None:
+        yield f"  largest     accuracy {largest:.4f}  (always the largest class)\n"
 
 
 def baseline(found: Mapping[str, Any]) -> str:
@@ -135,8 +150,8 @@ def closing(mistakes: Sequence[Mistake], names: Sequence[str], workdir: Path) ->
         workdir: The run's.
     """
     lines = [
-        f"{names[mistake.predicted]} ({mistake.probability:.2f}), not {names[mistake.label]}:"
-        f" {terminal.fit(mistake.text, _COLUMNS)}"
+        f"{mistake.named('predicted', names)} ({mistake.probability:.2f}), not"
+        f" {mistake.named('label', names)}: {terminal.fit(mistake.text, _COLUMNS)}"
         for mistake in mistakes[:_MISTAKES]
     ] or ["none among the test texts"]
     installed = provenance.command().startswith("flaxrnn ")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,12 +11,11 @@ import numpy as np
 
 from flaxrnn.reporting import page
 from flaxrnn.runtime import terminal
-from flaxrnn.training import metrics
+from flaxrnn.training import intervals, metrics
 from flaxrnn.training.confidence import Confidence
 
 _MISTAKES = 200  # on the page
 _CLASSES, _PAIRS = 50, 10  # that are printed
-_Z = 1.959964  # standard deviations on either side of a 95% interval
 
 
 class Labelled(NamedTuple):
@@ -78,6 +77,7 @@ class Evaluation:
         if self.empty:
             yield f"left out {self.empty:,} texts without words"
 
+    @functools.cached_property
     def figures(self) -> dict[str, Any]:
         """The figures of all classes together."""
         confidence = self.confidence
@@ -85,19 +85,22 @@ class Evaluation:
         return {
             "texts": count,
             "accuracy": correct / count,
-            "accuracy_interval": list(wilson_interval(correct, count)),
+            "accuracy_interval": list(intervals.of_share(correct, count)),
             "macro_f1": metrics.macro_f1(self.class_scores),
+            "macro_f1_interval": list(
+                intervals.of_macro_f1(self.labels, self.predicted, len(self.names))
+            ),
             "calibration_error": confidence.calibration_error,
         }
 
     def to_text(self, threshold: float | None) -> str:
         """The figures, the classes and the pairs that are confused most."""
-        figures = self.figures()
-        low, high = figures["accuracy_interval"]
+        figures = self.figures
         lines = [
-            f"accuracy           {figures['accuracy']:.4f}  (95% interval {low:.4f} to {high:.4f},"
-            f" {figures['texts']:,} texts)",
-            f"macro-F1           {figures['macro_f1']:.4f}",
+            f"accuracy           {figures['accuracy']:.4f}  (95% interval"
+            f" {intervals.show(figures['accuracy_interval'])}, {figures['texts']:,} texts)",
+            f"macro-F1           {figures['macro_f1']:.4f}  (95% interval"
+            f" {intervals.show(figures['macro_f1_interval'])})",
             f"calibration error  {figures['calibration_error']:.4f}",
         ]
         if threshold is not None:
@@ -107,13 +110,22 @@ class Evaluation:
         lines += [f"note               {note}" for note in self.notes()]
         return "\n".join([*lines, "", self._class_table(), *self._confused()])
 
-    def to_html(self, file: str, workdir: str) -> str:
-        """A page with the figures and the most confident mistakes."""
-        figures = self.figures()
-        low, high = figures["accuracy_interval"]
+    def worst(self) -> list[Labelled]:
+        """The most confident mistakes, at most 200."""
         wrong = [text for text in self.texts if text.label != text.predicted]
-        worst = sorted(wrong, key=lambda text: -text.probability)[:_MISTAKES]
-        interval = f"95% interval {low:.4f} to {high:.4f}"
+        return sorted(wrong, key=lambda text: -text.probability)[:_MISTAKES]
+
+    def to_html(self, file: str, workdir: str, words: Sequence[tuple[str, ...]]) -> str:
+        """A page with the figures and the most confident mistakes.
+
+        Args:
+            file: The name of the file.
+            workdir: That of the model.
+            words: Those that decided in each of `worst`.
+        """
+        figures, worst = self.figures, self.worst()
+        wrong = int((~self.confidence.correct).sum())
+        explained = zip(worst, words, strict=True)
         return page.fill(
             "evaluation",
             title=f"{file}: accuracy {figures['accuracy']:.4f}",
@@ -121,9 +133,17 @@ class Evaluation:
             workdir=workdir,
             notes=list(self.notes()),
             tiles=[
-                ("accuracy", f"{figures['accuracy']:.4f}", interval),
-                ("macro-F1", f"{figures['macro_f1']:.4f}", "mean over classes"),
-                ("texts", f"{figures['texts']:,}", f"{len(wrong):,} mistakes"),
+                (
+                    "accuracy",
+                    f"{figures['accuracy']:.4f}",
+                    f"95% interval {intervals.show(figures['accuracy_interval'])}",
+                ),
+                (
+                    "macro-F1",
+                    f"{figures['macro_f1']:.4f}",
+                    f"95% interval {intervals.show(figures['macro_f1_interval'])}",
+                ),
+                ("texts", f"{figures['texts']:,}", f"{wrong:,} mistakes"),
             ],
             **page.scores(
                 self.names,
@@ -131,7 +151,7 @@ class Evaluation:
                 metrics.confusion(self.labels, self.predicted),
                 self.confidence,
             ),
-            mistakes=[page.Mistake(*text) for text in worst],
+            mistakes=[page.Mistake(*text, words=found) for text, found in explained],
             texts_note=f"At most {_MISTAKES} are shown.",
             unit="texts",
         )
@@ -139,7 +159,7 @@ class Evaluation:
     def to_json(self, threshold: float | None) -> dict[str, Any]:
         """All of it but the texts."""
         scores, names = self.class_scores, self.names
-        content = self.figures()
+        content = dict(self.figures)
         if threshold is not None:
             at = self.confidence.above(threshold)
             accuracy = at.accuracy if at.share else None
@@ -174,11 +194,3 @@ class Evaluation:
             names = [terminal.printable(name) for name in self.names]
             rows += [[names[label], names[other], f"{n:,}"] for label, other, n in pairs]
             yield "\n" + terminal.table(rows)
-
-
-def wilson_interval(correct: int, count: int) -> tuple[float, float]:
-    """The 95% interval of a share (Wilson, 1927), which is right for few texts, too."""
-    share, spread = correct / count, _Z**2 / count
-    centre = share + spread / 2
-    reach = _Z * math.sqrt(share * (1 - share) / count + spread / (4 * count))
-    return (centre - reach) / (1 + spread), (centre + reach) / (1 + spread)

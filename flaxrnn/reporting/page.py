@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,10 @@ from flaxrnn.data.profile import Profile
 from flaxrnn.data.vocabulary import Vocabulary
 from flaxrnn.reporting import plots
 from flaxrnn.runtime import terminal
-from flaxrnn.training import metrics
+from flaxrnn.training import intervals, metrics
 from flaxrnn.training.confidence import Confidence
 
-_MISTAKES = 20
+MISTAKES = 20
 _MATRIX = 100  # classes at most whose confusion is shown as a matrix
 _PAIRS = 100  # pairs that are shown instead
 _CLASSES = 1_000  # that are listed
@@ -41,9 +41,18 @@ class Mistake:
     """A misclassified text of the test split."""
 
     text: str
-    label: int  # the true class
-    predicted: int
-    probability: float  # of the predicted class
+    label: int | tuple[int, ...]  # the true class, or all labels
+    predicted: int | tuple[int, ...]
+    probability: float  # of the predicted class, or of the label that it is most wrong about
+    words: tuple[str, ...] = ()  # that decided, the strongest first; (): it is not known which
+    row: int = -1  # of the text among those of the run; -1: it is none of them
+
+    def named(self, what: str, names: Sequence[str]) -> str:
+        """The name of its "label" or "predicted", or of several."""
+        classes = getattr(self, what)
+        if isinstance(classes, int):
+            return names[classes]
+        return ", ".join(names[c] for c in classes) or "no label"
 
     @property
     def snippet(self) -> str | None:
@@ -68,6 +77,7 @@ class Details:
         summary: The table of the model's layers.
         profile: What the corpus is like.
         unit: What is classified, "texts" or "tokens".
+        thresholds: Of the probability of each label, float [C]; None: a text has one.
     """
 
     label_names: list[str]
@@ -79,6 +89,7 @@ class Details:
     summary: str
     profile: Profile
     unit: str = "texts"
+    thresholds: np.ndarray | None = None
 
 
 def mistakes(
@@ -97,13 +108,14 @@ def mistakes(
     """
     texts, rows = training_data.texts, training_data.rows["test"]
     wrong = np.flatnonzero(predicted != texts.labels[rows])
-    worst = wrong[np.argsort(-probability[wrong], kind="stable")][:_MISTAKES]
+    worst = wrong[np.argsort(-probability[wrong], kind="stable")][:MISTAKES]
     return [
         Mistake(
             vocabulary.decode(texts.ids[texts.offsets[row] : texts.offsets[row + 1]]),
             int(texts.labels[row]),
             int(predicted[i]),
             float(probability[i]),
+            row=int(row),
         )
         for i, row in zip(worst, rows[worst], strict=True)
     ]
@@ -117,7 +129,7 @@ def render(result: dict[str, Any], history: list[dict[str, Any]], details: Detai
         history: The lines of metrics.jsonl.
         details: Everything else.
     """
-    headline = metrics.METRICS[metrics.HEADLINE]
+    headline = metrics.headline(result)
     best = result["best_epoch"]
     shown = f"{headline.title} {headline.show(result, 'test')}"
     return fill(
@@ -127,7 +139,13 @@ def render(result: dict[str, Any], history: list[dict[str, Any]], details: Detai
         tiles=_tiles(result, details.unit),
         data=details.profile.describe(),
         curves=[plots.curves_svg(history, best, metric) for metric in metrics.per_epoch()],
-        **scores(details.label_names, details.class_scores, details.confusion, details.confidence),
+        **scores(
+            details.label_names,
+            details.class_scores,
+            details.confusion,
+            details.confidence,
+            details.thresholds,
+        ),
         mistakes=details.mistakes,
         texts_note="The text is what the model read: unknown words are “?”.",
         time=_time(result["seconds"]),
@@ -158,11 +176,15 @@ def scores(
     class_scores: metrics.ClassScores,
     confusion: np.ndarray | None,
     confidence: Confidence | None,
+    thresholds: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """What scores.html.jinja shows; see `Details`."""
+    if thresholds is not None:
+        class_scores = {**class_scores, "threshold": thresholds}
     return {
         "names": names,
-        **_classes(names, class_scores, confusion),
+        "several": thresholds is not None,
+        **_classes(class_scores, names, confusion),
         **_confidence(confidence),
     }
 
@@ -171,15 +193,21 @@ def _tiles(result: Mapping[str, Any], unit: str) -> list[tuple[str, str, str]]:
     """The title, value and note of each tile."""
     refit = ", then refit" if result["refit"] else ""
     examples = f"{result['test_examples']:,} {unit}"
-    headline, baseline = metrics.METRICS[metrics.HEADLINE], result.get("baseline")
+    headline, baseline = metrics.headline(result), result.get("baseline")
+    largest = result.get("largest_class_accuracy")
     return [
         *(
-            (f"test {metric.title}", metric.show(result, "test"), metric.detail or examples)
-            for metric in metrics.headline_first()
+            (f"test {metric.title}", metric.show(result, "test"), _note(result, metric, examples))
+            for metric in metrics.headline_first(result)
         ),
         *(
             [(f"baseline {headline.title}", headline.show(baseline, "test"), baseline["name"])]
             if baseline
+            else []
+        ),
+        *(
+            [("largest class", f"{largest:.4f}", "accuracy of always answering with it")]
+            if largest is not None
             else []
         ),
         ("epochs", f"{result['epochs']}", f"the best was {result['best_epoch']}{refit}"),
@@ -194,21 +222,30 @@ def _tiles(result: Mapping[str, Any], unit: str) -> list[tuple[str, str, str]]:
     ]
 
 
+def _note(result: Mapping[str, Any], metric: metrics.Metric, examples: str) -> str:
+    """What a metric of the test split is a mean over, with its interval if it has one."""
+    interval = result.get(f"test_{metric.name}_interval")
+    within = f"; 95%: {intervals.show(interval)}" if interval else ""
+    return (metric.detail or examples) + within
+
+
 def _classes(
-    names: list[str], scores: metrics.ClassScores, confusion: np.ndarray | None
+    scores: metrics.ClassScores, names: list[str], confusion: np.ndarray | None
 ) -> dict[str, Any]:
     """The scores of each class, and the confusion matrix or, of many classes, the commonest pairs.
 
     The most frequent class comes first. Nothing here grows faster than the number of classes.
     """
     shown: dict[str, Any] = {"classes": None, "confusion": None, "confused": None}
-    if confusion is None:
+    if confusion is None and "threshold" not in scores:
         return shown
     order = np.argsort(-scores["support"], kind="stable")
     shown["classes"] = [
         {"name": names[i], **{score: float(values[i]) for score, values in scores.items()}}
         for i in order[:_CLASSES]
     ]
+    if confusion is None:
+        return shown
     if len(names) > _MATRIX:
         shown["confused"] = _most_confused(confusion, scores["support"], names)
         return shown

@@ -6,6 +6,7 @@ import io
 import math
 import re
 import warnings
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
@@ -70,11 +71,9 @@ def save_curves(history: list[dict[str, Any]], result: dict[str, Any], path: Pat
     Raises:
         OSError: `path` cannot be written.
     """
-    import matplotlib
-
     corpus = "SYNTHETIC corpus" if result["data_source"] == "synthetic" else result["dataset"]
-    metric = metrics.METRICS[metrics.HEADLINE]
-    with matplotlib.rc_context(_STYLE):
+    metric = metrics.headline(result)
+    with styled():
         figure = _curves(history, result["best_epoch"], metrics.per_epoch())
         figure.suptitle(
             f"{result['task']} on {corpus}, seed {result['seed']}"
@@ -95,8 +94,6 @@ def curves_svg(history: list[dict[str, Any]], best: int, metric: metrics.Metric)
         best: The best epoch.
         metric: One that is computed per epoch.
     """
-    import matplotlib
-
     tooltips = {
         split: [
             f"epoch {epoch}, {title}: {metric.title} {value:{metric.format}}"
@@ -108,15 +105,13 @@ def curves_svg(history: list[dict[str, Any]], best: int, metric: metrics.Metric)
         f"{metric.label} by epoch in training and validation; best epoch {best},"
         f" validation {metric.title} {metric.show(history[best - 1], 'val')}"
     )
-    with matplotlib.rc_context(_STYLE):
-        return _to_svg(_curves(history, best, [metric]), label, tooltips)
+    with styled():
+        return to_svg(_curves(history, best, [metric]), label, tooltips)
 
 
 def reliability_svg(confidence: Confidence) -> str:
     """The accuracy of texts by the probability of their label, as an SVG element; see above."""
-    import matplotlib
-
-    with matplotlib.rc_context(_STYLE):
+    with styled():
         figure, axes = _share_axes("probability of the predicted label", "share that is right")
         found = confidence.bins()
         points = ([each.probability for each in found], [each.accuracy for each in found])
@@ -128,14 +123,12 @@ def reliability_svg(confidence: Confidence) -> str:
             for each in found
         ]
         label = "share of right labels by their probability, on the test split"
-        return _to_svg(figure, label, {"test": tooltips})
+        return to_svg(figure, label, {"test": tooltips})
 
 
 def coverage_svg(confidence: Confidence) -> str:
     """The accuracy of the most confident share of texts, as an SVG element; see above."""
-    import matplotlib
-
-    with matplotlib.rc_context(_STYLE):
+    with styled():
         figure, axes = _share_axes(
             "share of texts that get a label", "share of those that is right"
         )
@@ -149,20 +142,34 @@ def coverage_svg(confidence: Confidence) -> str:
             for each in curve
         ]
         label = "accuracy by the share of texts that get a label, the most confident first"
-        return _to_svg(figure, label, {"test": tooltips})
+        return to_svg(figure, label, {"test": tooltips})
 
 
-def _share_axes(x: str, y: str) -> tuple[Figure, Axes]:
+def styled() -> AbstractContextManager[None]:
+    """A block in which figures look like the page."""
+    import matplotlib
+
+    return matplotlib.rc_context(_STYLE)
+
+
+def panel(x: str, y: str) -> tuple[Figure, Axes]:
+    """A figure of one plot, with the labels of its axes."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 3.4), layout="constrained")
     axes = figure.subplots()
     axes.grid(axis="y", clip_on=False)
-    axes.set(xlabel=x, ylabel=y, xlim=(0, 1), ylim=(0, 1))
+    axes.set(xlabel=x, ylabel=y)
     return figure, axes
 
 
-def _to_svg(figure: Figure, label: str, tooltips: dict[str, list[str]]) -> str:
+def _share_axes(x: str, y: str) -> tuple[Figure, Axes]:
+    figure, axes = panel(x, y)
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    return figure, axes
+
+
+def to_svg(figure: Figure, label: str, tooltips: dict[str, list[str]]) -> str:
     """A plot as an SVG element in the colours of page.css.
 
     Args:

@@ -111,7 +111,7 @@ class Report:
         """Writes curves.png and report.html, and prints the outcome; a failure costs a warning."""
         with self._warn_on_failure("curves.png"):
             plots.save_curves(history, result, self._workdir / "curves.png")
-        self._write_page(result, history, details)
+        self.write_page(result, history, details)
         outcome = console.outcome(result, self._workdir / _PAGE, self._monitor)
         with self._warn_on_failure("stdout"):
             print(outcome.encode("utf-8", "replace").decode(), flush=True)
@@ -123,8 +123,15 @@ class Report:
             OSError: result.json cannot be written.
         """
         self._write_result(result)
-        self._write_page(result, history, details)
+        self.write_page(result, history, details)
         print(console.baseline(result["baseline"]), flush=True)
+
+    def write_page(self, result: dict[str, Any], history: History, details: page.Details) -> None:
+        """Writes report.html; a failure costs a warning."""
+        with self._warn_on_failure(_PAGE):
+            rendered = page.render(result, history, details)
+            # The name of a file need not be UTF-8.
+            files.write_atomically(self._workdir / _PAGE, rendered.encode("utf-8", "replace"))
 
     def closing(self, details: page.Details) -> None:
         """Prints some mistakes, and the command that predicts."""
@@ -141,12 +148,6 @@ class Report:
     def _write_result(self, result: dict[str, Any]) -> None:
         content = records.to_text(result, indent=2) + "\n"
         files.write_atomically(self._workdir / "result.json", content)
-
-    def _write_page(self, result: dict[str, Any], history: History, details: page.Details) -> None:
-        with self._warn_on_failure(_PAGE):
-            rendered = page.render(result, history, details)
-            # The name of a file need not be UTF-8.
-            files.write_atomically(self._workdir / _PAGE, rendered.encode("utf-8", "replace"))
 
     def _write_metrics(self, history: History, refit: History | None = None) -> None:
         lines = "".join(records.to_text(row) + "\n" for row in [*history, *(refit or [])])
@@ -188,6 +189,9 @@ class NoReport:
         """Does nothing."""
 
     def baseline(self, *_: Any) -> None:
+        """Does nothing."""
+
+    def write_page(self, *_: Any) -> None:
         """Does nothing."""
 
     def closing(self, *_: Any) -> None:

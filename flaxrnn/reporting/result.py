@@ -14,7 +14,7 @@ from flaxrnn.data.batching import TrainingData
 from flaxrnn.errors import DivergedError
 from flaxrnn.reporting import advice, provenance
 from flaxrnn.runtime import devices
-from flaxrnn.training import metrics
+from flaxrnn.training import intervals, metrics
 from flaxrnn.training.confidence import Confidence
 from flaxrnn.training.progress import Progress, best_epoch, kept_epoch
 
@@ -29,6 +29,7 @@ def build(
     seconds: dict[str, float],
     params: Any,
     confidence: Confidence | None,
+    predicted: np.ndarray | None,
     training_data: TrainingData,
     findings: tuple[str, ...],
     labelled: bool,
@@ -45,6 +46,8 @@ def build(
         seconds: By part of the run.
         params: The weights that were kept.
         confidence: Of the labels of the test split; None: its tokens have the labels.
+        predicted: The classes that were predicted for it, int [N]; None: likewise, or a text may
+            have several.
         training_data: Its texts.
         findings: What is suspicious about them, in sentences.
         labelled: Whether the classes are the labels of the texts, which there is advice on.
@@ -52,6 +55,8 @@ def build(
     """
     history, refit = progress.history, progress.refit or []
     kept = history[kept_epoch(history, config.train) - 1]
+    several = progress.thresholds is not None
+    found = metrics.scores(sums, class_scores, several)
     result = {
         "task": config.task,
         **corpus,
@@ -60,8 +65,9 @@ def build(
         "epochs": len(history),
         "best_epoch": best_epoch(history, config.train.monitor),
         "refit": bool(refit),
-        **{f"val_{metric.name}": metric.value(kept, "val") for metric in metrics.METRICS.values()},
-        **{f"test_{name}": score for name, score in metrics.scores(sums, class_scores).items()},
+        **{f"val_{m.name}": m.value(kept, "val") for m in metrics.recorded(kept, "val")},
+        **{f"test_{name}": score for name, score in found.items()},
+        **_of_test_texts(training_data, predicted, len(class_scores["support"])),
         "test_examples": int(sums["count"]),
         "temperature": progress.temperature,
         "test_calibration_error": confidence and confidence.calibration_error,
@@ -73,9 +79,27 @@ def build(
         "memory": devices.peak_memory(),
         **provenance.collect(),
     }
-    doubts = _doubts(result, kept, training_data, class_scores) if labelled else []
+    has_classes = labelled and not several
+    doubts = _doubts(result, kept, training_data, class_scores) if has_classes else []
     result["warnings"] = [*findings, *doubts]
     return result
+
+
+def _of_test_texts(
+    data: TrainingData, predicted: np.ndarray | None, classes: int
+) -> dict[str, Any]:
+    """Intervals, and what the largest class alone reaches; None where tokens have the labels."""
+    found: dict[str, Any] = {"test_accuracy_interval": None, "test_macro_f1_interval": None}
+    found["largest_class_accuracy"] = None
+    if predicted is None:
+        return found
+    labels = data.texts.labels[data.rows["test"]]
+    largest = np.bincount(data.texts.labels[data.rows["train"]]).argmax()
+    correct = int((predicted == labels).sum())
+    found["test_accuracy_interval"] = [*intervals.of_share(correct, len(labels))]
+    found["test_macro_f1_interval"] = [*intervals.of_macro_f1(labels, predicted, classes)]
+    found["largest_class_accuracy"] = float((labels == largest).mean())
+    return found
 
 
 def check_finite(result: dict[str, Any], workdir: Path) -> None:

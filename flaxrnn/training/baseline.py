@@ -19,7 +19,7 @@ from flaxrnn.data.corpora import Corpus
 from flaxrnn.data.ragged import RaggedTexts
 from flaxrnn.data.vocabulary import FIRST_WORD, START, Vocabulary
 from flaxrnn.errors import ConfigError, DataError
-from flaxrnn.training import metrics
+from flaxrnn.training import metrics, thresholds
 
 _PENALTIES = (0.3, 1.0, 3.0)  # C of the SVM, tried in this order until accuracy falls
 _MOST_NGRAMS = 30_000_000  # what takes about 15 seconds
@@ -41,14 +41,17 @@ def evaluate(corpus: Corpus, rows: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
     C is that of the highest accuracy on the validation texts. So is the choice between tokens and
     characters, which are tried, too, if tokens are subwords or the script has no lower case. Where
-    the validation texts are the test texts, nothing is chosen: C is 1.
+    the validation texts are the test texts, nothing is chosen: C is 1. Where a text may have
+    several labels, there is a model for each, with a threshold as `thresholds` chooses it, and
+    micro-F1 takes the place of the accuracy.
 
     Args:
         corpus: Its texts, not clipped.
         rows: Indices of "train", "val" and "test" in train, then test; see `batching.TrainingData`.
 
     Returns:
-        "name", "C", "test_accuracy", "test_macro_f1" and "seconds", as result.json has them.
+        "name", "C", "test_accuracy", "test_macro_f1" and "seconds", as result.json has them; of
+        several labels per text, also "test_micro_f1".
 
     Raises:
         ConfigError: scikit-learn is not installed.
@@ -61,7 +64,7 @@ def evaluate(corpus: Corpus, rows: Mapping[str, np.ndarray]) -> dict[str, Any]:
     texts = corpus.train + corpus.held_out
     train, val, test = (rows[split] for split in ("train", "val", "test"))
     labels = texts.labels
-    if len(np.unique(labels[train])) < 2:
+    if len(np.unique(labels[train])) < 2:  # or of several labels, if none or all have them
         raise DataError("all training texts are of one class")
     chooses = not np.array_equal(val, test)
     best: dict[str, Any] = {}
@@ -73,7 +76,7 @@ def evaluate(corpus: Corpus, rows: Mapping[str, np.ndarray]) -> dict[str, Any]:
         accuracy, C, model = _fit(features, labels, train, val, _PENALTIES if chooses else (1.0,))
         if accuracy > highest:
             highest = accuracy
-            predicted = model.predict(features[test])
+            predicted = model(features[test])
             scores = metrics.of_predictions(labels[test], predicted, len(corpus.label_names))
             best = {"name": _name(tokens), "C": C}
             best |= {f"test_{name}": score for name, score in scores.items()}
@@ -87,19 +90,36 @@ def _fit(
     val: np.ndarray,
     penalties: tuple[float, ...],
 ) -> tuple[float, float, Any]:
-    """The linear model with the highest validation accuracy: that accuracy, its C, and itself."""
+    """The linear model with the highest validation accuracy: that accuracy, its C, and it."""
+    from sklearn.multiclass import OneVsRestClassifier
     from sklearn.svm import LinearSVC
 
+    several, chooses = labels.ndim == 2, len(penalties) > 1
+    num_labels = labels.shape[1] if several else int(labels.max()) + 1
     found: list[tuple[float, float, Any]] = []
     for C in penalties:
+        model = LinearSVC(C=C, random_state=0)
+        model = OneVsRestClassifier(model) if several else model
         with warnings.catch_warnings():  # of few iterations, of many classes
             warnings.simplefilter("ignore")
-            model = LinearSVC(C=C, random_state=0).fit(features[train], labels[train])
-        accuracy = float(np.mean(model.predict(features[val]) == labels[val]))
+            model.fit(features[train], labels[train])
+        predict = model.predict
+        if several:
+            predict = _one_vs_rest(model, features, labels, val if chooses else val[:0])
+        scores = metrics.of_predictions(labels[val], predict(features[val]), num_labels)
+        accuracy = scores["micro_f1" if several else "accuracy"]
         if found and accuracy < found[-1][0]:
             break
-        found.append((accuracy, C, model))
+        found.append((accuracy, C, predict))
     return max(found, key=lambda each: each[0])
+
+
+def _one_vs_rest(model: Any, features: Any, labels: np.ndarray, val: np.ndarray) -> Any:
+    """What predicts the labels of features, bool [N, C], above thresholds that suit `val`."""
+    chosen = np.zeros(labels.shape[1])
+    if len(val):
+        chosen = thresholds.choose(model.decision_function(features[val]), labels[val])
+    return lambda rows: model.decision_function(rows) > chosen
 
 
 def tf_idf(texts: RaggedTexts, longest: int, train: np.ndarray) -> Any:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import numpy as np
 import scipy.optimize
 import scipy.special
@@ -31,11 +34,13 @@ def calibrate(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
     Args:
         scores: float [V, N, C] of V classifiers; C is 1 for two classes.
-        labels: int [N].
+        labels: int [N]; or of several per text, 0 or 1, [N, C].
 
     Returns:
         float64 [V].
     """
+    if labels.ndim == 2:
+        return _minimize(functools.partial(_binary_loss, scores, labels), len(scores))
     if scores.shape[2] == 1:  # two logits that differ by the score
         scores = np.concatenate([-scores / 2, scores / 2], axis=2)
     targets = np.arange(scores.shape[2]) == labels[:, None]
@@ -45,11 +50,25 @@ def calibrate(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
         slope = np.exp(likelihood) - targets
         return -likelihood[targets].mean(), (slope * scores).sum(axis=(1, 2)) / len(labels)
 
+    return _minimize(loss, len(scores))
+
+
+def _binary_loss(
+    scores: np.ndarray, labels: np.ndarray, weights: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """The mean cross-entropy of labels that are decided one by one, and its slope, [V]."""
+    logits = np.tensordot(weights, scores, 1)
+    slope = scipy.special.expit(logits) - labels
+    loss = np.logaddexp(0, logits) - labels * logits
+    return loss.mean(), np.tensordot(scores, slope, 2) / labels.size
+
+
+def _minimize(loss: Callable[[np.ndarray], tuple[float, np.ndarray]], count: int) -> np.ndarray:
     found = scipy.optimize.minimize(
         loss,
-        np.ones(len(scores)),
+        np.ones(count),
         method="L-BFGS-B",
         jac=True,
-        bounds=[(0, 100)] * len(scores),  # where scores separate the labels, more is always better
+        bounds=[(0, 100)] * count,  # where scores separate the labels, more is always better
     )
     return found.x

@@ -30,6 +30,7 @@ class Metric:
         batch_sum: (head, logits [N, C], labels [N], weights [N]) → the weighted sum over the
             examples of a batch, a scalar array; see `flaxrnn.nn.heads.Head`.
         class_score: `class_scores` of the validation or test split → the score.
+        several: Whether it is only one of runs whose texts may have several labels.
         detail: Its unit, or what it is a mean over; shown after the title.
         format: How a value is shown, as `format` takes it.
     """
@@ -38,6 +39,7 @@ class Metric:
     title: str
     batch_sum: Callable[[Any, Any, Any, Any], Any] | None = None
     class_score: Callable[[ClassScores], float] | None = None
+    several: bool = False
     detail: str = ""
     format: str = ".4f"
 
@@ -72,7 +74,17 @@ def macro_f1(classes: ClassScores) -> float:
     Equals `sklearn.metrics.f1_score(average="macro")`.
     """
     seen = classes["support"] + classes["predicted"] > 0
-    return float(classes["f1"][seen].mean())
+    return float(classes["f1"][seen].mean()) if seen.any() else 0.0
+
+
+def micro_f1(classes: ClassScores) -> float:
+    """F1 of all decisions about a label together; that of one label per text is the accuracy.
+
+    Equals `sklearn.metrics.f1_score(average="micro")`, with `zero_division=0`.
+    """
+    correct = classes["precision"] * np.maximum(classes["predicted"], 1)
+    total = classes["support"].sum() + classes["predicted"].sum()
+    return float(2 * correct.sum() / max(total, 1))
 
 
 # In the order in which reports show them.
@@ -80,11 +92,21 @@ METRICS = {
     metric.name: metric
     for metric in (
         Metric("loss", "loss", lambda head, x, y, w: w @ head.losses(x, y), detail="nats"),
-        Metric("accuracy", "accuracy", lambda head, x, y, w: w @ (head.predictions(x) == y)),
+        Metric("accuracy", "accuracy", lambda head, x, y, w: w @ head.correct(x, y)),
+        Metric("micro_f1", "micro-F1", class_score=micro_f1, several=True, detail="all labels"),
         Metric("macro_f1", "macro-F1", class_score=macro_f1, detail="mean over classes"),
     )
 }
-HEADLINE = "accuracy"  # runs are ranked by its test value
+
+
+def recorded(record: Mapping[str, Any], split: str) -> list[Metric]:
+    """The metrics that a record may have for a split; see `Metric.value`."""
+    return [m for m in METRICS.values() if not m.several or f"{split}_{m.name}" in record]
+
+
+def headline(record: Mapping[str, Any], split: str = "test") -> Metric:
+    """What runs are ranked by: the accuracy; of several labels per text micro-F1, its equal."""
+    return METRICS["micro_f1" if f"{split}_micro_f1" in record else "accuracy"]
 
 
 def per_epoch() -> list[Metric]:
@@ -92,14 +114,15 @@ def per_epoch() -> list[Metric]:
     return [metric for metric in METRICS.values() if metric.per_epoch]
 
 
-def validated(monitor: str) -> list[Metric]:
+def validated(record: Mapping[str, Any], monitor: str) -> list[Metric]:
     """The metrics of validation that are shown: those of every epoch, and the monitored one."""
-    return [m for m in METRICS.values() if m.per_epoch or m.name == monitor]
+    return [m for m in recorded(record, "val") if m.per_epoch or m.several or m.name == monitor]
 
 
-def headline_first() -> list[Metric]:
-    """All metrics in the order of summaries: `HEADLINE`, then the others."""
-    return sorted(METRICS.values(), key=lambda metric: metric.name != HEADLINE)
+def headline_first(record: Mapping[str, Any]) -> list[Metric]:
+    """The metrics of a result in the order of summaries: `headline`, then the others."""
+    first = headline(record)
+    return sorted(recorded(record, "test"), key=lambda metric: metric is not first)
 
 
 def batch_sums(head: Any, logits: Any, labels: Any, weights: Any) -> Sums:
@@ -125,22 +148,38 @@ def means(total: Sums) -> dict[str, float]:
     return {metric.name: float(total[metric.name] / total["count"]) for metric in per_epoch()}
 
 
-def scores(total: Sums, classes: ClassScores) -> dict[str, float]:
-    """`means`, and the scores of the classes."""
-    of_classes = {
-        name: metric.class_score(classes) for name, metric in METRICS.items() if metric.class_score
+def scores(total: Sums, classes: ClassScores, several: bool = False) -> dict[str, float]:
+    """`means`, and the scores of the classes, of which a text may have several."""
+    return {**means(total), **_of_classes(classes, several)}
+
+
+def _of_classes(classes: ClassScores, several: bool) -> dict[str, float]:
+    return {
+        name: metric.class_score(classes)
+        for name, metric in METRICS.items()
+        if metric.class_score and several >= metric.several
     }
-    return {**means(total), **of_classes}
 
 
 def of_predictions(labels: np.ndarray, predicted: np.ndarray, classes: int) -> dict[str, float]:
-    """Accuracy and macro-F1, by the names of their metrics, of predicted classes, both int [N]."""
+    """Accuracy and F1 by the names of their metrics; see `class_totals`."""
     scores = class_scores(*class_totals(labels, predicted, classes))
-    return {"accuracy": float((predicted == labels).mean()), "macro_f1": macro_f1(scores)}
+    several = labels.ndim == 2
+    correct = (predicted == labels).all(axis=1) if several else predicted == labels
+    return {"accuracy": float(correct.mean()), **_of_classes(scores, several)}
 
 
 def class_totals(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """Correct, true and predicted examples of each class, [3, C], of classes, both int [N]."""
+    """Correct, true and predicted examples of each class, [3, C].
+
+    Args:
+        labels: True classes, int [N]; or of several per example, 0 or 1, [N, C].
+        predicted: Predicted classes, likewise.
+        classes: C.
+    """
+    if labels.ndim == 2:
+        hits = (labels > 0) & (predicted > 0)
+        return np.stack([each.sum(axis=0, dtype=int) for each in (hits, labels, predicted)])
     of_each = (labels[labels == predicted], labels, predicted)
     return np.stack([np.bincount(found, minlength=classes) for found in of_each])
 

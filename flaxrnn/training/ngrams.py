@@ -34,6 +34,7 @@ from flaxrnn.data.ngrams import (
 from flaxrnn.data.ragged import RaggedTexts
 from flaxrnn.data.vocabulary import FIRST_WORD, START, Vocabulary
 from flaxrnn.runtime import distributed, files
+from flaxrnn.training import metrics
 from flaxrnn.training.calibration import calibrate
 from flaxrnn.training.svm import Problem, Setting
 from flaxrnn.training.workdir import NGRAMS
@@ -65,7 +66,8 @@ def scores(
         key: Fingerprint of all that the classifier depends on.
     """
     num_labels = len(corpus.label_names)
-    shape = (len(corpus.train) + len(corpus.others), 1 if num_labels == 2 else num_labels)
+    single = num_labels == 2 and corpus.train.labels.ndim == 1
+    shape = (len(corpus.train) + len(corpus.others), 1 if single else num_labels)
     found = np.zeros(shape, np.float32)
     if distributed.is_primary():
         folder = workdir / NGRAMS
@@ -143,7 +145,7 @@ class Fitted:
     Attributes:
         classifier: Fitted to all training texts.
         scores: Cross-fitted scores of the training texts, float32 [N, C].
-        accuracy: Accuracy of those scores.
+        accuracy: Accuracy of those scores; of several labels per text, micro-F1.
     """
 
     classifier: NgramClassifier
@@ -166,7 +168,7 @@ def fit(views: list[tuple[View, Counts]], labels: np.ndarray, num_labels: int) -
 
     Args:
         views: The n-grams of the training texts.
-        labels: int [N].
+        labels: int [N]; or of several per text, 0 or 1, [N, C].
         num_labels: Number of classes.
     """
     everything = np.arange(len(labels))
@@ -174,10 +176,10 @@ def fit(views: list[tuple[View, Counts]], labels: np.ndarray, num_labels: int) -
     problems, scores = [], []
     for view, counts in views:
         start = time.perf_counter()
-        problem = Problem(counts, labels, num_labels, _SETTINGS)
+        problem = Problem(counts, labels, num_labels, _SETTINGS, _title(view))
         of_view = problem.cross_fit(folds)
         alone = np.tensordot(calibrate(of_view, labels), of_view, 1)
-        _report(view, problem, _accuracy(alone, labels), time.perf_counter() - start)
+        _report(view, problem, alone, labels, time.perf_counter() - start)
         problems.append(problem)
         scores.append(of_view)
     stacked = np.concatenate(scores)
@@ -198,7 +200,7 @@ def fit_quickly(
 
     Args:
         views: The n-grams of the training texts.
-        labels: int [N].
+        labels: See `fit`.
         num_labels: Number of classes.
         held_out: Texts to weigh the views by, int [n], which are not fitted to; the scores of all
             others are 0. If there are none, a fifth of all texts is held out.
@@ -209,11 +211,10 @@ def fit_quickly(
     problems, parts, scores = [], [], []
     for view, counts in views:
         start = time.perf_counter()
-        problem = Problem(counts, labels, num_labels, _QUICK)
+        problem = Problem(counts, labels, num_labels, _QUICK, _title(view))
         parts.append(problem.solve(np.ones(1), fitted_to))
         scores.append(problem.scores(held_out, *parts[-1]))
-        accuracy = _accuracy(scores[-1], labels[held_out])
-        _report(view, problem, accuracy, time.perf_counter() - start)
+        _report(view, problem, scores[-1], labels[held_out], time.perf_counter() - start)
         problems.append(problem)
     scales = calibrate(np.stack(scores), labels[held_out])
     parts = [(s * weights, s * bias) for s, (weights, bias) in zip(scales, parts, strict=True)]
@@ -229,11 +230,18 @@ def random_folds(size: int) -> np.ndarray:
     return np.random.default_rng(0).permutation(size) % _FOLDS
 
 
-def _report(view: View, problem: Problem, accuracy: float, seconds: float) -> None:
+def _title(view: View) -> str:
+    kind = "characters" if view.kind == "characters" else "words"
+    return f"n-grams of {kind}, 1 to {view.longest}"
+
+
+def _report(
+    view: View, problem: Problem, scores: np.ndarray, labels: np.ndarray, seconds: float
+) -> None:
+    metric = "accuracy" if labels.ndim == 1 else "micro-F1"
     print(
-        f"{len(problem.codes):,} n-grams of"
-        f" {'characters' if view.kind == 'characters' else 'words'}, 1 to {view.longest}:"
-        f" cross-validated accuracy {accuracy:.4f}; {seconds:.1f} s",
+        f"{len(problem.codes):,} {_title(view)}: cross-validated {metric}"
+        f" {_accuracy(scores, labels):.4f}; {seconds:.1f} s",
         file=sys.stderr,
     )
 
@@ -252,6 +260,8 @@ def _classifier(
 
 
 def _accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
+    if labels.ndim == 2:
+        return metrics.of_predictions(labels, scores > 0, labels.shape[1])["micro_f1"]
     binary = scores.shape[1] == 1
     predicted = scores[:, 0] > 0 if binary else scores.argmax(axis=1)
     return float((predicted == labels).mean())

@@ -58,6 +58,10 @@ class Objective:
             weights = weights * jnp.array(self.class_weights)[labels]
         if self.loss == "squared_hinge":
             return weights @ squared_hinge(logits, labels)
+        if self.label_smoothing and head.several:  # spread over all labels as for a single one
+            spread = labels.mean(axis=-1, keepdims=True)
+            labels = (1 - self.label_smoothing) * labels + self.label_smoothing * spread
+            return weights @ head.losses(logits, labels)
         if targets is not None:
             losses = (targets.T * losses_of_labels(head, logits)).sum(axis=0)
         else:
@@ -70,7 +74,9 @@ class Objective:
 
 def squared_hinge(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Σ over classes of max(0, 1 − s·logit)², s = 1 for the label and −1 for the others, [N]."""
-    if logits.shape[-1] == 1:
+    if labels.ndim == 2:
+        signs = 2.0 * labels - 1
+    elif logits.shape[-1] == 1:
         signs = 2.0 * labels[:, None] - 1
     else:
         signs = 2 * jax.nn.one_hot(labels, logits.shape[-1]) - 1

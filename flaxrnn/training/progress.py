@@ -36,6 +36,7 @@ class Progress:
         epoch_seconds: Duration of the current epoch so far.
         diverged_at: The training step whose non-finite loss stopped the run; None: none did.
         temperature: What the logits of the weights to keep were divided by; see `temperature`.
+        thresholds: Of the probability of each label; None: texts have one label, or none was kept.
         seconds: Duration of each phase so far, over all starts of the run; None: not yet saved.
         seal: Checksums of the files that the weights belong to; see `training.seal`.
     """
@@ -48,6 +49,7 @@ class Progress:
     epoch_seconds: float = 0.0
     diverged_at: int | None = None
     temperature: float = 1.0
+    thresholds: list[float] | None = None
     seconds: dict[str, float] | None = None
     seal: dict[str, str] = field(default_factory=dict)
 

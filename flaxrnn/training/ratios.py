@@ -32,8 +32,9 @@ def with_features(corpus: Corpus, longest: int, folder: Path) -> Corpus:
     words, lengths = ngrams.find_words(corpus.train)
     counts = count(hashes[corpus.train.ids[words]], lengths, View("words", longest))
     num_labels = len(corpus.label_names)
+    num_classes = len(_classes(labels[:1], num_labels))
     folds = ngrams.random_folds(len(labels))
-    of_train = np.zeros((len(words), longest * (1 if num_labels == 2 else num_labels)), np.float16)
+    of_train = np.zeros((len(words), longest * num_classes), np.float16)
     for fold in range(folds.max() + 1):
         table = fit(counts, labels, num_labels, longest, folds != fold)
         rows = np.flatnonzero(folds == fold)
@@ -65,13 +66,13 @@ def fit(
 
     Args:
         counts: Of N texts.
-        labels: int [N].
+        labels: int [N], or 0 or 1 for each class, [N, C].
         num_labels: Number of classes.
         longest: Tokens of the longest n-grams.
         fitted_to: Whether each text is counted, bool [N].
     """
     used = fitted_to[counts.rows]
-    codes, of_texts = counts.codes[used], labels[counts.rows[used]]
+    codes, rows = counts.codes[used], counts.rows[used]
     new = np.concatenate([[True], codes[1:] != codes[:-1]])[: len(codes)]
     ids, known = np.cumsum(new) - 1, codes[new]
     texts = np.bincount(ids, minlength=len(known))
@@ -79,16 +80,23 @@ def fit(
     if not often.any():
         often[:] = True
     columns = []
-    for label in [1] if num_labels == 2 else range(num_labels):
-        inside = 1.0 + np.bincount(ids[of_texts == label], minlength=len(known))
+    for in_class in _classes(labels, num_labels):
+        inside = 1.0 + np.bincount(ids[in_class[rows]], minlength=len(known))
         outside = 2.0 + texts - inside
         columns.append(np.log(inside / inside.sum() / (outside / outside.sum()))[often])
     return RatioTable(longest, known[often], np.stack(columns, axis=1).astype(np.float32))
 
 
+def _classes(labels: np.ndarray, num_labels: int) -> list[np.ndarray]:
+    """Which texts are in each class, bool [N]; of two classes, in the second."""
+    if labels.ndim == 2:
+        return list(labels.T > 0)
+    return [labels == label for label in ([1] if num_labels == 2 else range(num_labels))]
+
+
 def _features(table: RatioTable, texts: RaggedTexts, hashes: np.ndarray) -> np.ndarray:
     """The features of every id, float16 [tokens, F]; those of START are 0."""
     words, lengths = ngrams.find_words(texts)
-    features = np.zeros((len(words), table.longest * table.ratios.shape[1]), np.float16)
+    features = np.zeros((len(words), table.num_features), np.float16)
     features[words] = table.features(hashes[texts.ids[words]], lengths)
     return features

@@ -193,8 +193,9 @@ def evaluate(
     Returns:
         `metrics.batch_sums` over all examples, together with the "class_counts" of the head; and
         for each of the [S, B] texts the most likely class, "predicted", int32, and its
-        "probability", float32, and of not too many classes, its "logits", float32 [S, B, C]. If the
-        head has one example per token, only the sums.
+        "probability", float32, and of not too many classes, its "logits", float32 [S, B, C]. Where
+        a text may have several labels, only its logits; if the head has one example per token, only
+        the sums.
     """
     head = model.head
 
@@ -218,8 +219,10 @@ def evaluate(
         total = jax.tree.map(jnp.add, total, {**sums, "class_counts": head.class_counts(*examples)})
         if head.per_token:
             return total, per_text
-        probability = head.probabilities(out).max(axis=-1)
-        of_batch = {"predicted": head.predictions(out), "probability": probability, "logits": out}
+        of_batch = {"logits": out}
+        if not head.several:
+            of_batch["predicted"] = head.predictions(out)
+            of_batch["probability"] = head.probabilities(out).max(axis=-1)
         return total, {name: of_all.at[i].set(of_batch[name]) for name, of_all in per_text.items()}
 
     total = {**_zero_sums(), "class_counts": head.empty_counts(model.num_outputs)}
@@ -233,6 +236,8 @@ def evaluate(
 def _empty_per_text(model: models.TextModel, shape: tuple[int, ...]) -> Arrays:
     if model.head.per_token:
         return {}
+    if model.head.several:
+        return {"logits": jnp.zeros((*shape, model.num_outputs))}
     arrays = {"predicted": jnp.zeros(shape, jnp.int32), "probability": jnp.zeros(shape)}
     if model.num_outputs <= temperature.MOST_CLASSES:
         arrays["logits"] = jnp.zeros((*shape, model.num_outputs))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse
+from tqdm import tqdm
 
 from flaxrnn.data.ngrams import Counts, document_frequencies, tf_idf
 
 _MANY = 1_000_000  # n-grams; of more, those that occur in a single text are left out
+_SHOWN = 20  # classes from which a line says that they are fitted to
 
 
 class Setting(NamedTuple):
@@ -21,12 +24,21 @@ class Setting(NamedTuple):
 
 
 class Problem:
-    """The texts of a view and their labels, to fit SVMs to: one per class, or one for two."""
+    """The texts of a view and their labels, to fit SVMs to: one per class, or one for two.
+
+    Labels are int [N]; or of several per text, 0 or 1, [N, C], with an SVM for each label.
+    """
 
     def __init__(
-        self, counts: Counts, labels: np.ndarray, num_labels: int, settings: Sequence[Setting]
+        self,
+        counts: Counts,
+        labels: np.ndarray,
+        num_labels: int,
+        settings: Sequence[Setting],
+        title: str = "n-grams",
     ):
-        self._settings = settings
+        """Weights the n-grams; `title` is what the progress of fits is shown as."""
+        self._settings, self._title = settings, title
         codes, frequencies = document_frequencies(counts)
         known = frequencies >= (1 if len(codes) <= _MANY else 2)
         self.codes = codes[known]
@@ -34,17 +46,18 @@ class Problem:
         rows, ids, values = tf_idf(self.codes, self.idf, counts, len(labels))
         shape = (len(labels), len(self.codes))
         self._matrix = scipy.sparse.csr_matrix((values.astype(np.float64), (rows, ids)), shape)
+        self._classes = [1] if num_labels == 2 and labels.ndim == 1 else list(range(num_labels))
         self._labels = labels
-        self._classes = [1] if num_labels == 2 else list(range(num_labels))
 
     def cross_fit(self, folds: np.ndarray) -> np.ndarray:
         """Scores of the texts of each fold, int [N], by fits to the others: float64 [S, N, C]."""
         scores = np.zeros((len(self._settings), len(folds), len(self._classes)))
-        for fold in range(folds.max() + 1):
-            held_out = np.flatnonzero(folds == fold)
-            everywhere = np.ones(len(self._settings))
-            for s, column, weights, bias in self._fits(np.flatnonzero(folds != fold), everywhere):
-                scores[s, held_out, column] = self.scores(held_out, weights, bias)
+        everywhere = np.ones(len(self._settings))
+        with self._progress(folds.max() + 1) as bar:
+            for fold in range(folds.max() + 1):
+                held_out, others = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
+                for s, column, weights, bias in self._fits(others, everywhere, bar):
+                    scores[s, held_out, column] = self.scores(held_out, weights, bias)
         return scores
 
     def scores(self, rows: np.ndarray, weights: np.ndarray, bias: np.ndarray | float) -> np.ndarray:
@@ -58,23 +71,31 @@ class Problem:
         """
         weights = np.zeros((len(self.codes), len(self._classes)))
         bias = np.zeros(len(self._classes))
-        for s, column, of_fit, bias_of_fit in self._fits(rows, scales):
-            weights[:, column] += scales[s] * of_fit
-            bias[column] += scales[s] * bias_of_fit
+        with self._progress(1) as bar:
+            for s, column, of_fit, bias_of_fit in self._fits(rows, scales, bar):
+                weights[:, column] += scales[s] * of_fit
+                bias[column] += scales[s] * bias_of_fit
         return weights, bias
 
+    def _progress(self, rounds: int) -> Any:
+        """A progress bar of the classes of so many rounds, on a terminal; else a line, if many."""
+        total = rounds * len(self._classes)
+        if len(self._classes) >= _SHOWN and not sys.stderr.isatty():
+            print(f"{self._title}: fitting to a class {total:,} times…", file=sys.stderr)
+        return tqdm(desc=self._title, total=total, unit=" fits", leave=False, disable=None)
+
     def _fits(
-        self, rows: np.ndarray, scales: np.ndarray
+        self, rows: np.ndarray, scales: np.ndarray, bar: Any
     ) -> Iterator[tuple[int, int, np.ndarray, float]]:
         """Fits to the texts `rows`: setting, column of the class, weights [G] and bias of each.
 
-        Settings whose scale is 0 are left out.
+        Settings whose scale is 0 are left out; the bar is advanced with each class.
         """
         from sklearn.svm import LinearSVC  # takes long to import
 
         matrix, labels = self._matrix[rows], self._labels[rows]
         for column, label in enumerate(self._classes):
-            of_class = labels == label
+            of_class = labels[:, label] > 0 if labels.ndim == 2 else labels == label
             trivial = of_class.all() or not of_class.any()
             ratios = np.ones(matrix.shape[1]) if trivial else _log_count_ratios(matrix, of_class)
             scaled = _scale_columns(matrix, ratios)
@@ -87,6 +108,7 @@ class Problem:
                 svm.fit(scaled if setting.ratio else matrix, of_class)
                 weights = svm.coef_[0] * ratios if setting.ratio else svm.coef_[0]
                 yield s, column, weights, svm.intercept_[0]
+            bar.update()
 
 
 def _scale_columns(matrix: Any, scale: np.ndarray) -> Any:

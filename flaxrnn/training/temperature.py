@@ -25,13 +25,16 @@ def fit(logits: np.ndarray, labels: np.ndarray) -> float:
 
     Args:
         logits: float [N, C]; C is 1 for two classes.
-        labels: int [N].
+        labels: int [N]; or of several per text, 0 or 1, [N, C], each of which is a decision between
+            two classes.
 
     Returns:
         The temperature; 1 if a logit is not finite.
     """
     if not np.isfinite(logits).all():
         return 1.0
+    if labels.ndim == 2:
+        logits, labels = logits.reshape(-1, 1), labels.ravel()
     x = logits.astype(np.float64)
     if x.shape[1] == 1:
         x = np.concatenate([-x / 2, x / 2], axis=1)

@@ -20,7 +20,7 @@ from flaxrnn.errors import ConfigError
 from flaxrnn.nn import heads
 from flaxrnn.runtime import distributed, files
 from flaxrnn.runtime.clock import Clock
-from flaxrnn.training import checkpoint
+from flaxrnn.training import automatic, checkpoint
 from flaxrnn.training.progress import fingerprint, text_checksums
 from flaxrnn.training.workdir import CHECKPOINTS
 
@@ -37,11 +37,11 @@ class Texts:
     label_names: list[str]
     findings: tuple[str, ...]  # what is suspicious about them, in sentences
     profile: Profile
-    corpus: corpora.Corpus | None  # unclipped, for the baseline; None: the run has none
+    corpus: corpora.Corpus | None  # unclipped, for what follows the result; None: nothing does
 
     @property
     def test_labels(self) -> np.ndarray:
-        """The labels of the test split, int [N], or of all its tokens."""
+        """The labels of the test split, int [N], or of all its tokens; of several, 0, 1, [N, C]."""
         data = self.training_data
         return data.texts.take(data.rows["test"]).labels
 
@@ -63,6 +63,7 @@ def load_texts(config: Config, folder: Path, clock: Clock) -> Texts:
         corpus = load_corpus(config, data.tokenizer)
     else:
         corpus = load_corpus(config, inherited.choice, subwords=inherited.model)
+    config = automatic.choose_ngrams(config, len(corpus.label_names), folder)
     if config.model.ratio_ngrams:
         from flaxrnn.training import ratios  # with n-grams, takes long to import
 
@@ -85,7 +86,7 @@ def load_texts(config: Config, folder: Path, clock: Clock) -> Texts:
         maxlen=data.maxlen,
         labelled=labelled,
     )
-    kept = corpus if config.train.baseline and labelled else None
+    kept = corpus if labelled and (config.train.baseline or config.train.explain) else None
     return Texts(names, training_data, vocabulary, corpus.label_names, corpus.findings, found, kept)
 
 
@@ -120,18 +121,20 @@ def load_corpus(
     data = config.data
     custom = None
     if data.path is not None:
-        uses_labels = heads.get_head(config.model.target).uses_labels
+        head = heads.get_head(config.model.target)
         custom = corpora.CustomTexts(
             data.path,
             data.test_path,
             data.validation_path,
             data.text_field,
-            data.label_field if uses_labels else None,
+            data.label_field if head.uses_labels else None,
             data.rare_classes,
             data.test_fraction,
             config.seed if data.split_seed is None else data.split_seed,
             Format(data.encoding, data.delimiter, data.header),
             kept_by,
+            head.several,
+            data.label_separator,
             data.unlabelled,
         )
     return corpora.load_corpus(

@@ -1,6 +1,7 @@
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 
@@ -10,11 +11,12 @@ from helpers import ROOT
 from configs import imdb, reuters
 from flaxrnn import compare
 from flaxrnn.errors import ConfigError, WorkdirError
+from flaxrnn.reporting import plots
 from flaxrnn.runtime import terminal
 from flaxrnn.training import metrics
 
 
-def write(folder, accuracy, module=reuters, seconds=10.0, dataset="reuters/1.0.0", **changes):
+def write(folder, accuracy, module=reuters, *, validated=None, dataset="reuters/1.0.0", **changes):
     """Writes the files of a finished run."""
     config = module.get_config()
     for name, value in changes.items():
@@ -25,13 +27,17 @@ def write(folder, accuracy, module=reuters, seconds=10.0, dataset="reuters/1.0.0
         "dataset": dataset,
         "parameters": 185_046,
         "epochs": 2,
+        "val_accuracy": accuracy if validated is None else validated,
         "val_loss": 1.5,
         "test_accuracy": accuracy,
         "test_macro_f1": 0.25,
-        "seconds": {"startup": 1.0, "compile": 2.0, "total": seconds},
+        "seconds": {"startup": 1.0, "compile": 2.0, "total": 10.0},
     }
     (folder / "result.json").write_text(json.dumps(result))
-    epochs = [{"seconds": 3.0, "val_accuracy": 0.5}, {"seconds": 4.0, "val_accuracy": 0.6}]
+    epochs = [
+        {"seconds": seconds, "val_accuracy": accuracy, "val_loss": 1 - accuracy}
+        for seconds, accuracy in ((3.0, 0.5), (4.0, 0.6))
+    ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in epochs))
     return folder
 
@@ -54,17 +60,20 @@ def cells(line):
 def test_runs_that_differ_by_seed_alone_share_a_row(tmp_path, capsys):
     seeds = [write(tmp_path / f"s{i}", a, seed=i) for i, a in enumerate((0.70, 0.72, 0.77))]
     update_result(seeds[0], epochs=4)
-    gru = write(tmp_path / "gru", 0.75, seconds=12.34, model__cell="gru")
+    gru = write(tmp_path / "gru", 0.72, validated=0.75, model__cell="gru")
     lines, err = shown(capsys, *seeds, gru)
     assert err == ""
     header, first, second = map(cells, lines)
     assert header == [
-        "run", "n", "test accuracy", "val loss", "macro-F1", "seconds", "parameters", "epochs",
+        "run", "n", "val accuracy", "test accuracy", "val loss", "macro-F1", "seconds",
+        "parameters", "epochs",
         "model.cell",
     ]  # fmt: skip
-    assert first == [str(gru), "1", "0.7500", "1.5000", "0.2500", "12.3", "185,046", "2", "gru"]
-    assert second[:3] == [f"{seeds[0]} (+2)", "3", "0.7300 ± 0.0361"]
-    assert second[3:] == ["1.5000", "0.2500", "10.0", "185,046", "2.7 ± 1.2", "lstm"]
+    assert first == [
+        str(gru), "1", "0.7500", "0.7200", "1.5000", "0.2500", "10.0", "185,046", "2", "gru"
+    ]  # fmt: skip
+    assert second[:4] == [f"{seeds[0]} (+2)", "3", "0.7300 ± 0.0361", "0.7300 ± 0.0361"]
+    assert second[4:] == ["1.5000", "0.2500", "10.0", "185,046", "2.7 ± 1.2", "lstm"]
     assert len({len("  ".join(line)) for line in lines}) == 1
 
 
@@ -93,7 +102,7 @@ def test_workdir_of_several_seeds_is_one_entry(tmp_path, capsys):
     header, ensemble, single = map(cells, lines)
     assert header[-1] == "members"
     assert ensemble == [
-        f"{many} (ensemble)", "1", "0.7500", "-", "0.5000", "20.0", "370,092", "-", "2",
+        f"{many} (ensemble)", "1", "-", "0.7500", "-", "0.5000", "20.0", "370,092", "-", "2",
     ]  # fmt: skip
     assert single[1:3] == ["2", "0.7100 ± 0.0141"]
     assert single[-1] == "-"
@@ -118,10 +127,10 @@ def test_new_metric_gets_a_column_and_older_runs_are_still_compared(tmp_path, ca
     monkeypatch.setitem(metrics.METRICS, "top3", metric)
     lines, err = shown(capsys, new, old)
     assert err == ""
-    assert cells(lines[0])[4:6] == ["macro-F1", "test top-3 accuracy"]
-    assert cells(lines[1])[2:6] == ["0.7500 ± 0.0707", "1.5000", "0.2500", "0.988"]
+    assert cells(lines[0])[5:7] == ["macro-F1", "test top-3 accuracy"]
+    assert cells(lines[1])[3:7] == ["0.7500 ± 0.0707", "1.5000", "0.2500", "0.988"]
     lines, _ = shown(capsys, old)
-    assert cells(lines[1])[2:6] == ["0.8000", "-", "0.2500", "-"]
+    assert cells(lines[1])[3:7] == ["0.8000", "-", "0.2500", "-"]
 
 
 def test_neither_a_repeated_run_nor_another_corpus_counts_as_a_seed(tmp_path, capsys):
@@ -158,7 +167,9 @@ def test_folders_without_a_finished_run_are_named_in_one_line(tmp_path, capsys):
 def test_plot(tmp_path, capsys):
     runs = [write(tmp_path / f"{i}", 0.7 + i / 100, seed=i) for i in range(2)]
     runs += [write(tmp_path / ("길" * 60), 0.8, imdb)]  # a script that not every font has
-    assert compare.read(runs[0]).curve == ([6.0, 10.0], [0.5, 0.6])
+    curve = compare.read(runs[0]).curve
+    assert (curve.over("seconds"), curve.over("epoch")) == ([6.0, 10.0], [1, 2])
+    assert curve.values["accuracy"] == [0.5, 0.6]
     path = tmp_path / "plot.png"
     shown(capsys, *runs, "--plot", path)
     assert path.read_bytes().startswith(b"\x89PNG")
@@ -166,6 +177,51 @@ def test_plot(tmp_path, capsys):
         compare.main([*map(str, runs), "--plot", "a.jpg"])
     with pytest.raises(WorkdirError, match=r"--plot: /proc/a\.png cannot be written"):
         compare.main([*map(str, runs), "--plot", "/proc/a.png"])
+
+
+def test_the_best_on_validation_comes_first(tmp_path, capsys):
+    """Whatever it reaches on test, which would look better than it is, if it had been chosen."""
+    runs = [
+        write(tmp_path / name, tested, validated=validated, train__epochs=i)
+        for i, (name, tested, validated) in enumerate(
+            (("lucky", 0.9, 0.6), ("old", 0.95, None), ("best", 0.7, 0.8), ("bad", 0.8, 0.5)), 1
+        )
+    ]
+    update_result(runs[1], val_accuracy=None)  # nothing is known, so it comes last
+    lines, _ = shown(capsys, *runs)
+    assert [cells(line)[0] for line in lines[1:]] == [str(runs[i]) for i in (2, 0, 3, 1)]
+
+
+def test_plot_by_epoch(tmp_path, capsys, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure.axes[0]))
+    seeds = [write(tmp_path / f"{i}", 0.7 + i / 100, seed=i) for i in range(2)]
+    shown(capsys, *seeds, "--plot", "a.png", "--by", "epoch")
+    (axes,) = drawn
+    assert axes.get_xlabel() == "epoch"
+    first, second, ends = (line.get_xydata().tolist() for line in axes.lines)
+    assert first == second == [[1, 0.5], [2, 0.6]]
+    assert ends == [[2, 0.7], [2, 0.71]]
+    with pytest.raises(ConfigError, match="--by: invalid choice: 'day'"):
+        compare.main([str(seeds[0]), "--by", "day"])
+
+
+def test_a_page_lays_the_curves_of_all_runs_over_each_other(tmp_path, capsys):
+    runs = [write(tmp_path / f"s{i}", 0.7, seed=i) for i in range(2)]
+    runs += [write(tmp_path / "<b>$x$", 0.8, imdb)]
+    (runs[1] / "metrics.jsonl").write_text('{"seconds": 3.0, "val_accuracy": null}\n')
+    shown(capsys, *runs, "--page", tmp_path / "c.html")
+    page = (tmp_path / "c.html").read_text("utf-8")
+    assert page.count("<svg") == 3  # loss and accuracy by epoch, accuracy by seconds
+    assert page.count("s0 (+1), epoch 2: accuracy 0.6000</title>") == 2
+    assert page.count("&lt;b&gt;$x$, epoch 1: loss 0.5000</title>") == 1
+    assert "<b>$x$" not in page
+    swatches = re.findall('<i style="background: (#......)"></i><bdi>(.*?)</bdi>', page)
+    assert [name for _, name in swatches] == [f"{tmp_path}/&lt;b&gt;$x$", f"{runs[0]} (+1)"]
+    for colour, _ in swatches:
+        assert page.count(f"stroke: {colour}") >= 3
+    with pytest.raises(WorkdirError, match=r"--page: /proc/a\.html cannot be written"):
+        compare.main([*map(str, runs), "--page", "/proc/a.html"])
 
 
 def test_command(tmp_path):
@@ -182,7 +238,7 @@ def test_command(tmp_path):
     lines = os.read(ours, 10_000).decode().splitlines()
     os.close(ours)
     assert cells(lines[0].split("  ")) == ["run", str(runs[1]), str(runs[0])]
-    assert cells(lines[2].split("  ")) == ["test accuracy", "0.8000", "0.7000"]
+    assert cells(lines[3].split("  ")) == ["test accuracy", "0.8000", "0.7000"]
 
 
 def test_columns_of_a_table_and_of_a_line():

@@ -50,13 +50,6 @@ def test_figures_are_those_of_the_predictions(imdb_workdir, tmp_path, capsys):
     assert f"at least 0.6       {sure.mean():.1%} get a label" in out
 
 
-def test_interval_is_that_of_wilson():
-    from flaxrnn.reporting.evaluation import wilson_interval
-
-    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)  # Newcombe (1998)
-    assert wilson_interval(5, 5)[1] == pytest.approx(1)
-
-
 def test_page_shows_the_mistakes(imdb_workdir, tmp_path, capsys):
     opposite = [
         "neg" if label == "pos" else "pos" for label in loaded(imdb_workdir).predict(TEXTS)[0]
@@ -70,6 +63,7 @@ def test_page_shows_the_mistakes(imdb_workdir, tmp_path, capsys):
     )
     page = (tmp_path / "e.html").read_text("utf-8")
     assert page.count("<li>") == 6
+    assert page.count('<p class="words">') == 6
     assert "the &lt;b&gt;plot&lt;/b&gt;" in page
     assert "<b>0.0000</b> 95% interval" in page
     assert f"written to {tmp_path / 'e.html'}" in capsys.readouterr().out

@@ -1,19 +1,25 @@
-"""An exported folder, in a process that cannot import flaxrnn, predicts what the workdir does."""
+"""An exported folder, in a process that has only what `load.py` names, predicts as the workdir."""
 
 import functools
 import json
 import os
+import re
 import subprocess
 import sys
+from importlib import metadata
 
 import jax
 import numpy as np
 import pytest
 from helpers import WORDS, loaded, saved_workdir
 
-from configs import imdb, reuters
+from configs import imdb, language_model, reuters, tagging
+from configs import text as text_config
 from flaxrnn import export
-from flaxrnn.runtime import terminal
+from flaxrnn.data import ngrams
+from flaxrnn.data.tokenizers import TOKENIZERS, Tokenizer
+from flaxrnn.data.vocabulary import Vocabulary
+from flaxrnn.runtime import files, terminal
 
 MAXLEN = 20
 TEXTS = [
@@ -23,24 +29,21 @@ TEXTS = [
     "the " * MAXLEN,
     "grain not a very bad " * 10,
 ]
-# What a process that has only the folders does with each of them.
+# What a process that has only the folders, and a folder of packages, does with each of them.
 STANDALONE = """
 import json, sys
 from pathlib import Path
 
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("flaxrnn", "flax"):
-            raise ModuleNotFoundError(name)
-
-sys.meta_path.insert(0, Refuse())
-for folder in sys.argv[1:]:
+site, *folders = sys.argv[1:]
+sys.path.append(site)
+for folder in folders:
     sys.path.insert(0, folder)
     from load import load
     sys.path.pop(0), sys.modules.pop("load")
     labels, probabilities = load(folder)(json.loads(Path(folder, "../texts.json").read_text()))
-    print(json.dumps([labels, probabilities.tolist()]))
+    print(json.dumps([labels, probabilities.tolist(), "sentencepiece" in sys.modules]))
 """
+NEEDED = ("jax", "flatbuffers", "numpy", "safetensors", "sentencepiece")  # by load.py
 
 
 def settings(module, variant="", **model):
@@ -52,6 +55,13 @@ def settings(module, variant="", **model):
     return config
 
 
+def own(**model):
+    options = {"cell": "simple", "word_ngrams": 0, "character_ngrams": 0, **model}
+    config = settings(text_config, **options)
+    config.data.path = "reviews.csv"
+    return config
+
+
 CASES = {  # name → config, labels
     "imdb": (settings(imdb), ["neg", "pos"]),
     "imdb_keras": (settings(imdb, "keras"), ["neg", "pos"]),
@@ -60,7 +70,34 @@ CASES = {  # name → config, labels
     "reuters_keras": (settings(reuters, "keras"), ["earn", "acq", "grain"]),
     "gru": (settings(reuters, cell="gru", pooling="attention", recompute=7), ["a", "b"]),
     "simple": (settings(reuters, cell="simple", recurrence="scan"), ["평", "a"]),
+    "words": (own(), ["평", "a"]),
+    "characters": (own(), ["평", "a", "b"]),
+    "ngrams": (own(word_ngrams=2), ["평", "a", "b"]),
+    "subword": (own(), ["평", "a", "b"]),  # the last one, which imports SentencePiece
 }
+
+
+def write_vocabulary(folder, name):
+    """Replaces the vocabulary of a workdir by that of another tokenizer."""
+    tokenizer = Tokenizer("words" if name == "ngrams" else name)
+    if name == "subword":
+        tokenizer = Tokenizer.learn(TEXTS, 60)
+    vocabulary = Vocabulary.build(map(tokenizer, TEXTS), tokenizer).limit(16)
+    vocabulary.save(folder / "vocabulary.json")
+
+
+def write_ngrams(folder, longest, classes):
+    """Adds a classifier of n-grams of words, with weights at random, to a workdir."""
+    view = ngrams.View("words", longest)
+    tokenized = [Tokenizer("words")(text) for text in TEXTS]
+    hashes = ngrams.hash_tokens([token for tokens in tokenized for token in tokens])
+    counts = ngrams.count(hashes, np.array([len(tokens) for tokens in tokenized]), view)
+    codes, _ = ngrams.document_frequencies(counts)
+    weights = np.random.default_rng(0).normal(size=(len(codes), classes)).astype(np.float32)
+    idf = np.ones(len(codes), np.float32)
+    bias = np.zeros(classes, np.float32)
+    classifier = ngrams.NgramClassifier((view,), (codes,), (idf,), (weights,), bias)
+    files.write_folder(folder / "ngrams", classifier.to_files())
 
 
 @pytest.fixture(scope="module")
@@ -68,19 +105,46 @@ def folder(tmp_path_factory):
     """The workdirs, and in `out` their exports."""
     folder = tmp_path_factory.mktemp("export")
     (folder / "out").mkdir()
-    for name, case in CASES.items():
-        export.export(saved_workdir(folder / name, *case), folder / "out" / name)
+    for name, (config, labels) in CASES.items():
+        workdir = saved_workdir(folder / name, config, labels)
+        if name in (*TOKENIZERS, "ngrams"):
+            write_vocabulary(workdir, name)
+        if name == "ngrams":
+            write_ngrams(workdir, config.model.word_ngrams, len(labels))
+        export.export(workdir, folder / "out" / name)
     return folder
 
 
-def test_an_export_predicts_what_the_workdir_does(folder, tmp_path):
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A folder of packages: those that `load.py` needs, and what they need themselves."""
+    folder = tmp_path_factory.mktemp("site")
+    names, found = list(NEEDED), set()
+    while names:
+        if (name := names.pop()) in found:
+            continue
+        found.add(name)
+        package = metadata.distribution(name)
+        wanted = [line for line in package.requires or [] if "extra ==" not in line]
+        names += [re.match(r"[\w.-]+", line)[0] for line in wanted]
+        for part in {file.parts[0] for file in package.files} - {".."}:
+            (folder / part).symlink_to(package.locate_file(part))
+    return folder
+
+
+def test_every_tokenizer_is_exported():
+    assert set(TOKENIZERS) < set(CASES)
+
+
+def test_an_export_predicts_what_the_workdir_does(folder, site, tmp_path):
     rng = np.random.default_rng(0)  # more texts than the loader's batch
     texts = TEXTS + [" ".join(rng.choice(WORDS, n)) for n in rng.integers(1, 2 * MAXLEN, 70)]
     (folder / "out" / "texts.json").write_text(json.dumps(texts))
+    folders = [str(folder / "out" / name) for name in CASES]
     done = subprocess.run(
-        [sys.executable, "-c", STANDALONE, *(str(folder / "out" / name) for name in CASES)],
+        [sys.executable, "-ISB", "-c", STANDALONE, str(site), *folders],
         cwd=tmp_path,
-        env={"PYTHONDONTWRITEBYTECODE": "1", "XLA_FLAGS": os.environ["XLA_FLAGS"]},
+        env={"XLA_FLAGS": os.environ["XLA_FLAGS"]},
         capture_output=True,
         text=True,
         check=False,
@@ -88,10 +152,20 @@ def test_an_export_predicts_what_the_workdir_does(folder, tmp_path):
     assert done.returncode == 0, done.stderr
     for name, line in zip(CASES, done.stdout.splitlines(), strict=True):
         labels, probabilities = loaded(folder / name).predict(texts)
-        found_labels, found = json.loads(line)
+        found_labels, found, has_sentencepiece = json.loads(line)
         np.testing.assert_allclose(found, probabilities, rtol=0, atol=1e-6, err_msg=name)
         assert found_labels == labels
         assert np.ptp(probabilities, axis=0).max() > 0.1, name
+        assert has_sentencepiece == (name == "subword")
+
+
+@pytest.mark.parametrize(("module", "target"), [(language_model, "next"), (tagging, "tags")])
+def test_what_is_no_classifier_is_refused(module, target, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    workdir = saved_workdir(tmp_path / "run", settings(module), ["0", "1", "2"], "characters")
+    error = error_of(capsys, "--workdir", workdir, "--out", tmp_path / "out")
+    assert f"{workdir} was trained with model.target={target}; only classifiers" in error
+    assert not (tmp_path / "out").exists()
 
 
 def test_files_and_program(folder):

@@ -64,20 +64,21 @@ def test_table_of_the_seeds_and_their_mean(config, tmp_path, capsys):
     accuracies = [result["test_accuracy"] for result in results]
     *lines, ensemble = capsys.readouterr().out.splitlines()[-6:]
     header, *rows = ([c.strip() for c in line.split("  ") if c.strip()] for line in lines)
-    assert header[:3] == ["run", "n", "test accuracy"]
-    assert [row[:3] for row in rows[:3]] == [
+    assert header[:4] == ["run", "n", "val accuracy", "test accuracy"]
+    assert [[*row[:2], row[3]] for row in rows[:3]] == [
         [str(tmp_path / f"seed-{seed}"), "1", f"{accuracy:.4f}"]
         for seed, accuracy in zip((3, 4, 5), accuracies, strict=True)
     ]
     assert len(set(accuracies)) > 1
     mean, std = statistics.mean(accuracies), statistics.stdev(accuracies)
-    assert rows[3][:3] == [f"{tmp_path / 'seed-3'} (+2)", "3", f"{mean:.4f} ± {std:.4f}"]
+    assert rows[3][:2] == [f"{tmp_path / 'seed-3'} (+2)", "3"]
+    assert rows[3][3] == f"{mean:.4f} ± {std:.4f}"
     record = json.loads((tmp_path / "seeds.json").read_text())
     assert record["members"] == ["seed-3", "seed-4", "seed-5"]
     assert record["single"]["test_accuracy"] == {"mean": mean, "std": std}
-    shown = [f"{tmp_path} (ensemble)", "1", f"{record['ensemble']['test_accuracy']:.4f}"]
+    shown = [f"{tmp_path} (ensemble)", "1", "-", f"{record['ensemble']['test_accuracy']:.4f}"]
     assert ensemble.split("  ")[0] == shown[0]
-    assert ensemble.removeprefix(shown[0]).split()[:2] == shown[1:]
+    assert ensemble.removeprefix(shown[0]).split()[:3] == shown[1:]
     assert ensemble.split()[-1] == "3"
 
     seeds.train(config, 1, tmp_path)
@@ -103,7 +104,7 @@ def test_figures_of_the_ensemble_are_those_of_the_mean_probabilities(config, tmp
     run = compare.read(tmp_path)
     assert [run.values["test accuracy"], run.values["macro-F1"]] == pytest.approx(expected)
     runs = [compare.read(tmp_path / f"seed-{s}") for s in (3, 4, 5)]
-    assert run.seconds == pytest.approx(sum(each.seconds for each in runs))
+    assert run.curve.end == pytest.approx(sum(each.curve.end for each in runs))
     assert run.values["parameters"] == 3 * runs[0].values["parameters"]
 
 

@@ -149,7 +149,7 @@ def test_own_texts_name_what_they_need(changes, message):
     [
         ({"data.source": "real"}, "data.source: must be auto or synthetic with task=brackets"),
         ({"data.tokenizer": "words"}, "data.tokenizer: must be characters with task=brackets"),
-        ({"model.target": "all"}, "model.target: 'all' must be one of label, tags, next"),
+        ({"model.target": "all"}, "model.target: 'all' must be one of label, labels, tags, next"),
     ],
 )
 def test_brackets_name_what_they_need(changes, message):

@@ -57,3 +57,23 @@ def test_a_loaded_vocabulary_gives_the_ids_of_the_run(tmp_path):
     (tmp_path / "v.json").write_text('{"tokenizer": {"kind": "odd", "model": ""}, "words": []}')
     with pytest.raises(WorkdirError, match="unknown tokenizer 'odd'"):
         Vocabulary.load(tmp_path / "v.json")
+
+
+@pytest.mark.parametrize("kind", ["keras", "words", "characters"])
+def test_what_stands_for_an_unknown_word_is_unknown(kind):
+    tokenizer = tokenizers.Tokenizer(kind)
+    vocabulary = Vocabulary.build([tokenizer("a \ufffd \ufffd b")], tokenizer)
+    assert "\ufffd" not in vocabulary.words
+    known = vocabulary.encode(tokenizer("a"))[1]
+    ids = vocabulary.encode(tokenizer("a \ufffd"))
+    assert (ids[1], ids[-1]) == (known, 2)
+    assert vocabulary.decode(ids, "\ufffd") == "a \ufffd"
+
+
+def test_every_token_is_found_in_the_text_that_is_spelled():
+    words = Vocabulary(["good", "film"])
+    assert words.spell([1, 4, 2, 5]) == ("good ? film", [(0, 4), (5, 6), (7, 11)])
+    pieces = Vocabulary(["▁good", "ness"], tokenizers.Tokenizer("subword"))
+    assert pieces.spell([1, 4, 5, 4]) == (" goodness good", [(0, 5), (5, 9), (9, 14)])
+    letters = Vocabulary(["a", " "], tokenizers.Tokenizer("characters"))
+    assert letters.spell([4, 5, 2]) == ("a ?", [(0, 1), (1, 2), (2, 3)])

@@ -31,7 +31,8 @@ def test_nothing_is_suspicious():
          "Without a test text: 'spam' (2); the test scores do not judge such a class."),
         (["x:Unsup:train", "y:Unsup:test"], "Class 'Unsup' (2 texts) looks like texts without"),
         (["x:up,spoiler:train", "y:up,spoiler:test"],
-         "Several labels per text? Each is learned as a class of its own: 'up,spoiler' (2)"),
+         "Several labels per text? Each is learned as a class of its own: 'up,spoiler' (2); set"
+         " data.label_separator=',' to learn them one by one."),
         (["x:UP:train", "y:UP:test"],
          "Classes that differ in case or spaces only: 'up' (2), 'UP' (2)"),
     ],

@@ -96,8 +96,8 @@ def test_words_that_mattered_are_highlighted(colour):
     if colour:
         found = re.findall("\x1b\\[30;48;5;(\\d+)m(\\w+)\x1b\\[0m", shown)
         assert [(int(shade), word) for shade, word in found] == [
-            (formats.GREENS[4], "Good"),
-            (formats.REDS[2], "bad"),
+            (formats.GREENS[3], "Good"),  # with a probability of 0.75, the shades are paler
+            (formats.REDS[1], "bad"),
             (formats.GREENS[0], "plot"),
         ]
     else:

@@ -93,3 +93,10 @@ def test_pieces_of_a_word_are_explained_together(text, expected):
     prediction = Prediction(0, encoded, None, [("up", 1.0)], weights)
     assert dict(prediction.words) == expected
     assert sum(weight for _, weight in prediction.words) == weights.sum()
+
+
+def test_deciding_words_are_those_that_speak_most_for_the_label():
+    words = [("bad", 0.5), ("film", -2.0), ("bad", 0.25), ("dull", 0.7), (" ", 3.0), ("so", 0.0)]
+    assert predictions.deciding(words) == ("bad", "dull")
+    many = [(f"w{i}", float(i)) for i in range(9)]
+    assert predictions.deciding(many) == ("w8", "w7", "w6", "w5", "w4")

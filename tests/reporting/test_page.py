@@ -136,10 +136,32 @@ def test_mistakes_are_the_most_confident_ones_as_the_model_reads_them():
     training_data = batching.TrainingData(texts, texts.lengths, "post", (3,), rows)
     predicted, probability = np.array([0, 1, 1]), np.array([0.6, 0.9, 0.99])
     assert page.mistakes(training_data, words, predicted, probability) == [
-        page.Mistake("good bad", 0, 1, 0.9),
-        page.Mistake("bad ?", 1, 0, 0.6),
+        page.Mistake("good bad", 0, 1, 0.9, row=2),
+        page.Mistake("bad ?", 1, 0, 0.6, row=1),
     ]
     assert page.mistakes(training_data, words, np.array([1, 0, 1]), probability) == []
+
+
+def test_each_mistake_names_the_words_that_decided_in_it():
+    result, history, details = finished_run(2)
+    assert 'class="words"' not in page.render(result, history, details)
+    first = dataclasses.replace(details.mistakes[0], words=("awful", ATTACK))
+    details = dataclasses.replace(details, mistakes=[first, details.mistakes[1]])
+    shown = page.render(result, history, details)
+    (words,) = re.findall('<p class="words">(.*)</p>', shown)
+    assert words.startswith("<bdi>awful</bdi>, <bdi>&lt;script&gt;")
+    assert "the words that spoke most for the predicted class" in shown
+
+
+def test_scores_are_shown_with_their_intervals_and_the_largest_class():
+    shown = page.render(*finished_run(2))
+    assert re.search(r"<b>0.7386</b> [\d,]+ texts; 95%: 0.7201 to 0.7563<", shown)
+    assert "<b>0.2801</b> mean over classes; 95%: 0.2510 to 0.3092<" in shown
+    assert "<dt>largest class</dt><dd><b>0.3619</b> accuracy of always" in shown
+    older = finished_run(2)
+    for name in ("test_accuracy_interval", "test_macro_f1_interval", "largest_class_accuracy"):
+        del older[0][name]
+    assert "95%" not in page.render(*older).partition("<section>")[0]
 
 
 def test_page_of_a_run_without_mistakes():

@@ -29,6 +29,7 @@ def build(history, restore_best=True, refit=None, labelled=True):
         class_scores=metrics.class_scores(*np.array([[1, 0], [1, 1], [2, 0]])),
         seconds={"train": 7.0, "total": 9.0},
         confidence=Confidence(np.array([0.75, 0.75]), np.array([True, False])),
+        predicted=np.array([0, 0]) if labelled else None,
         params={"kernel": np.zeros((2, 3)), "bias": np.zeros(3)},
         training_data=batching.TrainingData(texts, texts.lengths, "post", (3,), rows),
         findings=("Copies.",),
@@ -47,6 +48,10 @@ def test_metrics_speed_and_size():
     assert (found["test_loss"], found["test_accuracy"]) == (1.5, 0.5)
     assert found["test_macro_f1"] == pytest.approx((2 / 3 + 0) / 2)
     assert (found["test_examples"], found["parameters"]) == (2, 9)
+    assert found["test_accuracy_interval"] == pytest.approx([0.0945, 0.9055], abs=1e-4)
+    low, high = found["test_macro_f1_interval"]
+    assert 0 <= low < found["test_macro_f1"] < high <= 1
+    assert found["largest_class_accuracy"] == 0.5
     assert (found["temperature"], found["test_calibration_error"]) == (1.0, 0.25)
     assert found["train_examples_per_second"] == 2 * 7 / 7.0
     assert found["train_tokens_per_second"] == 5 * 7 / 7.0
@@ -73,7 +78,9 @@ def test_warnings_are_for_classes_only():
     assert finding == "Copies."
     assert few.startswith("With 1 texts to validate on, 0.5 per class")
     assert others[0].startswith("Nothing was learned")
-    assert build(history, labelled=False)["warnings"] == ["Copies."]
+    of_tokens = build(history, labelled=False)
+    assert of_tokens["warnings"] == ["Copies."]
+    assert of_tokens["test_accuracy_interval"] is of_tokens["largest_class_accuracy"] is None
 
 
 def test_run_begun_before_a_metric_was_added_can_be_finished(monkeypatch):

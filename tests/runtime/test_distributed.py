@@ -118,6 +118,7 @@ SMALL = [
     "--config.model.hidden_size=8",
     "--config.train.batch_size=64",
     "--config.train.baseline=False",
+    "--config.train.explain=False",
 ]
 
 
@@ -189,6 +190,7 @@ def test_two_processes_share_the_n_gram_classifier(data_dir, tmp_path):
         "--config.train.batch_size=8",
         "--config.train.epochs=2",
         "--config.train.baseline=False",
+        "--config.train.explain=False",
     ]
     address = free_address()
     alone = [start("train.py", *flags, f"--workdir={tmp_path / 'alone'}", devices=2)]
