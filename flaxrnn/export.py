@@ -15,9 +15,10 @@ The folder contains:
   probabilities. Those of the embedding are folded into the layer that reads it: "folded/…".
 * Instead of both, `model.onnx`: the same as an ONNX model with its parameters.
 * `vocabulary.json` and `labels.json`, as in the workdir; `ngrams.safetensors` and `ngrams.json` of
-  a model with n-grams, whose program also takes the scores of that classifier; `ratios.safetensors` of
-  one that reads log-count ratios, whose program takes these features, too; `thresholds.json` of
-  one whose texts may have several labels, the probability above which a text gets each.
+  a model with n-grams, whose program also takes the scores of that classifier;
+  `ratios.safetensors` of one that reads log-count ratios, whose program takes these features, too;
+  `thresholds.json` of one whose texts may have several labels, the probability above which a text
+  gets each.
 * `load.py`, which puts these together: a copy of `flaxrnn/inference/loader.py`. It reads
   `splitting.py` and `ngrams.py`, copies of modules in `flaxrnn/data/`.
 * `checksums.json`: the SHA-256 of each file.

@@ -34,7 +34,7 @@ def predict_program(model: models.TextModel, mesh: Mesh) -> jax.stages.Wrapped:
         variables: Folded, tokens: jax.Array, lengths: jax.Array, *extras: jax.Array
     ) -> jax.Array:
         params, folded = variables
-        named = dict(zip(model.extras, extras, strict=True))
+        named: dict[str, Any] = dict(zip(model.extras, extras, strict=True))
         logits = models.logits(model, params, tokens, lengths, folded=folded, **named)
         return model.head.probabilities(logits)
 

@@ -65,7 +65,7 @@ def lower(saved: SavedModel) -> jax.export.Exported:
     def classify(
         params: Any, tokens: jax.Array, lengths: jax.Array, *extras: jax.Array
     ) -> jax.Array:
-        named = dict(zip(model.extras, extras, strict=True))
+        named: dict[str, Any] = dict(zip(model.extras, extras, strict=True))
         kept = jnp.minimum(lengths, maxlen)
         position = jnp.arange(width)[None, :]  # in the text that is kept
         if padding == "pre":

@@ -49,6 +49,9 @@ def _layers(
 
     tokens = jax.ShapeDtypeStruct((batch_size, maxlen), jnp.int32)
     lengths = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
+    features = None
+    if model.num_features:
+        features = jax.ShapeDtypeStruct((batch_size, maxlen, model.num_features), jnp.float32)
     with nn.intercept_methods(record):
-        jax.eval_shape(model.init, jax.random.key(0), tokens, lengths)
+        jax.eval_shape(model.init, jax.random.key(0), tokens, lengths, features=features)
     return rows

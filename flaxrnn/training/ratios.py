@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,18 +46,13 @@ def with_features(corpus: Corpus, longest: int, folder: Path) -> Corpus:
     if distributed.is_primary() and files.find_corruption(folder / workdir.RATIOS):
         files.write_folder(folder / workdir.RATIOS, {RATIOS: table.to_file()})
 
-    def with_ratios(texts: RaggedTexts | None) -> RaggedTexts | None:
-        if texts is None:
-            return None
-        return dataclasses.replace(texts, features=_features(table, texts, hashes))
-
-    return dataclasses.replace(
-        corpus,
-        train=dataclasses.replace(corpus.train, features=of_train),
-        test=with_ratios(corpus.test),
-        validation=with_ratios(corpus.validation),
-        unlabelled=with_ratios(corpus.unlabelled),
-    )
+    splits: dict[str, Any] = {"train": dataclasses.replace(corpus.train, features=of_train)}
+    for name in ("validation", "test", "unlabelled"):
+        texts = getattr(corpus, name)
+        if texts is not None:
+            features = _features(table, texts, hashes)
+            splits[name] = dataclasses.replace(texts, features=features)
+    return dataclasses.replace(corpus, **splits)
 
 
 def fit(
