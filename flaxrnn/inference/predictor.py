@@ -272,10 +272,11 @@ class TextPredictor:
             inputs += [array[filled] for array in per_text]
             if "scores" in arrays:
                 inputs.append(arrays["scores"])
-            with devices.raise_on_oom(
+            oom = devices.raise_on_oom(
                 f"out of memory for {batch_size:,} texts of {buckets[bucket]:,} tokens, as"
                 " train.eval_batch_size and data.maxlen of the workdir have it"
-            ):
+            )
+            with oom, devices.matmul_precision(self._saved.config.train.precision):
                 outputs = [program(params, *inputs) for params in self._members]
             yield rows, outputs[0] if len(outputs) == 1 else sum(outputs) / len(outputs)
 

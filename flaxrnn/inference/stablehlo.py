@@ -16,6 +16,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from flaxrnn.data.vocabulary import PAD
 from flaxrnn.inference.saved import SavedModel
 from flaxrnn.nn import models
+from flaxrnn.runtime import devices
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -75,4 +76,5 @@ def lower(saved: SavedModel) -> jax.export.Exported:
     inputs = [tokens, jax.ShapeDtypeStruct((B,), jnp.int32)]
     if model.has_scores:
         inputs.append(jax.ShapeDtypeStruct((B, model.num_outputs), jnp.float32))
-    return jax.export.export(jax.jit(classify), platforms=PLATFORMS)(shapes, *inputs)
+    with devices.matmul_precision(saved.config.train.precision):
+        return jax.export.export(jax.jit(classify), platforms=PLATFORMS)(shapes, *inputs)
