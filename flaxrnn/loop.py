@@ -112,7 +112,7 @@ def _train_epoch(run: run_lib.Run) -> None:
     settings, progress = run.config.train, run.progress
     epoch, num_batches = len(progress.epochs) + 1, run.trainer.num_batches()
     earlier_seconds, start = progress.epoch_seconds, time.perf_counter()
-    accumulator = MetricAccumulator(progress.sums)
+    accumulator = MetricAccumulator(progress.sums, run.trainer.overlap)
     dispatches = run.trainer.epoch(
         run.state,
         epoch,

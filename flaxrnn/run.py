@@ -270,6 +270,7 @@ def _build_trainer(
         eval_batch_size=config.train.eval_batch_size,
         device_memory=config.data.device_memory,
         seed=config.seed,
+        precision=config.train.precision,
     )
 
 

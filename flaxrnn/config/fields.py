@@ -210,6 +210,12 @@ class ModelConfig:
         "time steps per segment recomputed to save memory; 0: no recomputation; not with scan",
         most=10**6,
     )
+    dtype: str = declare.one_of(
+        "float32",
+        "bfloat16",
+        doc="of activations and the factors of matrix products; bfloat16: for accelerators;"
+        " parameters, carry, output layer and loss are float32",
+    )
 
 
 @dataclass(frozen=True)
@@ -267,6 +273,13 @@ class TrainConfig:
         "class weights in the loss: none, balanced, or by name, such as neg=1,pos=2.5",
         "none, balanced, or name=weight separated by commas",
         lambda v: v in ("none", "balanced") or declare.parse_weights(v) is not None,
+    )
+    precision: str = declare.one_of(
+        "default",
+        "high",
+        "highest",
+        doc="of matrix products of float32, as JAX names it; default: JAX's setting, which is"
+        " bfloat16 on TPU and TF32 on NVIDIA GPUs; highest: float32; no effect on CPU",
     )
     averaging: bool = declare.flag(True, "evaluate and keep weights averaged over the late steps")
     nonfinite: str = declare.one_of(

@@ -27,7 +27,7 @@ class Folded(NamedTuple):
 def fold(model: models.TextModel, params: Any, max_bytes: int = MAX_BYTES) -> Folded:
     """Folds the embedding into the layer that reads it, unless the table would be too large."""
     config, table = model.config, np.asarray(params["embed"]["embedding"])
-    if model.num_features:  # which the layer reads, too
+    if model.num_features or config.dtype != "float32":  # features are read, too
         return Folded(params, {})
     name = "conv" if config.conv_filters else f"{config.cell}_0"
     if name not in ("conv", *(f"{cell}_0" for cell in CELLS)):

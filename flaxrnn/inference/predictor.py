@@ -253,10 +253,11 @@ class TextPredictor:
             inputs = [arrays.pop("tokens"), arrays.pop("lengths")]
             inputs += [array[filled] for array in per_text]
             inputs += [arrays[name] for name in self._saved.model.extras]
-            with devices.raise_on_oom(
+            oom = devices.raise_on_oom(
                 f"out of memory for {batch_size:,} texts of {buckets[bucket]:,} tokens, as"
                 " train.eval_batch_size and data.maxlen of the workdir have it"
-            ):
+            )
+            with oom, devices.matmul_precision(self._saved.config.train.precision):
                 outputs = [program.call(member, *inputs) for member in program.members]
             yield rows, outputs[0] if len(outputs) == 1 else sum(outputs) / len(outputs)
 

@@ -17,6 +17,7 @@ from jax.sharding import Mesh, PartitionSpec
 from flaxrnn.data.vocabulary import FIRST_WORD, PAD
 from flaxrnn.inference.folding import Folded
 from flaxrnn.nn import models
+from flaxrnn.runtime import devices
 
 Params = Any
 
@@ -119,5 +120,6 @@ def _jit_over_rows(function: Callable, mesh: Mesh, num_arrays: int) -> jax.stage
             in_specs=(PartitionSpec(), *(rows,) * num_arrays),
             out_specs=rows,
             check_vma=False,
-        )
+        ),
+        compiler_options=devices.compiler_options(mesh),
     )

@@ -18,6 +18,7 @@ from flaxrnn.inference import folding
 from flaxrnn.inference.saved import SavedModel
 from flaxrnn.nn import models
 from flaxrnn.nn.fused import FOLDED
+from flaxrnn.runtime import devices
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -96,4 +97,5 @@ def lower(saved: SavedModel) -> jax.export.Exported:
     inputs = [tokens, jax.ShapeDtypeStruct((B,), jnp.int32)]
     of_extras = {"scores": (B, model.num_outputs), "features": (B, T, model.num_features)}
     inputs += [jax.ShapeDtypeStruct(of_extras[name], jnp.float32) for name in model.extras]
-    return jax.export.export(jax.jit(classify), platforms=PLATFORMS)(shapes, *inputs)
+    with devices.matmul_precision(saved.config.train.precision):
+        return jax.export.export(jax.jit(classify), platforms=PLATFORMS)(shapes, *inputs)

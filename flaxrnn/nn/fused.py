@@ -3,6 +3,9 @@
 Its backward loop carries only the gradient of the carry; the gradient of the recurrent weights is
 one matrix product over all steps, after the loop.
 
+What the loop computes with, and the carry, are float32; if the recurrent kernel is bfloat16, so are
+the factors of its products, and everything that is stored for each step.
+
 Shapes: B batch, T time, H hidden features, G gates.
 """
 
@@ -23,6 +26,10 @@ FOLDED = "folded"
 
 Carry = tuple[jax.Array, ...]  # each [B, H]; the last one is the cell's output h
 Residuals = tuple[Any, ...]  # what the backward pass of a step needs from its forward pass
+
+# Time steps per iteration of a loop on a GPU, where each operation is a kernel to launch: XLA fuses
+# the element-wise work of one step with that of the next.
+GPU_UNROLL = 4
 
 
 class EmbeddingLookup(NamedTuple):
@@ -62,13 +69,13 @@ def fused(
         reverse: Whether to run from the last step to the first.
         carry: The carry before the first step to run.
         z: Input pre-activations [T, B, G·H], or a lookup of them with ids [T, B].
-        recurrent_kernel: [H, G·H].
+        recurrent_kernel: [H, G·H], of the dtype of z.
         bias: See `Recurrent.recurrent_bias`.
         mask: Which steps are valid, bool [T, B]; None: all are.
 
     Returns:
-        The outputs [T, B, H], where an invalid step repeats the previous output, and the carry
-        after the last step.
+        The outputs [T, B, H], of the dtype of z, where an invalid step repeats the previous output,
+        and the carry after the last step.
     """
     return _fused_forward(cell, reverse, carry, z, recurrent_kernel, bias, mask)[0]
 
@@ -83,16 +90,17 @@ def _fused_forward(
     mask: jax.Array | None,
 ) -> tuple[tuple[jax.Array, Carry], Residuals]:
     table, inputs = z if isinstance(z, EmbeddingLookup) else (None, z)
+    dtype = recurrent_kernel.dtype
 
     def step(carry: Carry, xs: tuple[jax.Array, jax.Array | None]) -> Any:
         x, mask = xs
         z = x if table is None else table[x]
         u = recurrent_pre_activation(carry, recurrent_kernel, bias)
-        new, step_residuals = cell.forward(carry, z, u)
+        new, step_residuals = cell.forward(carry, z.astype(u.dtype), u)
         carry = select(mask, new, carry)
-        return carry, (step_residuals, carry[-1])
+        return carry, (_cast(step_residuals, dtype), carry[-1].astype(dtype))
 
-    last_carry, (per_step, outputs) = jax.lax.scan(step, carry, (inputs, mask), reverse=reverse)
+    last_carry, (per_step, outputs) = _loop(step, carry, (inputs, mask), reverse)
     lookup = None if table is None else (inputs, len(table))
     residuals = (per_step, carry[-1], outputs, recurrent_kernel, bias, mask, lookup)
     return (outputs, last_carry), residuals
@@ -103,6 +111,7 @@ def _fused_backward(
 ) -> tuple:
     per_step, initial_h, outputs, recurrent_kernel, bias, mask, lookup = residuals
     d_outputs, d_carry = gradients
+    dtype = recurrent_kernel.dtype
     # Else XLA would transpose within each step, which is slower for small batches.
     kernel_t = jax.lax.optimization_barrier(recurrent_kernel.T)
 
@@ -110,21 +119,33 @@ def _fused_backward(
         step_residuals, d_output, mask = xs
         d_carry = (*d_carry[:-1], d_carry[-1] + d_output)
         zeros = tuple(map(jnp.zeros_like, d_carry))
+        step_residuals = _cast(step_residuals, d_carry[-1].dtype)
         d_previous, d_z, d_u = cell.backward(select(mask, d_carry, zeros), step_residuals)
-        d_previous = (*d_previous[:-1], d_previous[-1] + d_u @ kernel_t)
-        return select(mask, d_previous, d_carry), (d_z, None if cell.shared_gradient else d_u)
+        d_previous = (*d_previous[:-1], d_previous[-1] + _product(d_u, kernel_t))
+        stored = (d_z.astype(dtype), None if cell.shared_gradient else d_u.astype(dtype))
+        return select(mask, d_previous, d_carry), stored
 
-    d_carry, (d_z, d_u) = jax.lax.scan(
-        step, d_carry, (per_step, d_outputs, mask), reverse=not reverse
-    )
+    d_carry, (d_z, d_u) = _loop(step, d_carry, (per_step, d_outputs, mask), not reverse)
     d_u = d_z if cell.shared_gradient else d_u
-    h = [outputs[1:], initial_h[None]] if reverse else [initial_h[None], outputs[:-1]]
+    first = initial_h[None].astype(dtype)
+    h = [outputs[1:], first] if reverse else [first, outputs[:-1]]
     d_kernel = _product_over_steps(jnp.concatenate(h), d_u)
-    d_bias = None if bias is None else d_u.sum(axis=(0, 1))
+    d_bias = None if bias is None else d_u.sum(axis=(0, 1), dtype=bias.dtype)
     return d_carry, _lookup_gradient(d_z, lookup), d_kernel, d_bias, None
 
 
 fused.defvjp(_fused_forward, _fused_backward)
+
+
+def _loop(
+    step: Callable[[Carry, Any], tuple[Carry, Any]], carry: Carry, xs: Any, reverse: bool
+) -> tuple[Carry, Any]:
+    """`jax.lax.scan`, with several steps per iteration in a program for a GPU."""
+    scan = functools.partial(jax.lax.scan, step, reverse=reverse)
+    if jax.export.is_symbolic_dim(len(jax.tree.leaves(xs)[0])):
+        return scan(carry, xs)
+    unrolled = functools.partial(scan, unroll=GPU_UNROLL)
+    return jax.lax.platform_dependent(carry, xs, cuda=unrolled, rocm=unrolled, default=scan)
 
 
 def _product_over_steps(h: jax.Array, d_u: jax.Array) -> jax.Array:
@@ -139,9 +160,10 @@ def _lookup_gradient(d_z: jax.Array, lookup: tuple[jax.Array, int] | None) -> An
         return d_z
     ids, rows = lookup
     width = d_z.shape[-1]
-    d_table = jnp.zeros((rows, width), d_z.dtype)
-    d_table = d_table.at[ids.reshape(-1)].add(d_z.reshape(-1, width))
-    return EmbeddingLookup(d_table, None)  # type: ignore[arg-type]  # ids have no gradient
+    # Sums of many numbers, in bfloat16 too coarse.
+    sums = jnp.zeros((rows, width), jnp.promote_types(d_z.dtype, jnp.float32))
+    sums = sums.at[ids.reshape(-1)].add(d_z.reshape(-1, width).astype(sums.dtype))
+    return EmbeddingLookup(sums.astype(d_z.dtype), None)  # type: ignore[arg-type]  # ids have no gradient
 
 
 def in_segments(
@@ -174,8 +196,20 @@ def recurrent_pre_activation(
     carry: Carry, recurrent_kernel: jax.Array, bias: jax.Array | None
 ) -> jax.Array:
     """h·recurrent_kernel + bias, [B, G·H]."""
-    u = carry[-1] @ recurrent_kernel
+    u = _product(carry[-1], recurrent_kernel)
     return u if bias is None else u + bias[None]
+
+
+def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """x·kernel, with factors of the kernel's dtype and a sum of that of x."""
+    return jnp.matmul(x.astype(kernel.dtype), kernel, preferred_element_type=x.dtype)
+
+
+def _cast(tree: Any, dtype: Any) -> Any:
+    """A tree with all its floats as `dtype`."""
+    return jax.tree.map(
+        lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
+    )
 
 
 def select(mask: jax.Array | None, new: Carry, old: Carry) -> Carry:

@@ -67,19 +67,32 @@ class Dropout(nn.Module):
         return keep, 1 - dropped / 2**width
 
 
-def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Convolution over time, [B, T, E] with [K, E, F] → [B, T − K + 1, F], by XLA."""
+def conv_of_xla(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolution over time, [B, T, E] with [K, E, F] → [B, T − K + 1, F]."""
     return jax.lax.conv_general_dilated(
         x, kernel, (1,), "VALID", dimension_numbers=("NWC", "WIO", "NWC")
     )
 
 
 def _conv_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple]:
-    return conv(x, kernel), (x, kernel)
+    return conv_of_xla(x, kernel), (x, kernel)
 
 
 def _conv_backward(residuals: tuple, d_out: jax.Array) -> tuple[jax.Array, jax.Array]:
-    x, kernel = residuals
+    return jax.lax.platform_dependent(
+        *residuals, d_out, cpu=_backward_as_products, default=_backward_of_xla
+    )
+
+
+def _backward_of_xla(
+    x: jax.Array, kernel: jax.Array, d_out: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    return jax.vjp(conv_of_xla, x, kernel)[1](d_out)
+
+
+def _backward_as_products(
+    x: jax.Array, kernel: jax.Array, d_out: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     B, T, E = x.shape
     K, _, F = kernel.shape
     d_out = jnp.pad(d_out, ((0, 0), (K - 1, K - 1), (0, 0)))
@@ -91,15 +104,13 @@ def _conv_backward(residuals: tuple, d_out: jax.Array) -> tuple[jax.Array, jax.A
     return d_x.reshape(B, T, E), d_kernel.reshape(E, K, F).swapaxes(0, 1)
 
 
-# `conv` with a backward pass of two matrix products: on CPU, XLA's own is about a hundred times
-# slower inside a loop.
-conv_on_cpu = jax.custom_vjp(conv)
-conv_on_cpu.defvjp(_conv_forward, _conv_backward)
+# `conv_of_xla` with, on CPU, a backward pass of two matrix products: there, XLA's own is about a
+# hundred times slower inside a loop.
+conv = jax.custom_vjp(conv_of_xla)
+conv.defvjp(_conv_forward, _conv_backward)
 
 
-_MOST_LOOKUPS = (
-    2_048  # tokens; for more, looking up K rows per token is slower than the convolution
-)
+_MOST_LOOKUPS = 2_048  # tokens; for more, K lookups per token are slower than the convolution
 
 
 def _conv_by_lookup(ids: jax.Array, table: jax.Array) -> jax.Array:
@@ -132,9 +143,8 @@ class Conv1D(nn.Module):
         shape = (self.width, x.shape[-1], self.filters)
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.filters,))
-        convolve = conv_on_cpu if jax.default_backend() == "cpu" else conv
         if not isinstance(x, EmbeddingLookup):
-            out = convolve(x, kernel)
+            out = conv(x, kernel.astype(x.dtype))
         else:
             table: jax.Array = self.get_variable(FOLDED, "table")
             tokens = x.ids.shape[0] * x.ids.shape[1]
@@ -143,7 +153,7 @@ class Conv1D(nn.Module):
                 out = jax.lax.cond(jnp.int32(tokens) <= _MOST_LOOKUPS, *branches, x)
             else:
                 out = branches[tokens > _MOST_LOOKUPS](x)
-        return nn.relu(out + bias[None, None]), lengths - self.width + 1
+        return nn.relu(out + bias.astype(out.dtype)[None, None]), lengths - self.width + 1
 
 
 class Blend(nn.Module):
@@ -201,6 +211,6 @@ class Pool(nn.Module):
             mean = jnp.where(mask, x, 0).sum(axis=1) / lengths[:, None]
             return jnp.concatenate([highest, mean], axis=-1)
         scores = nn.Dense(1, use_bias=False, name="score")(
-            jnp.tanh(nn.Dense(x.shape[-1], name="attend")(x))
+            jnp.tanh(nn.Dense(x.shape[-1], dtype=x.dtype, name="attend")(x))
         )
         return (nn.softmax(scores, axis=1, where=mask) * x).sum(axis=1)

@@ -137,18 +137,20 @@ class TextModel(nn.Module):
         if FOLDED in self.variables:
             return x
         if config.dropout or config.spatial_dropout or config.word_dropout or config.conv_filters:
-            x = x.rows()
+            x = x.rows().astype(config.dtype)
         if config.dropout:
             x = layers.Dropout(config.dropout, name="dropout")(x, keys and keys.texts)
         x = self._drop("spatial_dropout", x, keys, shared=(1,))
         if self.num_features:
             assert features is not None
             x = x.rows() if isinstance(x, recurrence.EmbeddingLookup) else x
+            x = x.astype(config.dtype)
             x = jnp.concatenate([x, features.astype(x.dtype)], axis=-1)
         return self._drop("word_dropout", x, keys, shared=(2,))
 
     def _output(self, x: jax.Array, scores: jax.Array | None) -> jax.Array:
         init = nn.initializers.glorot_uniform()
+        x = x.astype(jnp.float32)
         logits = nn.Dense(self.num_outputs, kernel_init=init, name="dense")(x)
         return layers.Blend(name="blend")(logits, scores) if self.has_scores else logits
 
@@ -171,6 +173,7 @@ class TextModel(nn.Module):
             "implementation": config.recurrence,
             "recompute": config.recompute,
             "dropout": config.recurrent_dropout,
+            "dtype": config.dtype,
             "name": f"{config.cell.rpartition(':')[2].lower()}_{i}",
         }
         if config.bidirectional:

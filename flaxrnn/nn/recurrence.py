@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -40,6 +40,7 @@ from flaxrnn.nn.fused import (
 from flaxrnn.nn.layers import Dropout
 
 Weights = Mapping[str, jax.Array]  # by name
+_KERNELS = ("kernel", "recurrent_kernel")  # the factors of matrix products
 
 IMPLEMENTATIONS = ("fused", "scan")
 
@@ -57,6 +58,8 @@ class Recurrent(nn.Module):
             of T / recompute steps instead of T. 0: every step is stored. Has no effect on "scan".
         dropout: Fraction of the recurrent weights that is dropped in training (DropConnect, Wan et
             al., 2013; for recurrent weights Merity et al., 2018).
+        dtype: Of the factors of matrix products, and of what is stored for each step, like outputs;
+            carry and parameters stay float32. None: that of the parameters.
     """
 
     features: int
@@ -64,6 +67,7 @@ class Recurrent(nn.Module):
     implementation: str = "fused"
     recompute: int = 0
     dropout: float = 0.0
+    dtype: Any = None
 
     num_gates: ClassVar[int]  # G
     num_states: ClassVar[int] = 1  # arrays in the carry
@@ -97,6 +101,8 @@ class Recurrent(nn.Module):
             kernel = weights["recurrent_kernel"][None]
             dropped = Dropout(self.dropout, name="dropout")(kernel, dropout_key[None])[0]
             weights = {**weights, "recurrent_kernel": dropped}
+        factors = {name: jnp.asarray(weights[name], self.dtype) for name in _KERNELS}
+        weights = {**weights, **factors}
         carry = initial_carry or (jnp.zeros((B, self.features)),) * self.num_states
         mask = None if lengths is None else jnp.arange(T)[:, None] < lengths[None, :]
         table: jax.Array | None = self.get_variable(FOLDED, "table")
@@ -125,8 +131,8 @@ class Recurrent(nn.Module):
             z, mask = now
             u = recurrent_pre_activation(carry, kernel, bias)
             # Texts that have ended keep their carry.
-            carry = select(mask, layer.pointwise(carry, z, u), carry)
-            return carry, carry[-1]
+            carry = select(mask, layer.pointwise(carry, z.astype(u.dtype), u), carry)
+            return carry, carry[-1].astype(kernel.dtype)
 
         scan = nn.scan(step, variable_broadcast="params", reverse=self.reverse)
         carry, outputs = scan(self, carry, (z, mask))
@@ -206,6 +212,7 @@ class Bidirectional(nn.Module):
         implementation: See `Recurrent`.
         recompute: See `Recurrent`.
         dropout: See `Recurrent`.
+        dtype: See `Recurrent`.
     """
 
     cell: type[Recurrent]
@@ -213,6 +220,7 @@ class Bidirectional(nn.Module):
     implementation: str = "fused"
     recompute: int = 0
     dropout: float = 0.0
+    dtype: Any = None
 
     @nn.compact
     def __call__(
@@ -229,6 +237,7 @@ class Bidirectional(nn.Module):
             implementation=self.implementation,
             recompute=self.recompute,
             dropout=self.dropout,
+            dtype=self.dtype,
         )
         keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         forward, forward_carry = layer(name="forward")(x, lengths, None, keys[0])
@@ -276,5 +285,7 @@ def _input_projection(
 
 def _project(x: jax.Array, weights: Weights) -> jax.Array:
     """Inputs [..., D] → input pre-activations [..., G·H]."""
+    kernel = weights["kernel"]
     rows = x.reshape(-1, x.shape[-1])  # XLA copies inputs of other shapes in the backward pass
-    return (rows @ weights["kernel"] + weights["bias"][None]).reshape(*x.shape[:-1], -1)
+    z = rows.astype(kernel.dtype) @ kernel + weights["bias"][None]
+    return z.astype(kernel.dtype).reshape(*x.shape[:-1], -1)

@@ -20,8 +20,23 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from flaxrnn.errors import ConfigError, OutOfMemoryError
 from flaxrnn.runtime import compile_cache, cores, files
 
-MIN_ROWS_PER_DEVICE = 8  # a smaller batch is sharded over fewer devices
+# A smaller batch is sharded over fewer devices. On accelerators the all-reduce then takes longer
+# than the rows that a device is spared: a step of the recurrence takes as long with few rows.
+MIN_ROWS_PER_DEVICE = 8
+MIN_ROWS_PER_ACCELERATOR = 256
 
+# What XLA may record in a CUDA graph: its own list, and loops. So a program is one
+# graph, instead of one for each iteration of each of its loops.
+_IN_GRAPH = (
+    "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,CONVOLUTION,DYNAMIC_SLICE_FUSION,CONDITIONAL,WHILE"
+)
+
+# Options of XLA by platform, each unless XLA_FLAGS has it.
+_COMPILER_OPTIONS = {
+    # LLVM's level 2: level 3 takes a quarter longer, and the programs are no faster.
+    "cpu": {"xla_backend_optimization_level": "2"},
+    "gpu": {"xla_gpu_enable_command_buffer": _IN_GRAPH},
+}
 
 # Settings of JAX that must be off, and why.
 _UNUSABLE = {
@@ -81,17 +96,28 @@ def compiled(program: jax.stages.Wrapped, *arguments: Any) -> jax.stages.Compile
         raise ConfigError("JAX_DISABLE_JIT: must be unset: training compiles its programs first")
     lowered = program.lower(*arguments)
     _trim_heap()
-    executable = lowered.compile(_compiler_options())
+    executable = lowered.compile()
     _trim_heap()
     return executable
 
 
-def _compiler_options() -> dict[str, str | bool] | None:
-    """On CPU, LLVM's level 2: level 3 takes a quarter longer, and the programs are no faster."""
-    name = "xla_backend_optimization_level"
-    if jax.default_backend() != "cpu" or name in os.environ.get("XLA_FLAGS", ""):
-        return None
-    return {name: "2"}
+def platform(mesh: Mesh) -> str:
+    """What the devices of a mesh are: "cpu", "gpu" or "tpu"."""
+    return mesh.devices.flat[0].platform
+
+
+def compiler_options(mesh: Mesh) -> dict[str, str]:
+    """How XLA compiles the programs of a mesh, for `jax.jit`."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    options = _COMPILER_OPTIONS.get(platform(mesh), {})
+    return {name: value for name, value in options.items() if name not in flags}
+
+
+def matmul_precision(name: str) -> contextlib.AbstractContextManager[None]:
+    """Within it, programs are traced with `train.precision`; "default": with JAX's setting."""
+    if name == "default":
+        return contextlib.nullcontext()
+    return jax.default_matmul_precision(name)
 
 
 def _trim_heap() -> None:
@@ -104,11 +130,13 @@ def make_mesh(batch_size: int, local: bool = False) -> Mesh:
     """A mesh with one axis, "data", of the devices to shard a batch over.
 
     Those of all processes. If `local`, or if there is only one process, those of this process, but
-    only as many as get `MIN_ROWS_PER_DEVICE` rows.
+    only as many as get `MIN_ROWS_PER_DEVICE` rows, or `MIN_ROWS_PER_ACCELERATOR`.
     """
     devices = jax.local_devices() if local else jax.devices()
     if local or jax.process_count() == 1:
-        devices = devices[: max(1, batch_size // MIN_ROWS_PER_DEVICE)]
+        on_cpu = devices[0].platform == "cpu"
+        rows = MIN_ROWS_PER_DEVICE if on_cpu else MIN_ROWS_PER_ACCELERATOR
+        devices = devices[: max(1, batch_size // rows)]
     return Mesh(np.array(devices), ("data",))
 
 

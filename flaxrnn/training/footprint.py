@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import jax
+import jax.numpy as jnp
 
 from flaxrnn.config import Config
 from flaxrnn.data.batching import TrainingData
@@ -31,9 +32,9 @@ def check(config: Config, model: models.TextModel, data: TrainingData) -> None:
     for name in ("batch_size", "eval_batch_size"):
         rows = getattr(config.train, name)
         # An evaluation need not keep the outputs of every step.
-        per_token = 1 + (features if name == "batch_size" and not config.model.recompute else 0)
+        stored = features if name == "batch_size" and not config.model.recompute else 0
         memory.check(
-            _BYTES * rows * longest * per_token,
+            rows * longest * (_BYTES + stored * jnp.dtype(config.model.dtype).itemsize),
             f"out of memory for a batch of {rows:,} texts of {longest:,} tokens; lower"
             f" train.{name}, data.maxlen or model.hidden_size",
         )

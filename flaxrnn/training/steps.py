@@ -21,6 +21,7 @@ from jax.sharding import Mesh, PartitionSpec
 from flaxrnn.config import ModelConfig
 from flaxrnn.data import batching
 from flaxrnn.nn import models
+from flaxrnn.runtime import devices
 from flaxrnn.training import metrics, temperature
 from flaxrnn.training.objective import Objective, with_teacher
 
@@ -280,7 +281,11 @@ def in_parallel(
         out_specs=PartitionSpec(),
         check_vma=False,  # gradients and sums are all-reduced explicitly, once
     )
-    return jax.jit(sharded, donate_argnums=(0,) if donate else ())
+    return jax.jit(
+        sharded,
+        donate_argnums=(0,) if donate else (),
+        compiler_options=devices.compiler_options(mesh),
+    )
 
 
 def gather_batch(texts: Arrays, rows: jax.Array, weights: jax.Array) -> Arrays:

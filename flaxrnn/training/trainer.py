@@ -27,21 +27,21 @@ STEPS_PER_DISPATCH = 16  # batches per call of the compiled program
 class MetricAccumulator:
     """Adds up the sums of an epoch's dispatches.
 
-    On accelerators it reads one dispatch late, so that the next one is already running while the
-    host waits.
+    If dispatches overlap, it reads one dispatch late, so that the next one is already running while
+    the host waits.
 
     Attributes:
         first_nonfinite_step: The first step with a non-finite loss or gradient; None: none had one.
         stop: Number of the signal that asks the run to stop; 0: none.
     """
 
-    def __init__(self, total: metrics.Sums):
-        """Starts from the sums of the epoch's earlier dispatches."""
+    def __init__(self, total: metrics.Sums, overlap: bool = False):
+        """Starts from the sums of the epoch's earlier dispatches; see `Trainer.overlap`."""
         self.first_nonfinite_step: int | None = None
         self.stop = 0
         self._total = total
         self._unread: deque[metrics.Sums] = deque()
-        self._lag = 0 if jax.default_backend() == "cpu" else 1
+        self._lag = 1 if overlap else 0
 
     def append(self, sums: metrics.Sums) -> None:
         """Adds the sums of the next dispatch; see `steps.train_steps`."""
@@ -86,6 +86,7 @@ class Trainer:
         eval_batch_size: int,
         device_memory: float,
         seed: int,
+        precision: str = "default",
     ):
         """Sends the texts to the devices, if they fit.
 
@@ -99,10 +100,12 @@ class Trainer:
             eval_batch_size: Texts per step of an evaluation.
             device_memory: MiB per device that the texts may use.
             seed: Seed of the shuffling.
+            precision: See `devices.matmul_precision`.
         """
         self._data = training_data
         self._batch_size, self._eval_batch_size, self._seed = batch_size, eval_batch_size, seed
         self._mesh = devices.make_mesh(batch_size)
+        self._precision = precision
         self._prefetcher = DevicePrefetcher(training_data, self._mesh, device_memory)
         settings: dict[str, Any] = {"model": model, "buckets": training_data.buckets}
         train = functools.partial(
@@ -116,6 +119,14 @@ class Trainer:
         texts = self._prefetcher.spec
         self._train: Any = steps.in_parallel(train, self._mesh, texts, steps.STOP_SPEC, donate=True)
         self._evaluate: Any = steps.in_parallel(evaluate, self._mesh, texts, donate=False)
+
+    @property
+    def overlap(self) -> bool:
+        """Whether a dispatch is sent while the one before it runs.
+
+        On CPU, two programs in flight can deadlock, each waiting for the other's threads.
+        """
+        return devices.platform(self._mesh) != "cpu"
 
     @property
     def resident(self) -> bool:
@@ -135,12 +146,12 @@ class Trainer:
         batches = [batching.Batch(0, self._data.rows["train"][:1])]
         longest = self._data.buckets[-1]
         texts, group = next(self._groups(batches, self._batch_size))
-        with self._raise_on_oom(True, longest):
+        with self._raise_on_oom(True, longest), devices.matmul_precision(self._precision):
             self._train = devices.compiled(
                 self._train, state, texts, self._shard(group), self._signal_per_device(0)
             )
         texts, group = next(self._groups(batches, self._eval_batch_size))
-        with self._raise_on_oom(False, longest):
+        with self._raise_on_oom(False, longest), devices.matmul_precision(self._precision):
             self._evaluate = devices.compiled(
                 self._evaluate, state.average, texts, self._shard(group)
             )
@@ -184,8 +195,7 @@ class Trainer:
             with self._raise_on_oom(True, length):
                 signal = self._signal_per_device(stop())
                 state, sums = self._train(state, texts, self._shard(group), signal)
-                if jax.default_backend() == "cpu":
-                    # Two programs in flight can deadlock, each waiting for the other's threads.
+                if not self.overlap:
                     jax.block_until_ready(sums)
             yield state, sums
 

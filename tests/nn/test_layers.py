@@ -53,8 +53,8 @@ def test_convolution_for_cpu_equals_that_of_xla():
         gradient = jax.grad(run, argnums=(1, 2), has_aux=True)
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
-            gradient(layers.conv_on_cpu, x, kernel),
             gradient(layers.conv, x, kernel),
+            gradient(layers.conv_of_xla, x, kernel),
         )
 
 

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,20 @@ def test_a_small_batch_is_sharded_over_fewer_devices(batch_size, expected):
     assert jax.device_count() == 2
     mesh = devices.make_mesh(batch_size)
     assert (mesh.size, mesh.axis_names) == (expected, ("data",))
+
+
+def mesh_of(platform, count):
+    """Stands for a mesh of devices that are not there."""
+    device = types.SimpleNamespace(platform=platform)
+    return types.SimpleNamespace(devices=np.array([device] * count), size=count)
+
+
+@pytest.mark.parametrize(("batch_size", "expected"), [(20, 1), (511, 1), (512, 2), (4_000, 4)])
+def test_an_accelerator_has_at_least_256_rows(batch_size, expected, monkeypatch):
+    chips = [types.SimpleNamespace(platform="tpu", id=i) for i in range(4)]
+    monkeypatch.setattr(jax, "devices", lambda: chips)
+    monkeypatch.setattr(devices, "Mesh", lambda found, axes: found)
+    assert len(devices.make_mesh(batch_size)) == expected
 
 
 @pytest.mark.parametrize(
@@ -86,19 +101,20 @@ def test_a_compiled_program_computes_what_the_jitted_one_does():
     ("flags", "options"),
     [
         ("--xla_cpu_max_isa=AVX2", {"xla_backend_optimization_level": "2"}),
-        ("--xla_backend_optimization_level=0", None),
+        ("--xla_backend_optimization_level=0", {}),
     ],
 )
 def test_cpu_programs_are_compiled_at_level_2_or_that_of_the_user(flags, options, monkeypatch):
-    class Program:
-        def lower(self, *arguments):
-            return self
-
-        def compile(self, options):
-            return options
-
     monkeypatch.setenv("XLA_FLAGS", flags)
-    assert devices.compiled(Program()) == options
+    assert devices.compiler_options(devices.make_mesh(1)) == options
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
+def test_this_release_of_xla_knows_the_options_of_every_platform(platform, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    options = devices.compiler_options(mesh_of(platform, 1))
+    assert bool(options) == (platform != "tpu")
+    jax.jit(lambda x: x + 1, compiler_options=options)(1.0)
 
 
 @pytest.mark.parametrize(
