@@ -44,7 +44,7 @@ class TextPredictor:
         self._members = devices.shard(model.members, self._mesh, PartitionSpec())
         self._saved, self.thresholds = model, model.thresholds
         self._encoder = encoding.Encoder(model)
-        self._predict: dict[Mesh, _Program] = {}
+        self._predict: dict[int, _Program] = {}  # by batch size
         explain = programs.explain_program(model.model, self._mesh)
         self._explain = _Program(explain, self._members, self._mesh)
         divisors = (32, 16, 8, 4, 2, 1) if self._padding == "post" else (1,)
@@ -213,15 +213,19 @@ class TextPredictor:
         """`_batches` of probabilities, on as many devices as pay off for so many texts."""
         fits = (n for n in SMALL_BATCHES if len(texts) <= n < self._batch_size)
         batch_size = next(fits, self._batch_size)
-        mesh = devices.make_mesh(batch_size, local=True)
-        if mesh not in self._predict:
-            model, members = self._saved.model, self._saved.members
-            most = folding.MAX_BYTES // len(members)
-            folded = tuple(folding.fold(model, params, most) for params in members)
-            program = programs.predict_program(model, mesh)
-            on_devices = devices.shard(folded, mesh, PartitionSpec())
-            self._predict[mesh] = _Program(program, on_devices, mesh)
-        return self._batches(self._predict[mesh], texts, batch_size)
+        if batch_size not in self._predict:
+            mesh = devices.make_mesh(batch_size, local=True)
+            same = (program for program in self._predict.values() if program.mesh == mesh)
+            self._predict[batch_size] = next(same, None) or self._folded(mesh)
+        return self._batches(self._predict[batch_size], texts, batch_size)
+
+    def _folded(self, mesh: Mesh) -> _Program:
+        """The program of probabilities, with folded parameters."""
+        model, members = self._saved.model, self._saved.members
+        most = folding.MAX_BYTES // len(members)
+        folded = tuple(folding.fold(model, params, most) for params in members)
+        on_devices = devices.shard(folded, mesh, PartitionSpec())
+        return _Program(programs.predict_program(model, mesh), on_devices, mesh)
 
     def _batches(
         self,
@@ -247,9 +251,13 @@ class TextPredictor:
         batch_size = -(-batch_size // program.mesh.size) * program.mesh.size
         buckets = self._buckets[: np.searchsorted(self._buckets, texts.lengths.max()) + 1]
         order = np.arange(len(texts))
-        for bucket, rows in batching.batches(order, texts.lengths, buckets, batch_size):
+        batches = [batching.Batch(len(buckets) - 1, order)]
+        if len(texts) > batch_size:
+            batches = batching.batches(order, texts.lengths, buckets, batch_size)
+        for bucket, rows in batches:
             filled = np.resize(rows, batch_size)
-            arrays = texts.take(filled).padded(buckets[bucket], self._padding)
+            chosen = texts if len(texts) == batch_size else texts.take(filled)
+            arrays = chosen.padded(buckets[bucket], self._padding)
             inputs = [arrays.pop("tokens"), arrays.pop("lengths")]
             inputs += [array[filled] for array in per_text]
             inputs += [arrays[name] for name in self._saved.model.extras]
