@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import json
 import os
 import signal
 import sys
@@ -90,15 +91,19 @@ def _train(argv: list[str]) -> None:
     del argv
     from absl import flags
 
-    from flaxrnn import loop, seeds  # import JAX: only once the flags are valid
+    given = flags.FLAGS
+    if given.coordinator is not None:  # what JAX's runtime would say of a lost process, we say
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "4")
+    from flaxrnn import config, loop, seeds  # import JAX: only once the flags are valid
     from flaxrnn.runtime import distributed
 
-    given = flags.FLAGS
-    distributed.initialize(given.coordinator, given.num_processes, given.process_id)
-    if given.seeds is None:
-        loop.train_and_evaluate(given.config, given.workdir)
-    else:
-        seeds.train(given.config, given.seeds, given.workdir)
+    what = json.dumps([config.parse(given.config).to_dict(), given.seeds])
+    distributed.initialize(given.coordinator, given.num_processes, given.process_id, what)
+    with distributed.fail_fast():
+        if given.seeds is None:
+            loop.train_and_evaluate(given.config, given.workdir)
+        else:
+            seeds.train(given.config, given.seeds, given.workdir)
 
 
 def _run(name: str, arguments: list[str]) -> None:
