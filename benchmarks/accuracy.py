@@ -31,7 +31,8 @@ def main() -> None:
     path, _, variant = arguments.config.partition(":")
     name = Path(path).stem + (f"-{variant}" if variant else "")
     config = importlib.import_module(f"configs.{Path(path).stem}").get_config(variant)
-    config.data.source, config.train.baseline = "real", False
+    config.data.source = "real"
+    config.train.baseline = config.train.explain = False
     runs = seeds.train(config, arguments.seeds, arguments.runs / name)
 
     scores = {

@@ -37,6 +37,7 @@ FLAGS = {  # short runs with many checkpoints
         "--config.train.batch_size=50",
         "--config.train.epochs=4",
         "--config.train.baseline=False",
+        "--config.train.explain=False",
         "--config.train.checkpoint_steps=32",
     ],
     "imdb": [
@@ -47,6 +48,7 @@ FLAGS = {  # short runs with many checkpoints
         "--config.train.batch_size=100",
         "--config.train.epochs=3",
         "--config.train.baseline=False",
+        "--config.train.explain=False",
         "--config.train.checkpoint_steps=32",
     ],
 }

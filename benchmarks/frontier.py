@@ -125,6 +125,7 @@ def flaxrnn(name: str, flags: list[str], seeds: int) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, "train.py", *flags, "--workdir", folder]
             command += [f"--config.seed={seed}", "--config.train.baseline=False"]
+            command.append("--config.train.explain=False")
             if "--config.task=text" in flags:
                 command.append("--config.data.split_seed=0")
             start = time.perf_counter()

@@ -70,7 +70,8 @@ def flaxrnn(task: str, seed: int) -> dict[str, Any]:
     import flaxrnn
 
     config = importlib.import_module(f"configs.{task}").get_config("fast")
-    config.seed, config.data.source, config.train.baseline = seed, "real", False
+    config.seed, config.data.source = seed, "real"
+    config.train.baseline = config.train.explain = False
     with tempfile.TemporaryDirectory() as folder:
         config.compile_cache = str(Path(folder) / "compiled")
         result = flaxrnn.train(config, Path(folder) / "run")

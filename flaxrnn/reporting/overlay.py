@@ -75,6 +75,7 @@ def save_plot(groups: Sequence[Group], axis: str, path: Path) -> None:
         label = group.name[-60:]  # a longer legend would leave no room for the axes
         axes.plot(*zip(*ends, strict=True), "*", ms=12, color=colour, mec="black", label=label)
     axes.set_xlabel(AXES[axis])
+    _count_epochs(axes, axis)
     axes.set_ylabel(f"{headline.title} (lines: validation, stars: test)")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
@@ -116,7 +117,16 @@ def _svg(groups: Sequence[Group], metric: metrics.Metric, axis: str) -> str:
             for curve in group.curves:
                 line = f"run{len(tooltips)}"
                 tooltips[line] = _draw(axes, group.name, curve, metric, axis, i, line)
+        _count_epochs(axes, axis)
         return plots.to_svg(figure, f"validation {metric.title} of all runs by {axis}", tooltips)
+
+
+def _count_epochs(axes: Axes, axis: str) -> None:
+    """Numbers epochs by whole numbers."""
+    from matplotlib.ticker import MaxNLocator
+
+    if axis == "epoch":
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def _draw(

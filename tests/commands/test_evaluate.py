@@ -45,6 +45,9 @@ def test_figures_are_those_of_the_predictions(imdb_workdir, tmp_path, capsys):
     assert found["without_words"] == 1
     out = capsys.readouterr().out
     assert f"accuracy           {right.mean():.4f}  (95% interval {low:.4f} to {high:.4f}" in out
+    low, high = found["macro_f1_interval"]
+    assert 0 <= low < found["macro_f1"] < high <= 1
+    assert f"{found['macro_f1']:.4f}  (95% interval {low:.4f} to {high:.4f})\n" in out
     assert "labels the model does not know: other (2), third (1)\n" in out
     assert "left out 1 texts without words\n" in out
     assert f"at least 0.6       {sure.mean():.1%} get a label" in out

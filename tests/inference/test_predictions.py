@@ -35,15 +35,17 @@ def test_every_text_has_a_prediction_or_a_reason(imdb_workdir, texts):
 
 
 def test_notes(imdb_workdir):
-    texts = ["good", " .,", "", "good " * 1_030]
+    texts = ["good", " .,", "", "good " * 1_030, "zzz QQQ!", "zzz " * 21]
     found = list(classify(imdb_workdir, iter(texts)))
     assert [prediction.note for prediction in found] == [
         None,
         "no words",
         "no words",
         "the last 20 of 1,030 words were read",
+        "every word is unknown",
+        "the last 20 of 21 words were read; every word is unknown",
     ]
-    assert [len(prediction.top) for prediction in found] == [2, 0, 0, 2]
+    assert [len(prediction.top) for prediction in found] == [2, 0, 0, 2, 2, 2]
 
 
 def test_predictions_are_those_of_the_predictor(imdb_workdir):
