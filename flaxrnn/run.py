@@ -35,7 +35,7 @@ from flaxrnn.training import (
     workdir,
 )
 from flaxrnn.training.checkpoint import Checkpoints
-from flaxrnn.training.progress import Progress, fingerprint, kept_epoch, text_checksums
+from flaxrnn.training.progress import Progress, kept_epoch
 from flaxrnn.training.texts import Texts, load_texts
 from flaxrnn.training.trainer import Trainer
 
@@ -144,7 +144,7 @@ def start(
     source = pretrained.find_source(config, folder)
     texts = load_texts(config, folder, clock)
     config = automatic.resolve(config, texts, folder)
-    agreed = _agreed_fingerprint(config, texts.training_data, folder)
+    agreed = resume.agreed_fingerprint(config, texts.training_data, folder)
     model = models.build(config.model, texts.vocabulary.num_words, len(texts.label_names))
     state = _init_state(config, texts, model)
     checkpoints = _open_checkpoints(folder, stack)
@@ -272,17 +272,6 @@ def _build_trainer(
         seed=config.seed,
         precision=config.train.precision,
     )
-
-
-def _agreed_fingerprint(config: Config, data: batching.TrainingData, folder: Path) -> str:
-    """The run's fingerprint; checks that all processes have the same config and texts."""
-    checksums = text_checksums(data.texts)
-    local = fingerprint(config.to_dict(), checksums)
-    if distributed.broadcast(local) != local:
-        raise ConfigError("--config: the processes of the run have different configs or corpora")
-    # Uses the recorded config, so that fields added since the run began do not change it.
-    recorded = distributed.is_primary() and workdir.read_config(folder)
-    return fingerprint(distributed.broadcast(recorded), checksums)
 
 
 def _write_inputs_and_summary(

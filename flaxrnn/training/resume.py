@@ -4,23 +4,37 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flaxrnn.errors import DivergedError, WorkdirError
+from flaxrnn.config import Config
+from flaxrnn.data.batching import TrainingData
+from flaxrnn.errors import ConfigError, DivergedError, WorkdirError
 from flaxrnn.runtime import distributed
 from flaxrnn.training import seal
+from flaxrnn.training import workdir as workdir_lib
 from flaxrnn.training.checkpoint import Checkpoints
-from flaxrnn.training.progress import Progress
+from flaxrnn.training.progress import Progress, fingerprint, text_checksums
 from flaxrnn.training.steps import Params, TrainState
 
 
+def agreed_fingerprint(config: Config, data: TrainingData, folder: Path) -> str:
+    """The run's fingerprint; checks that all processes have the same config and texts."""
+    checksums = text_checksums(data.texts)
+    local = fingerprint(config.to_dict(), checksums)
+    if distributed.broadcast(local) != local:
+        raise ConfigError("--config: the processes of the run have different configs or corpora")
+    # Uses the recorded config, so that fields added since the run began do not change it.
+    recorded = distributed.is_primary() and workdir_lib.read_config(folder)
+    return fingerprint(distributed.broadcast(recorded), checksums)
+
+
 def restore(
-    checkpoints: Checkpoints | None, state: TrainState, fingerprint: str, workdir: Path
+    checkpoints: Checkpoints | None, state: TrainState, agreed: str, workdir: Path
 ) -> tuple[TrainState, Params, Progress]:
     """The state, weights to keep and progress of the latest checkpoint or of a new run.
 
     Args:
         checkpoints: Those of the primary process, which reads for all; None in the others.
         state: State of a new run.
-        fingerprint: Fingerprint of config and texts; see `progress.fingerprint`.
+        agreed: `agreed_fingerprint`.
         workdir: Named in errors.
 
     Raises:
@@ -35,14 +49,14 @@ def restore(
             raise WorkdirError(
                 f"--workdir: {workdir} contains metrics of a run but no checkpoint; name another"
             )
-        return state, weights, Progress(fingerprint)
+        return state, weights, Progress(agreed)
     try:
         progress = Progress.from_json(content)
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise WorkdirError(f"--workdir: {workdir}: no readable progress ({error!r})") from None
     if checkpoints:
         seal.check(workdir, progress.seal, seal.FIXED)
-    if progress.fingerprint != fingerprint:
+    if progress.fingerprint != agreed:
         raise WorkdirError(
             f"--workdir: {workdir} was trained on texts that have changed since; name another"
         )
