@@ -25,7 +25,7 @@ def small_config(path, tmp_path, tokenizer="words"):
     config.data.update({"path": str(path), "data_dir": str(tmp_path / "data")})
     config.data.update({"tokenizer": tokenizer, "num_words": 300, "maxlen": 40, "max_padding": 1.0})
     config.model.update({"embedding_size": 16, "hidden_size": 16})
-    config.train.update({"epochs": 8, "learning_rate": 0.01})
+    config.train.update({"epochs": 8, "learning_rate": 0.01, "explain": False})
     return config
 
 

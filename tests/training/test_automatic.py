@@ -1,6 +1,8 @@
 """What a run chooses by itself: n-grams by the number of classes."""
 
+import io
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -49,11 +51,28 @@ def test_the_choice_is_printed_recorded_and_kept(tmp_path, monkeypatch, capsys, 
     assert "model.word_ngrams: 0, chosen for" in capsys.readouterr().out
 
 
-def test_many_classes_are_fitted_with_a_line_that_says_so(capsys):
+def fit_thirty_classes():
     labels = np.arange(60) % 30
     words = [f"w{label}" for label in labels]
     counts = ngrams.count(ngrams.hash_tokens(words), np.ones(60, int), ngrams.View("words", 1))
     fitted = ngrams.fit_quickly([(ngrams.View("words", 1), counts)], labels, 30, np.arange(30))
     assert fitted.scores.shape == (60, 30)
+
+
+def test_a_line_says_that_many_classes_are_fitted(capsys):
+    fit_thirty_classes()
     err = capsys.readouterr().err
     assert err.startswith("n-grams of words, 1 to 1: fitting to a class 30 times…\n")
+
+
+def test_a_terminal_shows_how_far_the_fits_are(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    fit_thirty_classes()
+    shown = sys.stderr.getvalue()
+    assert "n-grams of words, 1 to 1:   0%" in shown
+    assert "0/30 [" in shown
+    assert "fitting to a class" not in shown
