@@ -134,9 +134,8 @@ def fit(
             temporary = tempfile.mkdtemp(prefix="flaxrnn-")
             stack.callback(shutil.rmtree, temporary, ignore_errors=True)
             workdir = Path(temporary) / "run"
-        if wanted.several:
-            fields = {"model.target": "labels", **fields}
-        model = _train(examples, files.expand(workdir, "workdir"), config, fields)
+        folder = files.expand(workdir, "workdir")
+        model = _train(examples, folder, config, fields, wanted.several)
         weakref.finalize(model, stack.pop_all().close)
     return model
 
@@ -146,9 +145,12 @@ def _train(
     folder: Path,
     config: ConfigDict | Mapping[str, Any] | None,
     fields: Mapping[str, Any],
+    several: bool,
 ) -> FittedClassifier:
     """Trains on a file of the examples in the workdir, where what is made of it is cached, too."""
     values = _config(config, fields, folder / _TEXTS)
+    if several and values["model.target"] == "label":
+        values["model.target"] = "labels"
     modules = config_lib.modules(config_lib.parse(values))
     _write_texts(folder, examples)
     return FittedClassifier(folder, loop.train_and_evaluate(values, folder), modules)
