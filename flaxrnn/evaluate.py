@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flaxrnn.config import Config, DataConfig
+from flaxrnn.config import FIELDS, Config, DataConfig
 from flaxrnn.datasets import parsing
 from flaxrnn.datasets.parsing import Example
 from flaxrnn.datasets.rows import Fields
@@ -41,6 +41,8 @@ def main(arguments: list[str] | None = None) -> None:
     """
     flags = _parse(arguments)
     config = saved.load_config(flags.workdir)
+    if flags.label_separator is not None and not _may_have_several(config):
+        raise ConfigError("--label_separator: the model knows a single label per text")
     examples = _read(flags, config.data, _may_have_several(config))
     from flaxrnn.inference import predictor  # imports JAX: only once flags and file are valid
 
@@ -84,6 +86,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     flags = parser.parse_args(arguments)
     if not flags.file:
         raise ConfigError("--file: missing; name a file or folder of labelled texts")
+    field, separator = FIELDS["data.label_separator"], flags.label_separator
+    if separator is not None and not field.is_allowed(separator):
+        raise ConfigError(f"--label_separator: {separator!r} must be {field.allowed}")
     return flags
 
 

@@ -167,10 +167,8 @@ def fit(
             temporary = tempfile.mkdtemp(prefix="flaxrnn-")
             stack.callback(shutil.rmtree, temporary, ignore_errors=True)
             workdir = Path(temporary) / "run"
-        if wanted.several:
-            fields = {"model.target": "labels", **fields}
         folder = files.expand(workdir, "workdir")
-        model = _train(examples, folder, config, fields, to_strings)
+        model = _train(examples, folder, config, fields, to_strings, wanted.several)
         weakref.finalize(model, stack.pop_all().close)
     return model
 
@@ -181,9 +179,12 @@ def _train(
     config: str | ConfigDict | Mapping[str, Any],
     fields: Mapping[str, Any],
     to_strings: Callable[[Any], list[str]],
+    several: bool,
 ) -> FittedClassifier:
     """Trains on a file of the examples in the workdir, where what is made of it is cached, too."""
     values = _config(config, fields, folder / _TEXTS)
+    if several and values["model.target"] == "label":
+        values["model.target"] = "labels"
     modules = config_lib.modules(config_lib.parse(values))
     _write_texts(folder, examples)
     result = loop.train_and_evaluate(values, folder)

@@ -1,6 +1,8 @@
 """Runs on texts with any number of labels: trained, resumed, predicted, evaluated, exported."""
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 
@@ -171,6 +173,17 @@ def test_evaluate_counts_labels(run, tmp_path, capsys):
     assert capsys.readouterr().out == out.partition("written to")[0]
 
 
+def test_a_separator_of_evaluate_must_make_sense(run, imdb_workdir):
+    for workdir, separator, message in (
+        (run[1], " ", "--label_separator: ' ' must be a single character that is no letter"),
+        (imdb_workdir, "|", "--label_separator: the model knows a single label per text"),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(message)):
+            evaluate.main(
+                ["--workdir", str(workdir), "--file", "a.csv", "--label_separator", separator]
+            )
+
+
 def test_an_export_gives_the_same_labels(run, tmp_path):
     _, workdir, _ = run
     export.export(workdir, tmp_path / "out")
@@ -250,8 +263,6 @@ def test_a_separator_belongs_to_custom_texts():
 
 @pytest.mark.parametrize("damaged", [[0.5], [0.5, 0.5, 2.0], [0.5, 0.5, "x"], "x"])
 def test_thresholds_of_another_model_are_refused(run, damaged, tmp_path):
-    import shutil
-
     _, workdir, _ = run
     shutil.copytree(workdir, tmp_path / "run")
     newest = checkpoint.find_intact(tmp_path / "run" / "checkpoints")

@@ -247,6 +247,11 @@ def _labelled(builder: Any, split: str, name: str, fields: Fields) -> list[tuple
         label: Any = row[of_label] if of_label else ""
         if not isinstance(text, bytes):
             raise DataError(f"data.text_field: {fields.text} of {name} is not a text")
+        if getattr(label, "ndim", 0):
+            raise DataError(
+                f"data.label_field: {fields.label} of {name} is a list; several labels per text are"
+                " read from files only, such as .jsonl"
+            )
         if names is None:
             shown = label.decode() if isinstance(label, bytes) else str(label)
         elif label < 0:  # TFDS's convention for "no label"

@@ -10,6 +10,7 @@ two classes, [N, C] those of a softmax.
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import jax
@@ -56,6 +57,10 @@ class Head:
     def num_outputs(self, num_labels: int, vocab_size: int) -> int:
         """Logits per example: one for two classes, else one per class."""
         return 1 if num_labels == 2 else num_labels
+
+    def initial_bias(self, num_outputs: int) -> float:
+        """Of the output layer."""
+        return 0.0
 
     def targets_and_weights(self, logits: jax.Array, batch: Batch) -> Examples:
         """The examples of a batch.
@@ -135,6 +140,10 @@ class LabelsHead(Head):
     def num_outputs(self, num_labels: int, vocab_size: int) -> int:
         """One logit per label, also of two."""
         return num_labels
+
+    def initial_bias(self, num_outputs: int) -> float:
+        """Texts have one label on average at first: few of many labels apply to a text."""
+        return -math.log(max(1, num_outputs - 1))
 
     def losses(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
         """Loss of each example, [N]: the mean over labels of binary cross-entropy in nats."""

@@ -150,8 +150,9 @@ class TextModel(nn.Module):
 
     def _output(self, x: jax.Array, scores: jax.Array | None) -> jax.Array:
         init = nn.initializers.glorot_uniform()
-        x = x.astype(jnp.float32)
-        logits = nn.Dense(self.num_outputs, kernel_init=init, name="dense")(x)
+        bias = nn.initializers.constant(self.head.initial_bias(self.num_outputs))
+        dense = nn.Dense(self.num_outputs, kernel_init=init, bias_init=bias, name="dense")
+        logits = dense(x.astype(jnp.float32))
         return layers.Blend(name="blend")(logits, scores) if self.has_scores else logits
 
     def _drop(

@@ -150,8 +150,7 @@ def closing(mistakes: Sequence[Mistake], names: Sequence[str], workdir: Path) ->
         workdir: The run's.
     """
     lines = [
-        f"{mistake.named('predicted', names)} ({mistake.probability:.2f}), not"
-        f" {mistake.named('label', names)}: {terminal.fit(mistake.text, _COLUMNS)}"
+        f"{_confused(mistake, names)}: {terminal.fit(mistake.text, _COLUMNS)}"
         for mistake in mistakes[:_MISTAKES]
     ] or ["none among the test texts"]
     installed = provenance.command().startswith("flaxrnn ")
@@ -163,6 +162,13 @@ def closing(mistakes: Sequence[Mistake], names: Sequence[str], workdir: Path) ->
             f"  predict     {command} --workdir {terminal.quoted([str(workdir)])} 'A new text.'",
         ]
     )
+
+
+def _confused(mistake: Mistake, names: Sequence[str]) -> str:
+    predicted, true = (mistake.named(what, names) for what in ("predicted", "label"))
+    if isinstance(mistake.label, tuple):  # the probability is not that of all labels
+        return f"{predicted} instead of {true}"
+    return f"{predicted} ({mistake.probability:.2f}), not {true}"
 
 
 def _metrics(

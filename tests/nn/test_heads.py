@@ -8,7 +8,7 @@ from sklearn.metrics import log_loss
 from configs import language_model, tagging
 from flaxrnn.config import parse
 from flaxrnn.errors import ConfigError
-from flaxrnn.nn.heads import LabelHead, NextTokenHead, TagHead, get_head
+from flaxrnn.nn.heads import LabelHead, LabelsHead, NextTokenHead, TagHead, get_head
 
 HEAD = LabelHead()
 
@@ -27,6 +27,29 @@ def test_softmax_and_sigmoid_losses_are_the_log_loss():
     p /= p.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(HEAD.losses(logits, labels).mean(), log_loss(labels, p), rtol=1e-5)
     np.testing.assert_array_equal(HEAD.predictions(logits), p.argmax(axis=1))
+
+
+def test_each_of_several_labels_has_its_own_log_loss_and_counts():
+    rng = np.random.default_rng(0)
+    head = LabelsHead()
+    logits = jnp.array(rng.normal(size=(6, 3)), jnp.float32)
+    labels = rng.integers(0, 2, (6, 3)).astype(np.uint8)
+    p = np.asarray(head.probabilities(logits), np.float64)
+    want = [
+        log_loss(labels[i], np.stack([1 - p[i], p[i]], axis=1), labels=[0, 1]) for i in range(6)
+    ]
+    np.testing.assert_allclose(head.losses(logits, jnp.array(labels)), want, rtol=1e-5)
+    weights = jnp.array([1, 1, 1, 1, 0, 0], jnp.float32)
+    counts = np.asarray(head.class_counts(logits, jnp.array(labels), weights))
+    assert counts.shape == head.empty_counts(3).shape
+    predicted, true = p[:4] > 0.5, labels[:4] > 0
+    for found, each in zip(counts, (predicted & true, true, predicted), strict=True):
+        np.testing.assert_array_equal(found, each.sum(axis=0))
+    correct = head.correct(logits, jnp.array(labels))[:4]
+    np.testing.assert_array_equal(correct, (predicted == true).all(axis=1))
+    assert head.num_outputs(2, 99) == 2
+    expected = jnp.full((1, 7), head.initial_bias(7))
+    np.testing.assert_allclose(head.probabilities(expected).sum(), 1, rtol=1e-6)
 
 
 @pytest.mark.parametrize("head", [LabelHead(), TagHead(), NextTokenHead()])

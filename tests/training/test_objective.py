@@ -7,7 +7,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from configs import default
 from flaxrnn.config import parse
 from flaxrnn.errors import ConfigError
-from flaxrnn.nn.heads import LabelHead
+from flaxrnn.nn.heads import LabelHead, LabelsHead
 from flaxrnn.training import objective
 
 HEAD = LabelHead()
@@ -111,3 +111,25 @@ def test_an_objective_is_a_static_argument():
     for _ in range(2):
         run(jnp.ones((1, 2)), objective.Objective(class_weights=(1.0, 2.0)))
     assert run._cache_size() == 1
+
+
+def test_several_labels_are_smoothed_and_separated_one_by_one():
+    """Of a single label per text, the targets are those of a softmax with smoothing."""
+    head, C = LabelsHead(), 4
+    rng = np.random.default_rng(0)
+    logits = jnp.array(rng.normal(size=(6, C)), jnp.float32)
+    single = rng.integers(0, C, 6)
+    labels = jnp.array(np.eye(C, dtype=np.uint8)[single])
+    weights = jnp.array([1, 1, 0, 1, 1, 1], jnp.float32)
+    smoothed = objective.Objective(label_smoothing=0.2)
+    targets = 0.8 * np.eye(C)[single] + 0.2 / C
+    p = np.asarray(jax.nn.sigmoid(logits), np.float64)
+    cross_entropy = -(targets * np.log(p) + (1 - targets) * np.log(1 - p)).mean(axis=1)
+    np.testing.assert_allclose(
+        smoothed(head, logits, labels, weights), weights @ cross_entropy, rtol=1e-5
+    )
+    np.testing.assert_allclose(  # one-vs-rest, as with a single label
+        objective.squared_hinge(logits, labels),
+        objective.squared_hinge(logits, jnp.array(single)),
+        rtol=1e-6,
+    )
