@@ -140,6 +140,7 @@ def run(path, folder, environment, python):
     (folder / "reviews.csv").write_text("text,label\n" + "".join(texts))
     both = texts[0].replace("good", '"good,bad"')
     (folder / "news.csv").write_text("text,label\n" + "".join([*texts, both, "rain,\n"]))
+    (folder / "more.txt").write_text("What a joy of a day!\nA bore of a day.\n" * 5)
     (folder / "poems.txt").write_text("The sea is wide\nA hill is high\n" * 20)
     (folder / "bin").mkdir()
     command = folder / "bin" / "python"
