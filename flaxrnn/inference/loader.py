@@ -53,8 +53,10 @@ def load(folder: str | Path) -> Callable[[list], tuple[list[str], np.ndarray]]:
     def classify(texts: list) -> tuple[list[str], np.ndarray]:
         encoded = [encode(text) for text in texts]
         probabilities = np.zeros((len(encoded), len(label_names)), np.float32)
+        order = np.argsort([len(row) for row in encoded], kind="stable")  # for less padding
         for begin in range(0, len(encoded), BATCH_SIZE):
-            batch = encoded[begin : begin + BATCH_SIZE]
+            rows = order[begin : begin + BATCH_SIZE]
+            batch = [encoded[i] for i in rows]
             # Rounded up to powers of two, because each new shape is compiled.
             shape = [1 << (n - 1).bit_length() for n in (len(batch), max(map(len, batch)))]
             tokens, lengths = np.zeros(shape, np.int32), np.ones(shape[0], np.int32)  # 0 pads
@@ -62,11 +64,11 @@ def load(folder: str | Path) -> Callable[[list], tuple[list[str], np.ndarray]]:
                 tokens[i, : len(row)], lengths[i] = row, len(row)
             inputs = [tokens, lengths]
             if ngrams is not None:
-                raw = texts[begin : begin + len(batch)]
+                raw = [texts[i] for i in rows]
                 views = [[splitters[view.kind](text) for text in raw] for view in ngrams.views]
                 scores = ngrams.score_tokens(views)
                 inputs.append(np.resize(scores, (shape[0], scores.shape[1])))
-            probabilities[begin : begin + len(batch)] = program(*inputs)[: len(batch)]
+            probabilities[rows] = program(*inputs)[: len(batch)]
         return [label_names[_likeliest(row)] for row in probabilities], probabilities
 
     return classify
