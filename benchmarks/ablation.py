@@ -27,6 +27,7 @@ from flaxrnn.training.workdir import NGRAMS
 RESULTS = Path(__file__).parent / "results"
 WITHOUT: dict[str, dict[str, Any]] = {
     "no n-grams": {"model.word_ngrams": 0, "model.character_ngrams": 0},
+    "no ratios": {"model.ratio_ngrams": 0},
     "n-grams fitted quickly": {"model.ngram_fit": "quick"},
     "no segments": {"model.segment": 0},
     "one direction": {"model.bidirectional": False},

@@ -59,12 +59,14 @@ def get_config(variant: str = "") -> ConfigDict:
         config.model.conv_filters = 0
         default.beside_ngrams(config)
         config.model.dropout = 0.0
-        config.model.word_dropout = 0.25
+        config.model.spatial_dropout = 0.3
+        config.model.word_dropout = 0.2
         config.model.word_ngrams = 3
+        config.model.ratio_ngrams = 3
         config.train.batch_size = 64
         config.train.learning_rate = 3e-3
         config.train.label_smoothing = 0.05
-        config.train.epochs = 4
+        config.train.epochs = 2
         config.train.refit = True
         if variant == "unlabelled":
             config.data.unlabelled = "dataset"

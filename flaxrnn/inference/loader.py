@@ -48,17 +48,18 @@ def load(folder: str | Path) -> Callable[[list], tuple[list, np.ndarray]]:
         if not all(tokenized):
             raise ValueError("a text is empty: it has no words")
         probabilities = np.zeros((len(texts), len(label_names)), np.float32)
+        order = np.argsort([len(words) for words in tokenized], kind="stable")  # for less padding
         for begin in range(0, len(texts), BATCH_SIZE):
-            end = begin + BATCH_SIZE
-            batch = tokenized[begin:end]
+            rows = order[begin : begin + BATCH_SIZE]
+            batch = [tokenized[i] for i in rows]
             # Rounded up to powers of two, because each new shape is compiled.
             shape = [1 << (n - 1).bit_length() for n in (len(batch), 1 + max(map(len, batch)))]
             tokens, lengths = np.zeros(shape, np.int32), np.ones(shape[0], np.int32)  # 0 pads
             for i, words in enumerate(batch):  # 1 starts a text, 2 is an unknown word
                 row = [1, *(ids.get(word, 2) for word in words)]
                 tokens[i, : len(row)], lengths[i] = row, len(row)
-            more = extras(texts[begin:end], batch, shape)
-            probabilities[begin:end] = program(tokens, lengths, *more)[: len(batch)]
+            more = extras([texts[i] for i in rows], batch, shape)
+            probabilities[rows] = program(tokens, lengths, *more)[: len(batch)]
         if not np.isfinite(probabilities).all():
             raise ValueError("what the model computes for a text is not finite")
         if limits is None:

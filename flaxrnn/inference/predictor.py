@@ -250,9 +250,9 @@ class TextPredictor:
             return
         batch_size = -(-batch_size // program.mesh.size) * program.mesh.size
         buckets = self._buckets[: np.searchsorted(self._buckets, texts.lengths.max()) + 1]
-        order = np.arange(len(texts))
-        batches = [batching.Batch(len(buckets) - 1, order)]
+        batches = [batching.Batch(len(buckets) - 1, np.arange(len(texts)))]
         if len(texts) > batch_size:
+            order = np.argsort(texts.lengths, kind="stable")  # a batch takes as long as its longest
             batches = batching.batches(order, texts.lengths, buckets, batch_size)
         for bucket, rows in batches:
             filled = np.resize(rows, batch_size)

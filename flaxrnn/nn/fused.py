@@ -148,6 +148,34 @@ def _loop(
     return jax.lax.platform_dependent(carry, xs, cuda=unrolled, rocm=unrolled, default=scan)
 
 
+def without_padding(
+    cell: type[Recurrent],
+    reverse: bool,
+    carry: Carry,
+    z: EmbeddingLookup,
+    recurrent_kernel: jax.Array,
+    bias: jax.Array | None,
+    mask: jax.Array,
+) -> tuple[jax.Array, Carry]:
+    """`fused` for inference: ends with the longest text, so padding that all texts have is free.
+
+    The outputs past its end are zeros.
+    """
+    steps = mask.any(axis=1).sum()  # the valid steps of a text are its first ones
+
+    def step(i: jax.Array, loop: tuple[Carry, jax.Array]) -> tuple[Carry, jax.Array]:
+        carry, outputs = loop
+        t = steps - 1 - i if reverse else i
+        u = recurrent_pre_activation(carry, recurrent_kernel, bias)
+        new, _ = cell.forward(carry, z.table[z.ids[t]], u)
+        carry = select(mask[t], new, carry)
+        return carry, outputs.at[t].set(carry[-1])
+
+    outputs = jnp.zeros((*mask.shape, carry[-1].shape[-1]))
+    carry, outputs = jax.lax.fori_loop(0, steps, step, (carry, outputs))
+    return outputs, carry
+
+
 def _product_over_steps(h: jax.Array, d_u: jax.Array) -> jax.Array:
     """Σ hᵀ·d_u over steps and texts, one matrix product: [T, B, H], [T, B, G·H] → [H, G·H]."""
     h, d_u = h.reshape(-1, h.shape[-1]), d_u.reshape(-1, d_u.shape[-1])

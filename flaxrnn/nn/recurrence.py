@@ -36,6 +36,7 @@ from flaxrnn.nn.fused import (
     in_segments,
     recurrent_pre_activation,
     select,
+    without_padding,
 )
 from flaxrnn.nn.layers import Dropout
 
@@ -109,6 +110,10 @@ class Recurrent(nn.Module):
         inputs, project = _input_projection(x.swapaxes(0, 1), weights, table)
         if self.implementation == "scan":
             outputs, carry = self._scan(carry, project(inputs), mask, weights)
+        elif table is not None and mask is not None:
+            kernel, bias = weights["recurrent_kernel"], self.recurrent_bias(weights)
+            z = EmbeddingLookup(table, inputs)
+            outputs, carry = without_padding(type(self), self.reverse, carry, z, kernel, bias, mask)
         else:
             outputs, carry = self._fused(carry, inputs, project, mask, weights)
         if mask is not None:
