@@ -26,7 +26,7 @@ WORDS = {"oil": ["crude", "barrel"], "war": ["army", "front"], "grain": ["wheat"
 FILLERS = ["the", "a", "said", "today", "price", "report", "week"]
 
 
-def made(n=220, seed=0):
+def made(n=300, seed=0):
     """Texts with words of each of their labels, mostly, as rows of a table; some have none."""
     rng = np.random.default_rng(seed)
     rows = []
@@ -45,6 +45,7 @@ def settings(folder, **model):
     config.data.data_dir = str(folder / "data")
     config.data.num_words = 100
     config.data.label_separator = "|"
+    config.data.test_fraction = 0.4
     config.model.character_ngrams = 0
     config.model.ngram_fit = "quick"
     return config
@@ -81,7 +82,7 @@ def test_the_result_has_the_scores_of_the_thresholds(run):
 
 def test_test_scores_are_those_of_the_predictions(run):
     config, workdir, result = run
-    custom = corpora.CustomTexts(config.data.path, several=True, separator="|")
+    custom = corpora.CustomTexts(config.data.path, test_fraction=0.4, several=True, separator="|")
     corpus = corpora.load_corpus("text", data_dir=config.data.data_dir, custom=custom)
     texts = [corpus.vocabulary.decode(ids) for ids in corpus.test.texts()]
     found = loaded(workdir).predict(texts)[0]
