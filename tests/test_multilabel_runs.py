@@ -15,6 +15,7 @@ from sklearn.metrics import f1_score
 import flaxrnn
 from configs import text as text_config
 from flaxrnn import compare, evaluate, export, predict, seeds
+from flaxrnn.data import corpora
 from flaxrnn.errors import ConfigError, DataError, WorkdirError
 from flaxrnn.reporting import report
 from flaxrnn.training import checkpoint
@@ -25,7 +26,7 @@ WORDS = {"oil": ["crude", "barrel"], "war": ["army", "front"], "grain": ["wheat"
 FILLERS = ["the", "a", "said", "today", "price", "report", "week"]
 
 
-def made(n=150, seed=0):
+def made(n=300, seed=0):
     """Texts with words of each of their labels, mostly, as rows of a table; some have none."""
     rng = np.random.default_rng(seed)
     rows = []
@@ -44,6 +45,7 @@ def settings(folder, **model):
     config.data.data_dir = str(folder / "data")
     config.data.num_words = 100
     config.data.label_separator = "|"
+    config.data.test_fraction = 0.4
     config.model.character_ngrams = 0
     config.model.ngram_fit = "quick"
     return config
@@ -76,6 +78,20 @@ def test_the_result_has_the_scores_of_the_thresholds(run):
     assert 0 < result["temperature"] != 1  # calibrated
     assert result["baseline"]["test_micro_f1"] > 0.8
     assert result["warnings"] == []
+
+
+def test_test_scores_are_those_of_the_predictions(run):
+    config, workdir, result = run
+    custom = corpora.CustomTexts(config.data.path, test_fraction=0.4, several=True, separator="|")
+    corpus = corpora.load_corpus("text", data_dir=config.data.data_dir, custom=custom)
+    texts = [corpus.vocabulary.decode(ids) for ids in corpus.test.texts()]
+    found = loaded(workdir).predict(texts)[0]
+    guess = np.array([[name in names for name in corpus.label_names] for names in found])
+    for average in ("micro", "macro"):
+        expected = f1_score(corpus.test.labels, guess, average=average)
+        assert result[f"test_{average}_f1"] == pytest.approx(expected)
+    right = (guess == corpus.test.labels).all(axis=1).mean()
+    assert result["test_accuracy"] == pytest.approx(right)
 
 
 def test_the_network_alone_learns_too(run, tmp_path):

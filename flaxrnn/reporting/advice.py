@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from flaxrnn.training.thresholds import FEWEST
+
 _ENOUGH_TEXTS, _ENOUGH_PER_CLASS = 100, 5  # to validate on
 _OVERFIT = 0.15  # accuracy in training above that in validation
 
@@ -46,6 +48,22 @@ def warnings(
             f"Training is far ahead of validation, with an accuracy of {train_accuracy:.1%} against"
             f" {accuracy:.1%}: try more model.dropout or model.output_dropout, a smaller"
             " model.hidden_size, or more texts."
+        )
+
+
+def of_labels(result: Mapping[str, Any], labels: np.ndarray) -> Iterator[str]:
+    """Like `warnings`, where a text may have several labels; of validation, 0 or 1, [n, C]."""
+    few = int((labels.sum(axis=0, dtype=int) < FEWEST).sum())
+    if few:
+        yield (
+            f"With {len(labels):,} texts to validate on, {few:,} of {labels.shape[1]:,} labels are"
+            f" those of fewer than {FEWEST}, too few to choose a threshold, which is 0.5: validate"
+            " on more (data.validation_fraction, if they are drawn)."
+        )
+    if not result["val_micro_f1"]:
+        yield (
+            "Nothing was learned: no label that was predicted in validation is right; try more"
+            " train.epochs and train.patience, or another train.learning_rate."
         )
 
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import scipy.special
 
 from flaxrnn.data.batching import TrainingData
 from flaxrnn.data.vocabulary import Vocabulary
@@ -14,6 +13,7 @@ from flaxrnn.nn.heads import Head
 from flaxrnn.reporting import multilabel, page
 from flaxrnn.training import metrics
 from flaxrnn.training.texts import Texts
+from flaxrnn.training.thresholds import sigmoid
 
 
 def judge(
@@ -37,7 +37,7 @@ def judge(
         return {"confusion": head.confusion(class_counts), "mistakes": None}
     if thresholds is not None:
         limits = np.array(thresholds)
-        probability = scipy.special.expit(per_text["logits"].astype(np.float64))
+        probability = sigmoid(per_text["logits"])
         wrong = _mistakes_of_several(data, vocabulary, probability > limits, probability)
         return {"confusion": None, "mistakes": wrong, "thresholds": limits}
     predicted, probability = per_text["predicted"], per_text["probability"]

@@ -79,8 +79,7 @@ def build(
         "memory": devices.peak_memory(),
         **provenance.collect(),
     }
-    has_classes = labelled and not several
-    doubts = _doubts(result, kept, training_data, class_scores) if has_classes else []
+    doubts = _doubts(result, kept, training_data, class_scores) if labelled else []
     result["warnings"] = [*findings, *doubts]
     return result
 
@@ -123,6 +122,8 @@ def _doubts(
     class_scores: metrics.ClassScores,
 ) -> list[str]:
     labels = data.texts.labels[data.rows["val"]]
+    if labels.ndim == 2:
+        return list(advice.of_labels(result, labels))
     counts = np.bincount(labels, minlength=len(class_scores["support"]))
     accuracy = metrics.METRICS["accuracy"].value(kept, "train")
     return list(advice.warnings(result, accuracy, counts))

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import scipy.special
 
 from flaxrnn.training import metrics
 
@@ -50,7 +49,12 @@ def _best(scores: np.ndarray, labels: np.ndarray) -> float:
 
 def from_scores(chosen: np.ndarray, temperature: float) -> list[float]:
     """The thresholds of probabilities, for logits that are divided by a temperature."""
-    return scipy.special.expit(chosen / temperature).clip(_MARGIN, 1 - _MARGIN).tolist()
+    return sigmoid(chosen / temperature).clip(_MARGIN, 1 - _MARGIN).tolist()
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Probabilities, without an overflow."""
+    return np.exp(-np.logaddexp(0, -logits.astype(np.float64)))
 
 
 def rescore(
@@ -64,7 +68,8 @@ def rescore(
         labels: Of the texts, 0 or 1, [N, C].
         thresholds: The probability of each label above which a text gets it.
     """
-    predicted = logits > scipy.special.logit(np.array(thresholds))
+    limits = np.array(thresholds)
+    predicted = logits > np.log(limits / (1 - limits))
     correct = (predicted == (labels > 0)).all(axis=1)
     totals = metrics.class_totals(labels, predicted, labels.shape[1])
     return {**sums, "accuracy": np.float64(correct.sum()), "class_counts": totals}

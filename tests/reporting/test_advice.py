@@ -51,3 +51,13 @@ def test_training_far_ahead_of_validation(train, overfit):
     if found:
         assert "accuracy of 96.0% against 80.0%" in found[0]
         assert "model.output_dropout" in found[0]
+
+
+def test_labels_without_a_threshold_of_their_own_are_counted():
+    labels = np.zeros((40, 3), np.uint8)
+    labels[:4, 0] = labels[:5, 1] = labels[:, 2] = 1
+    (found,) = advice.of_labels({"val_micro_f1": 0.1}, labels)
+    assert found.startswith("With 40 texts to validate on, 1 of 3 labels are those of fewer than 5")
+    assert list(advice.of_labels({"val_micro_f1": 0.1}, labels[:, 1:])) == []
+    (found,) = advice.of_labels({"val_micro_f1": 0.0}, labels[:, 1:])
+    assert found.startswith("Nothing was learned")
