@@ -1,8 +1,8 @@
 """Compiles the programs of both tasks for accelerators that are not here, and counts what they do.
 
-    python -m benchmarks.aot                                        everything: about an hour
-    python -m benchmarks.aot --targets h100-1 --configs reuters     a part of it
-    python -m benchmarks.aot --table                                the table of docs/performance.md
+    python -m benchmarks.aot                                      everything: about an hour
+    python -m benchmarks.aot --targets h100-1 --configs reuters   a part of it
+    python -m benchmarks.aot --table                              the tables of docs/performance.md
 
 `benchmarks/aot_targets.py` says what to install. Training, evaluation and prediction programs of
 each config, for texts of `data.maxlen` tokens, each in its own process. Nothing runs. Writes
@@ -38,7 +38,12 @@ def compile_one(target: str, config: str, program: str, length: int = 0) -> dict
         RuntimeError: The compiler failed, or took too long.
     """
     with tempfile.TemporaryDirectory() as folder:
-        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+        environment = {
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "JAX_ENABLE_COMPILATION_CACHE": "false",  # what is cached is not dumped
+            "XLA_FLAGS": "",
+        }
         if aot_targets.platform(target) == "cuda":
             environment["XLA_FLAGS"] = f"--xla_dump_to={folder} --xla_dump_hlo_as_text"
         else:
@@ -112,27 +117,29 @@ def _time_steps(model: ModelConfig, length: int) -> int:
     return min(length, model.segment or length)
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """The results as Markdown: a row per config, program and target."""
-    lines = [
-        "| config, program | target | compiled in | memory | per time step | launches |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        name = f"{row['config']}, {row['program']}"
-        if "error" in row:
-            lines.append(f"| {name} | {row['target']} | {row['error']} | | | |")
-            continue
-        operations = " + ".join(f"{loop['operations']:g}" for loop in row["loops"])
-        bundles = [loop["bundles"] for loop in row["loops"] if "bundles" in loop]
-        if bundles:
-            operations += f" ({' + '.join(map(str, bundles))} bundles)"
-        mib = row["arguments_mib"] + row["temporary_mib"]
-        lines.append(
-            f"| {name} | {row['target']} | {row['compile_seconds']:.0f} s | {mib:.0f} MiB"
-            f" | {operations} | {row.get('launches', '')} |"
-        )
+def table(rows: list[dict[str, Any]], devices: int = 1) -> str:
+    """The results for so many devices as Markdown: a row per program, a column per chip."""
+    chips = list(dict.fromkeys(target.partition("-")[0] for target in aot_targets.TARGETS))
+    lines = ["| | " + " | ".join(chips) + " |", "|---" * (1 + len(chips)) + "|"]
+    found = {(row["config"], row["program"], row["target"]): _cell(row) for row in rows}
+    for config, program in itertools.product(aot_programs.CONFIGS, aot_programs.PROGRAMS):
+        cells = [found.get((config, program, f"{chip}-{devices}"), "") for chip in chips]
+        lines.append(f"| {config}, {program} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _cell(row: dict[str, Any]) -> str:
+    """Operations per time step of each loop, bundles or launches, memory, time to compile."""
+    if "error" in row:
+        return str(row["error"])
+    parts = [" + ".join(f"{loop['operations']:g}" for loop in row["loops"])]
+    if "launches" in row:
+        parts.append("1 launch" if row["launches"] == 1 else f"{row['launches']:,} launches")
+    else:
+        parts.append(" + ".join(f"{loop['bundles']:,}" for loop in row["loops"]) + " bundles")
+    parts.append(f"{row['arguments_mib'] + row['temporary_mib']:.0f} MiB")
+    parts.append(f"{row['compile_seconds']:.0f} s")
+    return "; ".join(parts)
 
 
 def _key(row: dict[str, Any]) -> tuple:
@@ -164,7 +171,8 @@ def main() -> None:
         return
     rows = json.loads(RESULTS.read_text())["programs"] if RESULTS.exists() else []
     if arguments.table:
-        print(table(rows))
+        for devices in (1, 4):
+            print(f"\n{devices} devices\n{table(rows, devices)}")
         return
     for config, program, target in chosen:
         name = {"target": target, "config": config, "program": program}
@@ -176,7 +184,7 @@ def main() -> None:
         except RuntimeError as error:
             row = {**name, "error": str(error)}
         rows = sorted([*others, row], key=_key)
-        print(table([row]).splitlines()[-1], flush=True)
+        print(f"{config}, {program}, {target}: {_cell(row)}", flush=True)
         record = {"versions": aot_targets.versions(), "programs": rows}
         RESULTS.write_text(json.dumps(record, indent=1) + "\n")
 

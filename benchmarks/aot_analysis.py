@@ -40,7 +40,7 @@ def read_thunks(folder: Path) -> list[Thunk]:
         inside = open_[-1][1]
         if found:
             inside.append(Thunk(found[1], found[2]))
-        if not found or found[1] == "kCommandBuffer":
+        if not found or found[1] in ("kCommandBuffer", "kDynamicSliceFusion"):
             inside[-1].parts.append([])
             open_.append((indent, inside[-1].parts[-1]))
     return top

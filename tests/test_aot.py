@@ -61,7 +61,8 @@ condition:
       body:
         000: kCommandBuffer [source | sink]
             025: kCustomKernel [source       | next=026 (1)] gemm_fusion_dot_7 grid: [75, 1, 1]
-            026: kCustomKernel [prev=025 (1) | next=027 (1)] loop_add_fusion grid: [63, 1, 1]
+            026: kDynamicSliceFusion [prev=025 (1) | next=027 (1)] params=1, results=1
+                029: kCopy [source | sink] kCopy
     129: kConditional  [prev=088 (1)  | next=130 (1) ]
       false_branch:
         089: kCopy [source       | next=090 (1)] kCopy

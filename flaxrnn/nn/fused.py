@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.layout import Layout, with_layout_constraint
 
 if TYPE_CHECKING:
     from flaxrnn.nn.recurrence import Recurrent
@@ -140,12 +141,23 @@ fused.defvjp(_fused_forward, _fused_backward)
 def _loop(
     step: Callable[[Carry, Any], tuple[Carry, Any]], carry: Carry, xs: Any, reverse: bool
 ) -> tuple[Carry, Any]:
-    """`jax.lax.scan`, with several steps per iteration in a program for a GPU."""
+    """`jax.lax.scan`, as it suits the platform that the program is for."""
     scan = functools.partial(jax.lax.scan, step, reverse=reverse)
     if jax.export.is_symbolic_dim(len(jax.tree.leaves(xs)[0])):
         return scan(carry, xs)
+
+    def by_step(carry: Carry, xs: Any) -> tuple[Carry, Any]:
+        # Else XLA may choose a layout with time next to the features, because the product over all
+        # steps prefers it, and each step would have to scatter what it stores.
+        carry, stored = scan(carry, xs)
+        return carry, jax.tree.map(
+            lambda x: with_layout_constraint(x, Layout(tuple(range(x.ndim)))), stored
+        )
+
     unrolled = functools.partial(scan, unroll=GPU_UNROLL)
-    return jax.lax.platform_dependent(carry, xs, cuda=unrolled, rocm=unrolled, default=scan)
+    return jax.lax.platform_dependent(
+        carry, xs, cuda=unrolled, rocm=unrolled, tpu=by_step, default=scan
+    )
 
 
 def without_padding(
