@@ -33,19 +33,20 @@ def child(case: Case, address: str, processes: int, process: int) -> None:
     from benchmarks import baselines
     from flaxrnn.runtime import devices, distributed
 
-    devices.initialize()
     if processes > 1:
         distributed.initialize(address, processes, process)
-    workload = baselines.flaxrnn(case)
-    start = time.perf_counter()
-    workload.run()
-    workload.run()
-    calls = max(2, round(SECONDS / ((time.perf_counter() - start) / 2)))
-    calls = distributed.broadcast(calls)
-    start = time.perf_counter()
-    for _ in range(calls):
+    devices.initialize()
+    with distributed.fail_fast():
+        workload = baselines.flaxrnn(case)
+        start = time.perf_counter()
         workload.run()
-    milliseconds = 1e3 * (time.perf_counter() - start) / calls / workload.steps
+        workload.run()
+        calls = max(2, round(SECONDS / ((time.perf_counter() - start) / 2)))
+        calls = distributed.broadcast(calls)
+        start = time.perf_counter()
+        for _ in range(calls):
+            workload.run()
+        milliseconds = 1e3 * (time.perf_counter() - start) / calls / workload.steps
     floats = re.findall(r"f32\[(\d+)\]\S* all-reduce(?:-start)?\(", workload.hlo())
     print(json.dumps({"ms": milliseconds, "bytes": 4 * max(map(int, floats), default=0)}))
 

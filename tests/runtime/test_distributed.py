@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -226,7 +227,8 @@ def test_the_other_process_ends_in_one_line_whatever_happens_to_one(data_dir):
         "SIGSTOP of 1, training",
     ]
     command = ["-m", "benchmarks.peers", "--hurry", f"--data_dir={data_dir}", "--only", *cases]
-    done = subprocess.run([*python(), *command], cwd=ROOT, capture_output=True, text=True)
+    # Not by the fork server: JAX is to be imported with another setting.
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{len(cases)} of {len(cases)} passed" in done.stdout
 
