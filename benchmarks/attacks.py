@@ -180,7 +180,7 @@ def records(run: Path, draw: random.Random, count: int) -> Iterator[Attack]:
 def edges() -> Iterator[Attack]:
     """Values at and beyond the edges of every field."""
     for name, field in FIELDS.items():
-        for value in (-1, 2**31, 10**400, float("nan"), float("inf"), "\x1b[2J" * 1_000, [], {}):
+        for value in (-2, 2**31, 10**400, float("nan"), float("inf"), "\x1b[2J" * 1_000, [], {}):
             allowed = value == 2**31 and (field.type is float or field.most > value)
             allowed |= isinstance(value, str) and field.type is str
 
