@@ -246,6 +246,7 @@ def _build_trainer(
         eval_batch_size=config.train.eval_batch_size,
         device_memory=config.data.device_memory,
         seed=config.seed,
+        shards=config.train.shards,
     )
 
 

@@ -71,8 +71,15 @@ def enable_compilation_cache(folder: str | None) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
-def compiled(program: jax.stages.Wrapped, *arguments: Any) -> jax.stages.Compiled:
+def compiled(
+    program: jax.stages.Wrapped, *arguments: Any, same_bits: bool = False
+) -> jax.stages.Compiled:
     """Compiles a jitted function for arguments of these shapes, and returns unused memory.
+
+    Args:
+        program: The function.
+        *arguments: Arguments like those that it will be called with.
+        same_bits: Whether its results must not depend on the number of threads on CPU.
 
     Raises:
         ConfigError: JAX is set to compile nothing.
@@ -81,17 +88,21 @@ def compiled(program: jax.stages.Wrapped, *arguments: Any) -> jax.stages.Compile
         raise ConfigError("JAX_DISABLE_JIT: must be unset: training compiles its programs first")
     lowered = program.lower(*arguments)
     _trim_heap()
-    executable = lowered.compile(_compiler_options())
+    executable = lowered.compile(_compiler_options(same_bits))
     _trim_heap()
     return executable
 
 
-def _compiler_options() -> dict[str, str | bool] | None:
-    """On CPU, LLVM's level 2: level 3 takes a quarter longer, and the programs are no faster."""
-    name = "xla_backend_optimization_level"
-    if jax.default_backend() != "cpu" or name in os.environ.get("XLA_FLAGS", ""):
+def _compiler_options(same_bits: bool) -> dict[str, str | bool] | None:
+    if jax.default_backend() != "cpu":
         return None
-    return {name: "2"}
+    options: dict[str, str | bool] = {}
+    name = "xla_backend_optimization_level"
+    if name not in os.environ.get("XLA_FLAGS", ""):
+        options[name] = "2"  # level 3 takes a quarter longer, and the programs are no faster
+    if same_bits:  # YNNPACK splits a sum over the threads that there are
+        options["xla_cpu_experimental_ynn_fusion_type"] = ""
+    return options or None
 
 
 def _trim_heap() -> None:
@@ -100,15 +111,29 @@ def _trim_heap() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-def make_mesh(batch_size: int, local: bool = False) -> Mesh:
+def make_mesh(batch_size: int, local: bool = False, shards: int = 0) -> Mesh:
     """A mesh with one axis, "data", of the devices to shard a batch over.
 
     Those of all processes. If `local`, or if there is only one process, those of this process, but
     only as many as get `MIN_ROWS_PER_DEVICE` rows.
+
+    Args:
+        batch_size: Rows of a batch.
+        local: Whether to use the devices of this process only.
+        shards: A power of two that the number of devices must divide; 0: it may be any.
+
+    Raises:
+        ConfigError: The number of the devices of all processes does not.
     """
     devices = jax.local_devices() if local else jax.devices()
     if local or jax.process_count() == 1:
         devices = devices[: max(1, batch_size // MIN_ROWS_PER_DEVICE)]
+        if shards:
+            devices = devices[: min(shards, 1 << len(devices).bit_length() - 1)]
+    elif shards and shards % len(devices):
+        raise ConfigError(
+            f"train.shards: {shards} cannot be spread evenly over {len(devices)} devices"
+        )
     return Mesh(np.array(devices), ("data",))
 
 

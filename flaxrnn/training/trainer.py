@@ -86,6 +86,7 @@ class Trainer:
         eval_batch_size: int,
         device_memory: float,
         seed: int,
+        shards: int = 0,
     ):
         """Sends the texts to the devices, if they fit.
 
@@ -99,12 +100,18 @@ class Trainer:
             eval_batch_size: Texts per step of an evaluation.
             device_memory: MiB per device that the texts may use.
             seed: Seed of the shuffling.
+            shards: Parts of each batch that are computed by themselves, see `training.shards`; 0:
+                each device computes its rows at once.
         """
         self._data = training_data
         self._batch_size, self._eval_batch_size, self._seed = batch_size, eval_batch_size, seed
-        self._mesh = devices.make_mesh(batch_size)
+        self._mesh, self._shards = devices.make_mesh(batch_size, shards=shards), shards
         self._prefetcher = DevicePrefetcher(training_data, self._mesh, device_memory)
-        settings: dict[str, Any] = {"model": model, "buckets": training_data.buckets}
+        settings: dict[str, Any] = {
+            "model": model,
+            "buckets": training_data.buckets,
+            "num_shards": shards // self._mesh.size,
+        }
         train = functools.partial(
             steps.train_steps,
             optimizer=optimizer,
@@ -137,12 +144,21 @@ class Trainer:
         texts, group = next(self._groups(batches, self._batch_size))
         with self._raise_on_oom(True, longest):
             self._train = devices.compiled(
-                self._train, state, texts, self._shard(group), self._signal_per_device(0)
+                self._train,
+                state,
+                texts,
+                self._shard(group),
+                self._signal_per_device(0),
+                same_bits=bool(self._shards),
             )
         texts, group = next(self._groups(batches, self._eval_batch_size))
         with self._raise_on_oom(False, longest):
             self._evaluate = devices.compiled(
-                self._evaluate, state.average, texts, self._shard(group)
+                self._evaluate,
+                state.average,
+                texts,
+                self._shard(group),
+                same_bits=bool(self._shards),
             )
 
     @property
@@ -215,7 +231,8 @@ class Trainer:
         self, batches: list[batching.Batch], batch_size: int
     ) -> Iterator[tuple[Any, batching.BatchGroup]]:
         """The inputs of each dispatch: texts and a group of batches that index them."""
-        groups = batching.group_batches(batches, batch_size, STEPS_PER_DISPATCH, self._mesh.size)
+        parts = self._shards or self._mesh.size
+        groups = batching.group_batches(batches, batch_size, STEPS_PER_DISPATCH, parts)
         return self._prefetcher(groups)
 
     def _shard(self, group: batching.BatchGroup) -> batching.BatchGroup:
