@@ -14,7 +14,7 @@ from flaxrnn.config import Config, parse
 from flaxrnn.data import batching
 from flaxrnn.inference import programs
 from flaxrnn.nn import models
-from flaxrnn.training import optimizers, steps
+from flaxrnn.training import optimizers, parallel, steps
 from flaxrnn.training.objective import Objective
 from flaxrnn.training.trainer import STEPS_PER_DISPATCH
 
@@ -57,7 +57,7 @@ def build(
     settings: dict[str, Any] = {"model": model, "buckets": lengths}
     if program == "evaluate":
         evaluate = functools.partial(steps.evaluate, **settings)
-        jitted = steps.in_parallel(evaluate, mesh, replicated, donate=False)
+        jitted = parallel.in_parallel(evaluate, mesh, replicated, donate=False)
         return jitted, (state.params, texts, _group(config.train.eval_batch_size, mesh))
     train = functools.partial(
         steps.train_steps,
@@ -66,8 +66,8 @@ def build(
         objective=Objective(config.train.loss, config.train.label_smoothing),
         **settings,
     )
-    jitted = steps.in_parallel(train, mesh, replicated, steps.STOP_SPEC, donate=True)
-    stop = _placed(np.zeros(mesh.size, np.int32), mesh, steps.STOP_SPEC)
+    jitted = parallel.in_parallel(train, mesh, replicated, parallel.STOP_SPEC, donate=True)
+    stop = _placed(np.zeros(mesh.size, np.int32), mesh, parallel.STOP_SPEC)
     return jitted, (state, texts, _group(config.train.batch_size, mesh), stop)
 
 
@@ -88,7 +88,9 @@ def _texts(
 def _group(batch_size: int, mesh: Mesh) -> batching.BatchGroup:
     batches = [batching.Batch(0, np.zeros(batch_size, int))] * STEPS_PER_DISPATCH
     (group,) = batching.group_batches(batches, batch_size, STEPS_PER_DISPATCH, mesh.size)
-    parts = [_placed(part, mesh, spec) for part, spec in zip(group, steps.GROUP_SPEC, strict=True)]
+    parts = [
+        _placed(part, mesh, spec) for part, spec in zip(group, parallel.GROUP_SPEC, strict=True)
+    ]
     return batching.BatchGroup(*parts)
 
 

@@ -70,7 +70,7 @@ def _flaxrnn_training(case: Case, settings: Any, model: Any, mesh: Any, texts: A
 
     from flaxrnn.data import batching
     from flaxrnn.runtime import devices
-    from flaxrnn.training import optimizers, steps, trainer
+    from flaxrnn.training import optimizers, parallel, steps, trainer
 
     optimizer = optimizers.adam(settings.learning_rate)
     state = jax.tree.map(jax.numpy.copy, steps.init_state(model, optimizer, 0))
@@ -79,8 +79,8 @@ def _flaxrnn_training(case: Case, settings: Any, model: Any, mesh: Any, texts: A
     count = trainer.STEPS_PER_DISPATCH
     batches = [batching.Batch(0, np.arange(case.batch))] * count
     (group,) = batching.group_batches(batches, case.batch, count, mesh.size)
-    group = devices.shard(group, mesh, steps.GROUP_SPEC)
-    stop = devices.shard(np.zeros(mesh.size, np.int32), mesh, steps.STOP_SPEC)
+    group = devices.shard(group, mesh, parallel.GROUP_SPEC)
+    stop = devices.shard(np.zeros(mesh.size, np.int32), mesh, parallel.STOP_SPEC)
     train_steps = functools.partial(
         steps.train_steps,
         model=model,
@@ -88,7 +88,9 @@ def _flaxrnn_training(case: Case, settings: Any, model: Any, mesh: Any, texts: A
         averaging=settings.averaging,
         buckets=(case.length,),
     )
-    train_steps = steps.in_parallel(train_steps, mesh, replicated, steps.STOP_SPEC, donate=True)
+    train_steps = parallel.in_parallel(
+        train_steps, mesh, replicated, parallel.STOP_SPEC, donate=True
+    )
 
     def run() -> None:
         nonlocal state

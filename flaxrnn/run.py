@@ -271,6 +271,7 @@ def _build_trainer(
         device_memory=config.data.device_memory,
         seed=config.seed,
         precision=config.train.precision,
+        shards=config.train.shards,
     )
 
 

@@ -22,6 +22,7 @@ LIBRARIES = (
     " jax.experimental.multihost_utils flax.linen flax.struct flax.traverse_util optax"
     " tensorflow_datasets ml_collections.config_flags safetensors.numpy filelock tensorboardX"
     " matplotlib.pyplot jinja2 tqdm"
+    " scipy.optimize scipy.sparse scipy.special sklearn.feature_extraction.text sklearn.svm"
 ).split()
 # What the libraries read once, when they are imported; of these a command may set the first only.
 DEVICES = "JAX_NUM_CPU_DEVICES"

@@ -230,6 +230,13 @@ class TrainConfig:
         0, 20, "texts per training step; 0: 4 to 32, about a sixtieth of the training texts"
     )
     eval_batch_size: int = declare.at_least(1, 250, "texts per evaluation step")
+    shards: int = declare.field(
+        0,
+        "parts of each batch that are computed by themselves, in one shape, so that 1, 2, 4, … CPU"
+        " devices, up to as many, train the same bits; it takes longer. 0: one part per device",
+        "0 or a power of two up to 64",
+        lambda v: v in (0, 2, 4, 8, 16, 32, 64),
+    )
     optimizer: str = declare.one_of_or_module(
         "adam", "adamw", what="optimizer", doc="the optimizer"
     )

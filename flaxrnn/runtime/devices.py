@@ -89,6 +89,10 @@ def enable_compilation_cache(folder: str | None) -> None:
 def compiled(program: jax.stages.Wrapped, *arguments: Any) -> jax.stages.Compiled:
     """Compiles a jitted function for arguments of these shapes, and returns unused memory.
 
+    Args:
+        program: The function.
+        *arguments: Arguments like those that it will be called with.
+
     Raises:
         ConfigError: JAX is set to compile nothing.
     """
@@ -106,10 +110,19 @@ def platform(mesh: Mesh) -> str:
     return mesh.devices.flat[0].platform
 
 
-def compiler_options(mesh: Mesh) -> dict[str, str]:
-    """How XLA compiles the programs of a mesh, for `jax.jit`."""
+def compiler_options(mesh: Mesh, same_bits: bool = False) -> dict[str, str]:
+    """How XLA compiles the programs of a mesh, for `jax.jit`.
+
+    Args:
+        mesh: Devices.
+        same_bits: Whether results must not depend on the number of threads on CPU.
+    """
     flags = os.environ.get("XLA_FLAGS", "")
-    options = _COMPILER_OPTIONS.get(platform(mesh), {})
+    options = dict(_COMPILER_OPTIONS.get(platform(mesh), {}))
+    if (
+        same_bits and platform(mesh) == "cpu"
+    ):  # YNNPACK splits a sum over the threads that there are
+        options["xla_cpu_experimental_ynn_fusion_type"] = ""
     return {name: value for name, value in options.items() if name not in flags}
 
 
@@ -126,17 +139,31 @@ def _trim_heap() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-def make_mesh(batch_size: int, local: bool = False) -> Mesh:
+def make_mesh(batch_size: int, local: bool = False, shards: int = 0) -> Mesh:
     """A mesh with one axis, "data", of the devices to shard a batch over.
 
     Those of all processes. If `local`, or if there is only one process, those of this process, but
     only as many as get `MIN_ROWS_PER_DEVICE` rows, or `MIN_ROWS_PER_ACCELERATOR`.
+
+    Args:
+        batch_size: Rows of a batch.
+        local: Whether to use the devices of this process only.
+        shards: A power of two that the number of devices must divide; 0: it may be any.
+
+    Raises:
+        ConfigError: The number of the devices of all processes does not.
     """
     devices = jax.local_devices() if local else jax.devices()
     if local or jax.process_count() == 1:
         on_cpu = devices[0].platform == "cpu"
         rows = MIN_ROWS_PER_DEVICE if on_cpu else MIN_ROWS_PER_ACCELERATOR
         devices = devices[: max(1, batch_size // rows)]
+        if shards:
+            devices = devices[: min(shards, 1 << len(devices).bit_length() - 1)]
+    elif shards and shards % len(devices):
+        raise ConfigError(
+            f"train.shards: {shards} cannot be spread evenly over {len(devices)} devices"
+        )
     return Mesh(np.array(devices), ("data",))
 
 

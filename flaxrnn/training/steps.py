@@ -1,14 +1,13 @@
 """Training and evaluation steps: pure functions of a state, the texts, and the rows to use.
 
 `train_step` is one update. `train_steps` and `evaluate` run many batches in one program, over texts
-that are already on the devices. `in_parallel` compiles them for a mesh of devices, each of which
+that are already on the devices. `parallel` compiles them for a mesh of devices, each of which
 computes its share of every batch. On CPU, each core is a device.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,13 +15,11 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 from jax.flatten_util import ravel_pytree
-from jax.sharding import Mesh, PartitionSpec
 
 from flaxrnn.config import ModelConfig
 from flaxrnn.data import batching
 from flaxrnn.nn import models
-from flaxrnn.runtime import devices
-from flaxrnn.training import metrics, temperature
+from flaxrnn.training import metrics, shards, temperature
 from flaxrnn.training.objective import Objective, with_teacher
 
 Params = Any
@@ -63,6 +60,7 @@ def train_step(
     buckets: tuple[int, ...],
     objective: Objective = _HEADS_LOSS,
     axis: str | None = None,
+    num_shards: int = 0,
 ) -> tuple[TrainState, metrics.Sums, jax.Array]:
     """One update on the objective of the batch's examples.
 
@@ -79,37 +77,44 @@ def train_step(
         buckets: Lengths, each at most T and at least as long as the texts that are cut to it.
         objective: What is minimized, divided by the number of examples.
         axis: Mesh axis that the rows of the batch are sharded over; None: not sharded.
+        num_shards: Shards of these rows to compute one by one; 0: all at once. See `shards`.
 
     Returns:
         The next state; `metrics.batch_sums`, all zero if the step was not finite; and whether it
         was.
     """
-    rows = len(batch["weights"])
-    first_row = 0 if axis is None else rows * jax.lax.axis_index(axis)
     key = jax.random.fold_in(state.key, state.step)
-    keys = models.DropoutKeys(
-        texts=jax.vmap(functools.partial(jax.random.fold_in, key))(first_row + jnp.arange(rows)),
-        step=jax.random.fold_in(key, NO_STEP),  # no row has this number
-    )
 
-    targets = None
-    if objective.self_training:
-        batch, targets = with_teacher(model.head, batch)
+    def gradient(batch: Arrays, first_row: jax.Array | int) -> tuple[Params, metrics.Sums]:
+        numbers = first_row + jnp.arange(len(batch["weights"]))
+        keys = models.DropoutKeys(
+            texts=jax.vmap(functools.partial(jax.random.fold_in, key))(numbers),
+            step=jax.random.fold_in(key, NO_STEP),  # no row has this number
+        )
+        targets = None
+        if objective.self_training:
+            batch, targets = with_teacher(model.head, batch)
 
-    def loss(params: Params, length: int) -> tuple[jax.Array, metrics.Sums]:
-        if not model.config.train_embedding:
-            params = {**params, "embed": jax.lax.stop_gradient(params["embed"])}
-        tokens, features = _cut(batch, length)
-        logits = models.logits(model, params, tokens, batch["lengths"], keys, features=features)
-        examples = model.head.targets_and_weights(logits, batch)
-        sums = metrics.batch_sums(model.head, *examples)
-        if objective == _HEADS_LOSS:
-            return sums["loss"], sums
-        return objective(model.head, *examples, targets), sums
+        def loss(params: Params, length: int) -> tuple[jax.Array, metrics.Sums]:
+            if not model.config.train_embedding:
+                params = {**params, "embed": jax.lax.stop_gradient(params["embed"])}
+            tokens, features = _cut(batch, length)
+            logits = models.logits(model, params, tokens, batch["lengths"], keys, features=features)
+            examples = model.head.targets_and_weights(logits, batch)
+            sums = metrics.batch_sums(model.head, *examples)
+            if objective == _HEADS_LOSS:
+                return sums["loss"], sums
+            return objective(model.head, *examples, targets), sums
 
-    gradient = jax.grad(loss, has_aux=True)
-    branches = [lambda params, n=n: gradient(params, n) for n in buckets]
-    grads, sums = all_reduce(jax.lax.switch(bucket, branches, state.params), axis)
+        of_length = jax.grad(loss, has_aux=True)
+        branches = [lambda params, n=n: of_length(params, n) for n in buckets]
+        return jax.lax.switch(bucket, branches, state.params)
+
+    first_row = 0 if axis is None else len(batch["weights"]) * jax.lax.axis_index(axis)
+    if num_shards:
+        grads, sums = shards.total(shards.apply(gradient, batch, first_row, num_shards), axis)
+    else:
+        grads, sums = all_reduce(gradient(batch, first_row), axis)
     grads = jax.tree.map(lambda g: g / sums["count"], grads)
     finite = jnp.isfinite(sums["loss"]) & jnp.isfinite(optax.tree.norm(grads))
     update = functools.partial(
@@ -188,8 +193,9 @@ def evaluate(
     model: models.TextModel,
     buckets: tuple[int, ...],
     axis: str | None = None,
+    num_shards: int = 0,
 ) -> tuple[metrics.Sums, Arrays]:
-    """Evaluates the batches of a group; see `train_steps` for the arguments.
+    """Evaluates the batches of a group; see `train_steps` and `train_step` for the arguments.
 
     Returns:
         `metrics.batch_sums` over all examples, together with the "class_counts" of the head; and
@@ -198,40 +204,59 @@ def evaluate(
         a text may have several labels, only its logits; if the head has one example per token, only
         the sums.
     """
-    head = model.head
+    of_batch = functools.partial(_evaluate_batch, model, params, buckets)
 
     def body(i: jax.Array, carry: tuple[metrics.Sums, Arrays]) -> tuple[metrics.Sums, Arrays]:
         total, per_text = carry
         batch = gather_batch(texts, group.rows[i], group.weights[i])
+        if num_shards:
+            of_shard = lambda part, _: of_batch(part, group.buckets[i])  # noqa: E731
+            sums, found = shards.apply(of_shard, batch, 0, num_shards)
+            found = {name: x.reshape(-1, *x.shape[2:]) for name, x in found.items()}
+        else:
+            sums, found = of_batch(batch, group.buckets[i])
+        total = jax.tree.map(jnp.add, total, sums)
+        return total, {name: of_all.at[i].set(found[name]) for name, of_all in per_text.items()}
 
-        def logits(params: Params, length: int) -> jax.Array:
-            (tokens, features), scores = _cut(batch, length), batch.get("scores")
-            out = models.logits(
-                model, params, tokens, batch["lengths"], scores=scores, features=features
-            )
-            if not head.per_token:
-                return out
-            return jnp.pad(out, ((0, 0), (0, buckets[-1] - length), (0, 0)))  # one shape
-
-        branches = [functools.partial(logits, length=n) for n in buckets]
-        out = jax.lax.switch(group.buckets[i], branches, params)
-        examples = head.targets_and_weights(out, batch)
-        sums = metrics.batch_sums(head, *examples)
-        total = jax.tree.map(jnp.add, total, {**sums, "class_counts": head.class_counts(*examples)})
-        if head.per_token:
-            return total, per_text
-        of_batch = {"logits": out}
-        if not head.several:
-            of_batch["predicted"] = head.predictions(out)
-            of_batch["probability"] = head.probabilities(out).max(axis=-1)
-        return total, {name: of_all.at[i].set(of_batch[name]) for name, of_all in per_text.items()}
-
-    total = {**_zero_sums(), "class_counts": head.empty_counts(model.num_outputs)}
+    total = {**_zero_sums(), "class_counts": model.head.empty_counts(model.num_outputs)}
+    if num_shards:  # sums of each
+        total = jax.tree.map(lambda x: jnp.stack([x] * num_shards), total)
     per_text = _empty_per_text(model, group.rows.shape)
     total, per_text = jax.lax.fori_loop(0, group.used, body, (total, per_text))
     if axis is not None:  # every process gets all rows
         per_text = jax.lax.all_gather(per_text, axis, axis=1, tiled=True)
-    return all_reduce(total, axis), per_text
+    return shards.total(total, axis) if num_shards else all_reduce(total, axis), per_text
+
+
+def _evaluate_batch(
+    model: models.TextModel,
+    params: Params,
+    buckets: tuple[int, ...],
+    batch: Arrays,
+    bucket: jax.Array,
+) -> tuple[metrics.Sums, Arrays]:
+    head = model.head
+
+    def logits(params: Params, length: int) -> jax.Array:
+        (tokens, features), scores = _cut(batch, length), batch.get("scores")
+        out = models.logits(
+            model, params, tokens, batch["lengths"], scores=scores, features=features
+        )
+        if not head.per_token:
+            return out
+        return jnp.pad(out, ((0, 0), (0, buckets[-1] - length), (0, 0)))  # one shape
+
+    branches = [functools.partial(logits, length=n) for n in buckets]
+    out = jax.lax.switch(bucket, branches, params)
+    examples = head.targets_and_weights(out, batch)
+    sums = metrics.batch_sums(head, *examples)
+    sums = {**sums, "class_counts": head.class_counts(*examples)}
+    if head.per_token:
+        return sums, {}
+    if head.several:
+        return sums, {"logits": out}
+    probability = head.probabilities(out).max(axis=-1)
+    return sums, {"predicted": head.predictions(out), "probability": probability, "logits": out}
 
 
 def _empty_per_text(model: models.TextModel, shape: tuple[int, ...]) -> Arrays:
@@ -248,44 +273,6 @@ def _empty_per_text(model: models.TextModel, shape: tuple[int, ...]) -> Arrays:
 def _zero_sums() -> metrics.Sums:
     names = [name for name, metric in metrics.METRICS.items() if metric.per_epoch]
     return dict.fromkeys((*names, "count"), jnp.float32(0))
-
-
-# How the arrays of a group are sharded over a mesh with the axis "data": each device has its share
-# of the rows of every batch.
-GROUP_SPEC = batching.BatchGroup(
-    rows=PartitionSpec(None, "data"),
-    weights=PartitionSpec(None, "data"),
-    buckets=PartitionSpec(),
-    used=PartitionSpec(),
-)
-STOP_SPEC = PartitionSpec("data")
-
-
-def in_parallel(
-    function: Callable, mesh: Mesh, texts: PartitionSpec, *others: PartitionSpec, donate: bool
-) -> jax.stages.Wrapped:
-    """Compiles `train_steps` or `evaluate` for the devices of a mesh.
-
-    Args:
-        function: Its arguments are parameters or a state, replicated on every device; texts; a
-            group; and any others.
-        mesh: A mesh with the axis "data".
-        texts: How the texts are sharded.
-        *others: How the arguments after the group are sharded.
-        donate: Whether the result reuses the first argument's memory.
-    """
-    sharded = jax.shard_map(
-        functools.partial(function, axis="data"),
-        mesh=mesh,
-        in_specs=(PartitionSpec(), texts, GROUP_SPEC, *others),
-        out_specs=PartitionSpec(),
-        check_vma=False,  # gradients and sums are all-reduced explicitly, once
-    )
-    return jax.jit(
-        sharded,
-        donate_argnums=(0,) if donate else (),
-        compiler_options=devices.compiler_options(mesh),
-    )
 
 
 def gather_batch(texts: Arrays, rows: jax.Array, weights: jax.Array) -> Arrays:

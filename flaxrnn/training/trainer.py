@@ -18,7 +18,7 @@ from flaxrnn.data import batching
 from flaxrnn.data.prefetch import DevicePrefetcher
 from flaxrnn.nn import models
 from flaxrnn.runtime import devices
-from flaxrnn.training import metrics, steps
+from flaxrnn.training import metrics, parallel, steps
 from flaxrnn.training.objective import Objective
 
 STEPS_PER_DISPATCH = 16  # batches per call of the compiled program
@@ -87,6 +87,7 @@ class Trainer:
         device_memory: float,
         seed: int,
         precision: str = "default",
+        shards: int = 0,
     ):
         """Sends the texts to the devices, if they fit.
 
@@ -101,13 +102,19 @@ class Trainer:
             device_memory: MiB per device that the texts may use.
             seed: Seed of the shuffling.
             precision: See `devices.matmul_precision`.
+            shards: Parts of each batch that are computed by themselves, see `training.shards`; 0:
+                each device computes its rows at once.
         """
         self._data = training_data
         self._batch_size, self._eval_batch_size, self._seed = batch_size, eval_batch_size, seed
-        self._mesh = devices.make_mesh(batch_size)
+        self._mesh, self._shards = devices.make_mesh(batch_size, shards=shards), shards
         self._precision = precision
         self._prefetcher = DevicePrefetcher(training_data, self._mesh, device_memory)
-        settings: dict[str, Any] = {"model": model, "buckets": training_data.buckets}
+        settings: dict[str, Any] = {
+            "model": model,
+            "buckets": training_data.buckets,
+            "num_shards": shards // self._mesh.size,
+        }
         train = functools.partial(
             steps.train_steps,
             optimizer=optimizer,
@@ -117,8 +124,9 @@ class Trainer:
         )
         evaluate = functools.partial(steps.evaluate, **settings)
         texts = self._prefetcher.spec
-        self._train: Any = steps.in_parallel(train, self._mesh, texts, steps.STOP_SPEC, donate=True)
-        self._evaluate: Any = steps.in_parallel(evaluate, self._mesh, texts, donate=False)
+        compiled_for = functools.partial(parallel.in_parallel, same_bits=bool(shards))
+        self._train: Any = compiled_for(train, self._mesh, texts, parallel.STOP_SPEC, donate=True)
+        self._evaluate: Any = compiled_for(evaluate, self._mesh, texts, donate=False)
 
     @property
     def overlap(self) -> bool:
@@ -225,15 +233,16 @@ class Trainer:
         self, batches: list[batching.Batch], batch_size: int
     ) -> Iterator[tuple[Any, batching.BatchGroup]]:
         """The inputs of each dispatch: texts and a group of batches that index them."""
-        groups = batching.group_batches(batches, batch_size, STEPS_PER_DISPATCH, self._mesh.size)
+        parts = self._shards or self._mesh.size
+        groups = batching.group_batches(batches, batch_size, STEPS_PER_DISPATCH, parts)
         return self._prefetcher(groups)
 
     def _shard(self, group: batching.BatchGroup) -> batching.BatchGroup:
-        return devices.shard(group, self._mesh, steps.GROUP_SPEC)
+        return devices.shard(group, self._mesh, parallel.GROUP_SPEC)
 
     def _signal_per_device(self, signal: int) -> jax.Array:
         return devices.shard(
-            np.full(self._mesh.size, signal, np.int32), self._mesh, steps.STOP_SPEC
+            np.full(self._mesh.size, signal, np.int32), self._mesh, parallel.STOP_SPEC
         )
 
     def _raise_on_oom(self, training: bool, length: int) -> contextlib.AbstractContextManager[None]:

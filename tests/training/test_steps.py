@@ -10,7 +10,7 @@ from configs import imdb, reuters
 from flaxrnn.config import parse
 from flaxrnn.data import batching, ragged
 from flaxrnn.nn import models
-from flaxrnn.training import optimizers, steps, trainer
+from flaxrnn.training import optimizers, parallel, steps, trainer
 
 
 def setup(config, batch_size=4, maxlen=24, seed=0):
@@ -247,11 +247,11 @@ def test_many_steps_at_once_on_any_devices_equal_one_by_one(config, devices):
         losses += float(sums["loss"])
 
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), ("data",))
-    many = steps.in_parallel(
+    many = parallel.in_parallel(
         many_steps(model, buckets),
         mesh,
         jax.sharding.PartitionSpec(),
-        steps.STOP_SPEC,
+        parallel.STOP_SPEC,
         donate=False,
     )
     stop = np.zeros(devices, np.int32)

@@ -12,7 +12,7 @@ from flaxrnn.config import parse
 from flaxrnn.data import batching, ragged
 from flaxrnn.data.vocabulary import PAD
 from flaxrnn.nn import models
-from flaxrnn.training import optimizers, steps
+from flaxrnn.training import optimizers, parallel, steps
 
 
 def small(target, **changes):
@@ -82,12 +82,12 @@ def test_every_token_is_counted_once_on_any_devices(target):
         evaluate = functools.partial(steps.evaluate, model=model, buckets=(6, 12))
         train = functools.partial(steps.train_steps, **settings_of(model, (12,)))
         (group,) = batching.group_batches(batches, 3, steps=4, devices=devices)
-        sums, found = steps.in_parallel(evaluate, mesh, resident, donate=False)(
+        sums, found = parallel.in_parallel(evaluate, mesh, resident, donate=False)(
             state.params, arrays, group
         )
         assert found == {}
         group = group._replace(buckets=0 * group.buckets)
-        run = steps.in_parallel(train, mesh, resident, steps.STOP_SPEC, donate=False)
+        run = parallel.in_parallel(train, mesh, resident, parallel.STOP_SPEC, donate=False)
         new, _ = run(state, arrays, group, np.zeros(devices, np.int32))
         assert int(new.step) == len(batches) == 3
         results.append((sums, new.params))
