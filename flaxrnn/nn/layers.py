@@ -97,9 +97,7 @@ conv_on_cpu = jax.custom_vjp(conv)
 conv_on_cpu.defvjp(_conv_forward, _conv_backward)
 
 
-_MOST_LOOKUPS = (
-    2_048  # tokens; for more, looking up K rows per token is slower than the convolution
-)
+_MOST_LOOKUPS = 8_192  # tokens; of many more, looking up K rows each is slower than convolving
 
 
 def _conv_by_lookup(ids: jax.Array, table: jax.Array) -> jax.Array:
