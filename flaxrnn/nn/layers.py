@@ -110,7 +110,7 @@ conv = jax.custom_vjp(conv_of_xla)
 conv.defvjp(_conv_forward, _conv_backward)
 
 
-_MOST_LOOKUPS = 2_048  # tokens; for more, K lookups per token are slower than the convolution
+_MOST_LOOKUPS = 8_192  # tokens; of many more, looking up K rows each is slower than convolving
 
 
 def _conv_by_lookup(ids: jax.Array, table: jax.Array) -> jax.Array:

@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import WORDS, saved_model, shrink
+from helpers import WORDS, saved_model, saved_workdir, shrink
 
 from configs import imdb, reuters, tagging
 from configs import text as text_config
@@ -103,6 +103,17 @@ print(json.dumps(load("out")(json.loads(sys.argv[1]))[0]))
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == predictor.TextPredictor(model).predict(TEXTS)[0]
+
+
+def test_the_command_writes_one_program(tmp_path, capsys):
+    workdir = saved_workdir(tmp_path / "run", shrink(reuters.get_config()), TOPICS)
+    flags = ["--workdir", str(workdir), "--out", str(tmp_path / "out"), "--format", "onnx"]
+    export.main(flags)
+    listed = [line.rpartition("/")[2] for line in capsys.readouterr().out.splitlines()]
+    assert listed == ["model.onnx", "vocabulary.json", "labels.json", "load.py", "splitting.py"]
+    expected = predictor.load(workdir).predict(TEXTS)[1]
+    found = loader.load(tmp_path / "out")(TEXTS)[1]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
 def test_what_onnx_cannot_hold_is_refused_in_one_line():
