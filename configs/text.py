@@ -2,6 +2,7 @@
 
 python train.py --config configs/text.py --config.data.path=reviews.csv
 python train.py --config configs/text.py --config.data.path=reviews/ --config.data.tokenizer=subword
+python train.py --config configs/text.py --config.data.path=news.csv --config.data.label_separator=,
 
 `data.path` is a .csv, .tsv, .json, .jsonl or .parquet file with columns "text" and "label"
 (`data.text_field`, `data.label_field`), a .txt file with fastText's __label__, a folder with one

@@ -163,6 +163,8 @@ def _evaluate_several(
         labels += [[name in chunk[i].names for name in index] for i in kept]
     empty, counts = len(examples) - len(texts), dict(unknown.most_common())
     found = np.concatenate(probabilities)
+    if not np.isfinite(found).all():
+        raise DataError(f"--file: a text has no labels: {predictions.NOT_FINITE}")
     truth = np.array(labels, bool).reshape(found.shape)
     return LabelsEvaluation(model.label_names, limits, texts, truth, found, counts, empty)
 
