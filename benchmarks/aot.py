@@ -177,7 +177,8 @@ def main() -> None:
     for config, program, target in chosen:
         name = {"target": target, "config": config, "program": program}
         others = [row for row in rows if any(row[key] != value for key, value in name.items())]
-        if not aot_targets.installed(target) or (arguments.missing and len(others) < len(rows)):
+        known = any("error" not in row for row in rows if row not in others)
+        if not aot_targets.installed(target) or (arguments.missing and known):
             continue
         try:
             row = compile_one(target, config, program)

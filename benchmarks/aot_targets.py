@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 # Else libtpu asks Google's cloud, for a minute, what machine this is.
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+# Else only one process at a time may compile for TPUs, as if there were one to share.
+os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
 
 import numpy as np
 from jax.experimental import topologies

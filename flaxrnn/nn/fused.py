@@ -128,6 +128,7 @@ def _fused_backward(
 
     d_carry, (d_z, d_u) = _loop(step, d_carry, (per_step, d_outputs, mask), not reverse)
     d_u = d_z if cell.shared_gradient else d_u
+    outputs = jax.lax.platform_dependent(outputs, tpu=_stored_by_step, default=lambda x: x)
     first = initial_h[None].astype(dtype)
     h = [outputs[1:], first] if reverse else [first, outputs[:-1]]
     d_kernel = _product_over_steps(jnp.concatenate(h), d_u)
@@ -141,23 +142,21 @@ fused.defvjp(_fused_forward, _fused_backward)
 def _loop(
     step: Callable[[Carry, Any], tuple[Carry, Any]], carry: Carry, xs: Any, reverse: bool
 ) -> tuple[Carry, Any]:
-    """`jax.lax.scan`, as it suits the platform that the program is for."""
+    """`jax.lax.scan`, with several steps per iteration in a program for a GPU."""
     scan = functools.partial(jax.lax.scan, step, reverse=reverse)
-    if jax.export.is_symbolic_dim(len(jax.tree.leaves(xs)[0])):
+    if jax.export.is_symbolic_dim(jax.tree.leaves(xs)[0].shape[0]):
         return scan(carry, xs)
-
-    def by_step(carry: Carry, xs: Any) -> tuple[Carry, Any]:
-        # Else XLA may choose a layout with time next to the features, because the product over all
-        # steps prefers it, and each step would have to scatter what it stores.
-        carry, stored = scan(carry, xs)
-        return carry, jax.tree.map(
-            lambda x: with_layout_constraint(x, Layout(tuple(range(x.ndim)))), stored
-        )
-
     unrolled = functools.partial(scan, unroll=GPU_UNROLL)
-    return jax.lax.platform_dependent(
-        carry, xs, cuda=unrolled, rocm=unrolled, tpu=by_step, default=scan
-    )
+    return jax.lax.platform_dependent(carry, xs, cuda=unrolled, rocm=unrolled, default=scan)
+
+
+def _stored_by_step(x: jax.Array) -> jax.Array:
+    """x, in a layout with time as the slowest axis.
+
+    Else XLA may choose one with time next to the features, which the product over all steps
+    prefers, and each step of the loop before it has to scatter what it stores.
+    """
+    return with_layout_constraint(x, Layout(tuple(range(x.ndim))))
 
 
 def without_padding(
