@@ -23,8 +23,8 @@ from ml_collections import ConfigDict
 import flaxrnn
 from benchmarks import faults
 from configs import default, imdb, reuters
+from flaxrnn import closing, loop
 from flaxrnn import config as config_lib
-from flaxrnn import loop
 from flaxrnn import run as run_lib
 from flaxrnn.data import batching, corpora, ragged, splitting
 from flaxrnn.data.vocabulary import FIRST_WORD, Vocabulary
@@ -177,17 +177,19 @@ def test_a_start_that_fails_leaves_nothing(tiny_corpus, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("place", ["_validate", "_test", "_add_baseline"])
+@pytest.mark.parametrize(
+    ("owner", "place"), [(loop, "_validate"), (loop, "_test"), (closing, "finish")]
+)
 def test_a_workdir_that_is_deleted_ends_the_run_with_an_error(
-    place, tiny_corpus, tmp_path, monkeypatch
+    owner, place, tiny_corpus, tmp_path, monkeypatch
 ):
-    original = getattr(loop, place)
+    original = getattr(owner, place)
 
     def with_a_deletion(run, *arguments):
         shutil.rmtree(tmp_path / "run")
         return original(run, *arguments)
 
-    monkeypatch.setattr(loop, place, with_a_deletion)
+    monkeypatch.setattr(owner, place, with_a_deletion)
     with pytest.raises(LostWorkdirError, match="run was deleted while the run was in progress"):
         flaxrnn.train(shrink(reuters.get_config(), epochs=1), tmp_path / "run")
     assert not (tmp_path / "run").exists()
