@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import types
 
 import pytest
 from helpers import ROOT, python
@@ -80,7 +81,8 @@ def test_the_bits_do_not_depend_on_devices_and_cores():
 
 
 def test_devices_that_the_shards_cannot_be_spread_over_are_left_out_or_refused(monkeypatch):
-    monkeypatch.setattr("jax.devices", lambda: [*range(6)])
+    six = [types.SimpleNamespace(platform="cpu") for _ in range(6)]
+    monkeypatch.setattr("jax.devices", lambda: six)
     monkeypatch.setattr(devices, "Mesh", lambda devices, names: len(devices))
     assert [devices.make_mesh(100, shards=shards) for shards in (0, 2, 8)] == [6, 2, 4]
     monkeypatch.setattr("jax.process_count", lambda: 2)

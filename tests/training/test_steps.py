@@ -281,3 +281,34 @@ def test_first_step_that_is_not_finite_is_numbered():
         "stop": 15,
         "count": 3,
     }
+
+
+@pytest.mark.parametrize(("precision", "written"), [("default", "DEFAULT"), ("high", "HIGH")])
+def test_both_programs_of_a_run_multiply_with_its_precision(precision, written, monkeypatch):
+    model, state, batch, _ = setup(reuters.get_config())
+    offsets = np.append(0, np.cumsum(batch["lengths"]))
+    ids = batch["tokens"][np.arange(24) < batch["lengths"][:, None]]
+    texts = ragged.RaggedTexts(ids, offsets, batch["labels"])
+    rows = {"train": np.arange(4), "val": np.arange(4)}
+    run = trainer.Trainer(
+        batching.TrainingData(texts, batch["lengths"], "post", (24,), rows),
+        model,
+        optimizers.adam(1e-3),
+        averaging=True,
+        batch_size=4,
+        eval_batch_size=4,
+        device_memory=1.0,
+        seed=0,
+        precision=precision,
+    )
+    lowered = []
+    monkeypatch.setattr(
+        "flaxrnn.runtime.devices.compiled",
+        lambda program, *arguments: lowered.append(program.lower(*arguments).as_text()),
+    )
+    run.compile(run.replicate(state))
+    assert len(lowered) == 2
+    for text in lowered:
+        products = [line for line in text.splitlines() if "stablehlo.dot_general" in line]
+        assert products
+        assert all(f"precision = [{written}, {written}]" in line for line in products)
