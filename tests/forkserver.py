@@ -21,7 +21,7 @@ LIBRARIES = (
     "absl.app jax jax.export jax.experimental.compilation_cache.compilation_cache"
     " jax.experimental.multihost_utils flax.linen flax.struct flax.traverse_util optax"
     " tensorflow_datasets ml_collections.config_flags safetensors.numpy filelock tensorboardX"
-    " matplotlib.pyplot jinja2 tqdm"
+    " matplotlib.pyplot matplotlib.backends.backend_agg matplotlib.backends.backend_svg jinja2 tqdm"
     " scipy.optimize scipy.sparse scipy.special sklearn.feature_extraction.text sklearn.svm"
 ).split()
 # What the libraries read once, when they are imported; of these a command may set the first only.

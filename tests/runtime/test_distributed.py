@@ -221,7 +221,6 @@ def test_the_other_process_ends_in_one_line_whatever_happens_to_one(data_dir):
     """Some of the cases of the benchmark, with short waits for a process that is silent."""
     cases = [
         "other field",
-        "a late process 1",
         "SIGKILL of 0, reading",
         "SIGTERM of 1, compiling",
         "SIGSTOP of 1, training",
