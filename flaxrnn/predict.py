@@ -36,7 +36,9 @@ def main(arguments: list[str] | None = None) -> None:
     flags = _parse(arguments)
     texts: Iterator[str]
     if flags.file:
-        texts = iter(sources.from_file(flags, saved.load_config(flags.workdir).data))
+        config = saved.load_config(flags.workdir)
+        several = config.model.target == "labels"
+        texts = iter(sources.from_file(flags, config.data, several))
     else:
         texts = iter(flags.texts) if flags.texts else sources.from_stdin(flags.encoding)
     from flaxrnn.inference import predictor  # imports JAX: only once flags and file are valid

@@ -61,12 +61,13 @@ def format_of(flags: argparse.Namespace, data: DataConfig) -> Format:
     )
 
 
-def from_file(flags: argparse.Namespace, data: DataConfig) -> list[str]:
+def from_file(flags: argparse.Namespace, data: DataConfig, several: bool = False) -> list[str]:
     """All texts of `--file`, as training reads them.
 
     Args:
         flags: Those of `add_flags`.
         data: What the model's config says about its own texts.
+        several: Whether its texts may have several labels, or none.
 
     Raises:
         ConfigError: `--field` names a column of a file that has none.
@@ -75,7 +76,7 @@ def from_file(flags: argparse.Namespace, data: DataConfig) -> list[str]:
     path, file_format = Path(flags.file).expanduser(), format_of(flags, data)
     if flags.field and not reading.has_fields(path, file_format):
         raise ConfigError(f"--field: {path} has one text per line, without fields")
-    fields = Fields(flags.field or data.text_field, None)
+    fields = Fields(flags.field or data.text_field, None, several)
     with named_as_flags():
         return [row.text for row in reading.read_rows(path, read_bytes(path), fields, file_format)]
 
