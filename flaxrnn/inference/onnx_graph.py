@@ -79,7 +79,7 @@ def build(saved: SavedModel) -> bytes:
             network, ngrams = np.asarray(params["blend"]["weights"])
             of_ngrams = graph.add("Mul", "scores", ngrams)
             logits = graph.add("Add", graph.add("Mul", logits, network), of_ngrams)
-        members.append(_probabilities(graph, saved.model.num_outputs, logits))
+        members.append(_probabilities(graph, saved.model, logits))
     graph.nodes.append(helper.make_node("Mean", members, ["probabilities"]))
 
     def value(name: str, kind: int, *shape: Any) -> onnx.ValueInfoProto:
@@ -101,10 +101,10 @@ def build(saved: SavedModel) -> bytes:
 
 
 def _check(saved: SavedModel) -> None:
-    if type(saved.model.head) is not heads.LabelHead:
+    if type(saved.model.head) not in (heads.LabelHead, heads.LabelsHead):
         raise ConfigError(
-            "--format: onnx is for classifiers with one label per text; the model was trained with"
-            f" model.target={saved.config.model.target}"
+            "--format: onnx is for models of model.target=label or labels; this one was trained"
+            f" with model.target={saved.config.model.target}"
         )
     if saved.model.num_features:
         raise ConfigError("--format: onnx is for models with model.ratio_ngrams=0")
@@ -243,8 +243,10 @@ def _pool(graph: _Graph, kind: str, params: Any, x: str, lengths: str) -> str:
     return pooled[0] if len(pooled) == 1 else add("Concat", *pooled, axis=1)
 
 
-def _probabilities(graph: _Graph, outputs: int, logits: str) -> str:
-    if outputs > 1:
+def _probabilities(graph: _Graph, model: models.TextModel, logits: str) -> str:
+    if model.head.several:
+        return graph.add("Sigmoid", logits)
+    if model.num_outputs > 1:
         return graph.add("Softmax", logits, axis=1)
     positive = graph.add("Sigmoid", logits)
     return graph.add("Concat", graph.add("Sub", np.float32(1), positive), positive, axis=1)

@@ -29,6 +29,7 @@ CASES = {  # name → config module, variant, changes of the model, labels
     "gru": (reuters, "", {"cell": "gru", "pooling": "attention", "layers": 2}, TOPICS),
     "simple": (reuters, "", {"cell": "simple", "pooling": "mean", "bidirectional": True}, TOPICS),
     "text": (text_config, "", {"segment": 7, "word_ngrams": 0, "character_ngrams": 0}, TOPICS),
+    "several": (text_config, "", {"target": "labels", "cell": "simple"}, TOPICS),
     "deep": (text_config, "", {"segment": 4, "layers": 2, "cell": "gru"}, ["평", "a"]),
 }
 TEXTS = ["good", "Not a VERY good film: the plot (bad!)", "the " * 50]
