@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from flaxrnn.config import Config, parse
 from flaxrnn.data import batching
 from flaxrnn.inference import programs
+from flaxrnn.inference.folding import Folded
 from flaxrnn.nn import models
 from flaxrnn.training import optimizers, parallel, steps
 from flaxrnn.training.objective import Objective
@@ -52,7 +53,8 @@ def build(
         inputs = _texts(rows, lengths[-1], model, np.int32)
         del inputs["labels"]
         arguments = _placed(tuple(inputs.values()), mesh, PartitionSpec("data"))
-        return programs.predict_program(model, mesh), (state.params, *arguments)
+        params = Folded(state.params, {})  # as where the table would be too large
+        return programs.predict_program(model, mesh), (params, *arguments)
     texts = _placed(_texts(TEXTS[config.task], lengths[-1], model, np.uint16), mesh, replicated)
     settings: dict[str, Any] = {"model": model, "buckets": lengths}
     if program == "evaluate":
@@ -82,6 +84,9 @@ def _texts(
     }
     if model.has_scores:
         arrays["scores"] = jax.ShapeDtypeStruct((count, model.num_outputs), np.float32)
+    if model.num_features:
+        shape = (count, length, model.num_features)
+        arrays["features"] = jax.ShapeDtypeStruct(shape, np.float16)
     return arrays
 
 

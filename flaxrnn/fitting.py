@@ -193,7 +193,9 @@ def _train(
 
 def _read_several(labels: list[Any], config: Any, fields: Mapping[str, Any]) -> Fields:
     """How to read the labels: several per text if one of them is a list, or a field says so."""
-    given = config_lib.flatten(config or {}) | {_field(name): fields[name] for name in fields}
+    if isinstance(config, str):
+        config = flags.shipped_config(config)
+    given = config_lib.flatten(config) | {_field(name): fields[name] for name in fields}
     separator = given.get("data.label_separator")
     lists = any(map(_is_list, labels))
     several = lists or separator is not None or given.get("model.target") == "labels"

@@ -17,7 +17,8 @@ from flaxrnn.datasets.rows import Fields
 from flaxrnn.errors import ConfigError, FlaxrnnError, OutOfMemoryError
 
 NUMBERS = [name for name, field in FIELDS.items() if field.type in (int, float)]
-WHOLE = [name for name in NUMBERS if FIELDS[name].type is int]
+# Those that have a range, unlike the powers of two of shards.
+WHOLE = [n for n in NUMBERS if FIELDS[n].type is int and n != "train.shards"]
 SIZES = [
     ("model.hidden_size", 10**8),
     ("model.hidden_size", 10**6),

@@ -210,7 +210,11 @@ def test_a_config_is_named_as_on_the_command_line(started, tmp_path):
         ({"config": "imdb:fat"}, ConfigError, "config: imdb:fat: variant 'fat' is not one of"),
         ({"config": "text:fast"}, ConfigError, "config: text:fast: it has no variants"),
         ({"word_index": {}}, DataError, "word_index: is for ids, but the texts are strings"),
-        ({"labels": np.eye(20)}, DataError, "labels: must be one per text, not an array [20, 20]"),
+        (
+            {"labels": np.eye(20)},
+            DataError,
+            "labels: a matrix has no names; give a list of names for each text",
+        ),
     ],
 )
 def test_a_mistaken_argument_is_one_line(keywords, error, message, tmp_path):

@@ -4,7 +4,6 @@ import json
 import shutil
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import loaded, saved_workdir, shrink
@@ -93,12 +92,15 @@ def test_weights_that_are_not_finite_are_refused(value, tmp_path):
 
 def test_a_text_whose_probabilities_are_not_finite_has_no_label(imdb_workdir, monkeypatch, capsys):
     model = flaxrnn.load(imdb_workdir)
-    program = model._predict
+    predicted = model._predicted
 
-    def overflowing(params, tokens, lengths):  # as large weights do, for some texts
-        return jnp.where(lengths[:, None] > 4, jnp.nan, program(params, tokens, lengths))
+    def overflowing(texts):  # as large weights do, for some texts
+        for rows, probabilities in predicted(texts):
+            found = np.array(probabilities)[: len(rows)]
+            found[texts.lengths[rows] > 4] = np.nan
+            yield rows, found
 
-    model._predict = overflowing
+    model._predicted = overflowing
     monkeypatch.setattr(predictor, "load", lambda *_: model)
     with pytest.raises(DivergedError, match="text 1 has no label"):
         model.predict(["good", "good film not bad film"])

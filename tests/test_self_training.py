@@ -7,7 +7,7 @@ import pytest
 from helpers import korean, loaded, shrink, weights, write_csv
 
 import flaxrnn
-from configs import imdb
+from configs import imdb, reuters
 from configs import text as text_config
 from flaxrnn.errors import ConfigError, DataError
 from flaxrnn.reporting import report
@@ -122,7 +122,7 @@ def test_what_it_needs_is_named(tmp_path):
     config.data.unlabelled = "texts.txt"
     with pytest.raises(ConfigError, match="must be dataset or unset with task=imdb"):
         flaxrnn.train(config, tmp_path)
-    config = imdb.get_config("unlabelled")
-    config.data.source = "synthetic"
+    config = reuters.get_config("best")
+    config.data.unlabelled, config.data.source = "dataset", "synthetic"
     with pytest.raises(ConfigError, match="has no texts without labels"):
         flaxrnn.train(config, tmp_path)

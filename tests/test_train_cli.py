@@ -20,7 +20,8 @@ NO_NETWORK = ["unshare", "--user", "--map-root-user", "--net"]
         (["--config", "flaxrnn/errors.py"], "--config: flaxrnn/errors.py gives no config"),
         (
             ["--config", "configs/imdb.py:huge"],
-            "--config: configs/imdb.py:huge: variant 'huge' is not one of keras, fast, best, demo",
+            "--config: configs/imdb.py:huge: variant 'huge' is not one of keras, fast, best,"
+            " unlabelled, demo",
         ),
         (["--config", "configs/tagging.py:x"], "configs/tagging.py:x: the config has no variants"),
         (["--config", "configs/imdb.py", "--worksdir=x"], "worksdir"),

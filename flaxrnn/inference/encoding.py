@@ -26,7 +26,7 @@ class EncodedText(NamedTuple):
     total_words: int  # tokens of the whole text
     raw: str  # the whole text, as given
     scores: np.ndarray | None  # of the n-gram classifier for the whole text, float32 [C]
-    features: np.ndarray | None  # of each id, float16 [n, F]
+    features: np.ndarray | None = None  # of each id, float16 [n, F]
 
     @property
     def unknown_fraction(self) -> float:

@@ -42,7 +42,7 @@ def test_auto_without_archive_or_network_is_synthetic_within_15_s(data_dir, no_w
 def test_a_download_that_is_no_archive_is_refused_and_not_kept(tmp_path, monkeypatch):
     server = serve(b"<html>Please log in</html>")
     url = f"http://127.0.0.1:{server.server_port}/a.tar.gz"
-    archive = REUTERS.archive._replace(url=url)
+    archive = REUTERS.archive._replace(url=url, sha256=None)
     monkeypatch.delenv(preparation.MANUAL_DIR_VARIABLE, raising=False)
     try:
         with pytest.raises(DataError, match="not a complete tar"):
