@@ -79,6 +79,8 @@ def test_who_cannot_join_is_told_why(said, message, reception):
 def test_a_process_that_was_lost_may_join_again_but_not_a_late_one(reception):
     waiting, port = reception
     join(port, 1).close()
+    while 1 not in waiting._joined:  # until its greeting has been read
+        time.sleep(0.01)
     lost = waiting._joined[1]
     with lost, join(port, 1) as one, join(port, 2) as two:
         connections = waiting.wait(5.0)
