@@ -153,7 +153,8 @@ def fit(
     elif word_index is not None:
         raise DataError("word_index: is for ids, but the texts are strings")
     labels = _as_list(labels)
-    wanted = _read_several(labels, config, fields)
+    values = config_lib.flatten(flags.shipped_config(config) if isinstance(config, str) else config)
+    wanted = _read_several(labels, values, fields)
     examples = _examples(to_strings(texts), labels, wanted)
     if not examples:
         raise DataError("texts: there are none")
@@ -168,7 +169,7 @@ def fit(
             stack.callback(shutil.rmtree, temporary, ignore_errors=True)
             workdir = Path(temporary) / "run"
         folder = files.expand(workdir, "workdir")
-        model = _train(examples, folder, config, fields, to_strings, wanted.several)
+        model = _train(examples, folder, values, fields, to_strings, wanted.several)
         weakref.finalize(model, stack.pop_all().close)
     return model
 
@@ -176,7 +177,7 @@ def fit(
 def _train(
     examples: list[Example],
     folder: Path,
-    config: str | ConfigDict | Mapping[str, Any],
+    config: Mapping[str, Any],
     fields: Mapping[str, Any],
     to_strings: Callable[[Any], list[str]],
     several: bool,
@@ -191,11 +192,11 @@ def _train(
     return FittedClassifier(folder, result, modules, to_strings)
 
 
-def _read_several(labels: list[Any], config: Any, fields: Mapping[str, Any]) -> Fields:
+def _read_several(
+    labels: list[Any], config: Mapping[str, Any], fields: Mapping[str, Any]
+) -> Fields:
     """How to read the labels: several per text if one of them is a list, or a field says so."""
-    if isinstance(config, str):
-        config = flags.shipped_config(config)
-    given = config_lib.flatten(config) | {_field(name): fields[name] for name in fields}
+    given = {**config, **{_field(name): fields[name] for name in fields}}
     separator = given.get("data.label_separator")
     lists = any(map(_is_list, labels))
     several = lists or separator is not None or given.get("model.target") == "labels"
@@ -255,10 +256,8 @@ def _plain(label: Any) -> Any:
     return [_plain(each) for each in label]
 
 
-def _config(
-    config: str | ConfigDict | Mapping[str, Any], fields: Mapping[str, Any], path: Path
-) -> dict[str, Any]:
-    """The config of a run that reads its texts from a path, by names with dots."""
+def _config(config: Mapping[str, Any], fields: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """A config, by names with dots, of a run that reads its texts from a path."""
     source = {
         "task": "text",
         "data.path": str(path),
@@ -268,9 +267,7 @@ def _config(
         "data.label_field": _FIELDS.label,
         "data.encoding": "utf-8",
     }
-    if isinstance(config, str):
-        config = flags.shipped_config(config)
-    values = {**config_lib.flatten(config), **source}
+    values = {**config, **source}
     for keyword, value in fields.items():
         name = _field(keyword)
         if name in source:

@@ -21,15 +21,17 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 from tensorboardX.proto.event_pb2 import Event
 
+import flaxrnn
 from flaxrnn.config import parse
 from flaxrnn.data import corpora, tokenizers
 from flaxrnn.data.profile import Profile
 from flaxrnn.data.vocabulary import Vocabulary
 from flaxrnn.inference import predictor, saved
 from flaxrnn.nn import models
-from flaxrnn.reporting import page
+from flaxrnn.reporting import page, report
 from flaxrnn.training import checkpoint, metrics
 from flaxrnn.training.confidence import Confidence
 
@@ -100,6 +102,21 @@ def saved_seeds(folder, config, label_names, seeds=(0, 1)):
     record = {"members": [f"seed-{seed}" for seed in seeds]}
     (folder / saved.SEEDS).write_text(json.dumps(record))
     return folder
+
+
+def train_until_killed(config, workdir, epochs=1):
+    """Trains until a run of so many epochs is killed, just after the last one was reported."""
+    reported = report.Report.epoch
+
+    def killed(self, history, *arguments):
+        reported(self, history, *arguments)
+        if len(history) == epochs:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report.Report, "epoch", killed)
+        with pytest.raises(KeyboardInterrupt):
+            flaxrnn.train(config, workdir)
 
 
 loaded = functools.cache(predictor.load)

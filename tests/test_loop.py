@@ -6,7 +6,7 @@ import json
 import jax
 import numpy as np
 import pytest
-from helpers import RESULT, WORDS, shrink, weights
+from helpers import RESULT, WORDS, shrink, train_until_killed, weights
 
 import flaxrnn
 from configs import imdb, language_model, reuters
@@ -68,20 +68,10 @@ def test_shipped_config_trains(module, variant, tiny_corpus, tmp_path, capsys):
     assert labels[0] == classifier.label_names[probabilities[0].argmax()]
 
 
-def test_two_epochs_and_two_more_equal_four(tiny_corpus, tmp_path, monkeypatch):
+def test_two_epochs_and_two_more_equal_four(tiny_corpus, tmp_path):
     straight = flaxrnn.train(shrink(imdb.get_config(), epochs=4), tmp_path / "straight")
 
-    reported = report.Report.epoch
-
-    def killed(self, history, *arguments):
-        reported(self, history, *arguments)
-        if len(history) == 2:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(report.Report, "epoch", killed)
-        with pytest.raises(KeyboardInterrupt):
-            flaxrnn.train(shrink(imdb.get_config(), epochs=4), tmp_path / "resumed")
+    train_until_killed(shrink(imdb.get_config(), epochs=4), tmp_path / "resumed", epochs=2)
     resumed = flaxrnn.train(shrink(imdb.get_config(), epochs=4), tmp_path / "resumed")
 
     for name in ("epochs", "best_epoch", "val_loss", "test_loss", "test_accuracy"):

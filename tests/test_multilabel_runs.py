@@ -9,7 +9,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from helpers import loaded, shrink, weights, write_csv
+from helpers import loaded, shrink, train_until_killed, weights, write_csv
 from sklearn.metrics import f1_score
 
 import flaxrnn
@@ -17,7 +17,6 @@ from configs import text as text_config
 from flaxrnn import compare, evaluate, export, predict, seeds
 from flaxrnn.data import corpora
 from flaxrnn.errors import ConfigError, DataError, WorkdirError
-from flaxrnn.reporting import report
 from flaxrnn.training import checkpoint
 
 pytestmark = pytest.mark.usefixtures("no_plots")
@@ -103,18 +102,9 @@ def test_the_network_alone_learns_too(run, tmp_path):
     assert result["test_micro_f1"] > 0.8
 
 
-def test_thresholds_are_in_the_checkpoint_and_resumed(run, tmp_path, monkeypatch):
+def test_thresholds_are_in_the_checkpoint_and_resumed(run, tmp_path):
     config, workdir, result = run
-    reported = report.Report.epoch
-
-    def killed(self, history, *arguments):
-        reported(self, history, *arguments)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(report.Report, "epoch", killed)
-        with pytest.raises(KeyboardInterrupt):
-            flaxrnn.train(config, tmp_path / "run")
+    train_until_killed(config, tmp_path / "run")
     resumed = flaxrnn.train(config, tmp_path / "run")
     same = ("test_loss", "test_micro_f1", "test_accuracy")
     assert [resumed[name] for name in same] == [result[name] for name in same]

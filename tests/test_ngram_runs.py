@@ -6,7 +6,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from helpers import korean, loaded, shrink, weights, write_csv
+from helpers import korean, loaded, shrink, train_until_killed, weights, write_csv
 
 import flaxrnn
 from configs import text as text_config
@@ -14,7 +14,6 @@ from flaxrnn import export
 from flaxrnn.data import corpora
 from flaxrnn.errors import ConfigError, WorkdirError
 from flaxrnn.inference import loader
-from flaxrnn.reporting import report
 from flaxrnn.training import ngrams, texts
 
 TEXTS = ["방 직원 정말 좋았어요", "the worst!", "별로였다,  다시는 안 가요"]
@@ -68,16 +67,7 @@ def test_the_network_alone_is_trained_the_same(run, tmp_path):
 
 def test_a_resumed_run_reads_the_classifier_and_ends_the_same(run, tmp_path, monkeypatch):
     config, workdir, result = run
-    reported = report.Report.epoch
-
-    def killed(self, history, *arguments):
-        reported(self, history, *arguments)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(report.Report, "epoch", killed)
-        with pytest.raises(KeyboardInterrupt):
-            flaxrnn.train(config, tmp_path)
+    train_until_killed(config, tmp_path)
     monkeypatch.setattr(ngrams, "fit", lambda *_: pytest.fail("it was fitted again"))
     resumed = flaxrnn.train(config, tmp_path)
     assert resumed["test_loss"] == result["test_loss"]

@@ -4,14 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from helpers import korean, loaded, shrink, weights, write_csv
+from helpers import korean, loaded, shrink, train_until_killed, weights, write_csv
 
 import flaxrnn
 from configs import text as text_config
 from flaxrnn import export
 from flaxrnn.errors import ConfigError, WorkdirError
 from flaxrnn.inference import loader
-from flaxrnn.reporting import report
 from flaxrnn.training.texts import load_texts
 
 TEXTS = ["방 직원 정말 좋았어요", "the worst!", "별로였다,  다시는 안 가요"]
@@ -61,18 +60,9 @@ def test_texts_are_predicted_as_they_were_tested(run):
     assert all(same)
 
 
-def test_a_resumed_run_ends_the_same(run, tmp_path, monkeypatch, no_plots):
+def test_a_resumed_run_ends_the_same(run, tmp_path, no_plots):
     config, workdir, result = run
-    reported = report.Report.epoch
-
-    def killed(self, history, *arguments):
-        reported(self, history, *arguments)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(report.Report, "epoch", killed)
-        with pytest.raises(KeyboardInterrupt):
-            flaxrnn.train(config, tmp_path)
+    train_until_killed(config, tmp_path)
     again = flaxrnn.train(config, tmp_path)
     assert again["test_loss"] == result["test_loss"]
     resumed, whole = weights(tmp_path), weights(workdir)

@@ -4,13 +4,12 @@ import json
 
 import numpy as np
 import pytest
-from helpers import korean, loaded, shrink, weights, write_csv
+from helpers import korean, loaded, shrink, train_until_killed, weights, write_csv
 
 import flaxrnn
 from configs import imdb, reuters
 from configs import text as text_config
 from flaxrnn.errors import ConfigError, DataError
-from flaxrnn.reporting import report
 from flaxrnn.runtime.clock import Clock
 from flaxrnn.training.texts import load_texts
 
@@ -74,18 +73,9 @@ def test_they_change_what_the_network_learns(run, tmp_path, no_plots):
     assert not np.allclose(*kernels)
 
 
-def test_a_resumed_run_ends_the_same(run, tmp_path, monkeypatch, no_plots):
+def test_a_resumed_run_ends_the_same(run, tmp_path, no_plots):
     config, workdir, result = run
-    reported = report.Report.epoch
-
-    def killed(self, history, *arguments):
-        reported(self, history, *arguments)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(report.Report, "epoch", killed)
-        with pytest.raises(KeyboardInterrupt):
-            flaxrnn.train(config, tmp_path)
+    train_until_killed(config, tmp_path)
     again = flaxrnn.train(config, tmp_path)
     assert again["test_loss"] == result["test_loss"]
     resumed, whole = weights(tmp_path), weights(workdir)

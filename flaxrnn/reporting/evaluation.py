@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -68,11 +68,9 @@ class Evaluation:
     def notes(self) -> Iterator[str]:
         """What was left out, and why."""
         if self.unknown:
-            shown = [f"{name} ({count:,})" for name, count in self.unknown.items()]
-            more = f" and {len(shown) - 20} more" if len(shown) > 20 else ""
             yield (
                 f"left out {sum(self.unknown.values()):,} texts whose labels the model does not"
-                f" know: {', '.join(shown[:20])}{more}"
+                f" know: {counted(self.unknown)}"
             )
         if self.empty:
             yield f"left out {self.empty:,} texts without words"
@@ -164,10 +162,7 @@ class Evaluation:
             at = self.confidence.above(threshold)
             accuracy = at.accuracy if at.share else None
             content["above"] = {"threshold": threshold, "share": at.share, "accuracy": accuracy}
-        content["classes"] = {
-            name: {score: float(values[i]) for score, values in scores.items()}
-            for i, name in enumerate(names)
-        }
+        content["classes"] = by_name(names, scores)
         content["confusion"] = [
             {"label": names[label], "predicted": names[predicted], "texts": int(count)}
             for label, predicted, count in metrics.confusion(self.labels, self.predicted)
@@ -194,3 +189,18 @@ class Evaluation:
             names = [terminal.printable(name) for name in self.names]
             rows += [[names[label], names[other], f"{n:,}"] for label, other, n in pairs]
             yield "\n" + terminal.table(rows)
+
+
+def counted(unknown: Mapping[str, int]) -> str:
+    """Labels with their numbers of texts, the first twenty of them."""
+    shown = [f"{name} ({count:,})" for name, count in unknown.items()]
+    more = f" and {len(shown) - 20} more" if len(shown) > 20 else ""
+    return ", ".join(shown[:20]) + more
+
+
+def by_name(names: Sequence[str], scores: metrics.ClassScores) -> dict[str, dict[str, float]]:
+    """The scores of each class, by its name."""
+    return {
+        name: {score: float(values[i]) for score, values in scores.items()}
+        for i, name in enumerate(names)
+    }

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from flaxrnn.reporting import page
+from flaxrnn.reporting.evaluation import by_name, counted
 from flaxrnn.runtime import terminal
 from flaxrnn.training import metrics
 
@@ -52,9 +53,7 @@ class LabelsEvaluation:
     def notes(self) -> Iterator[str]:
         """What was left out, and why."""
         if self.unknown:
-            shown = [f"{name} ({count:,})" for name, count in self.unknown.items()]
-            more = f" and {len(shown) - 20} more" if len(shown) > 20 else ""
-            yield f"not judged: labels that the model does not know, {', '.join(shown[:20])}{more}"
+            yield f"not judged: labels that the model does not know, {counted(self.unknown)}"
         if self.empty:
             yield f"left out {self.empty:,} texts without words"
 
@@ -111,13 +110,9 @@ class LabelsEvaluation:
 
     def to_json(self, threshold: float | None) -> dict[str, Any]:
         """All of it but the texts."""
-        scores = self.class_scores
         return {
             **self.figures(),
-            "classes": {
-                name: {score: float(values[i]) for score, values in scores.items()}
-                for i, name in enumerate(self.names)
-            },
+            "classes": by_name(self.names, self.class_scores),
             "unknown_labels": self.unknown,
             "without_words": self.empty,
         }

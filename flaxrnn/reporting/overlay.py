@@ -104,8 +104,8 @@ def to_html(groups: Sequence[Group], table: Sequence[Sequence[str]]) -> str:
 
 def _headline(groups: Sequence[Group]) -> metrics.Metric:
     """What runs are ranked by; accuracy unless all are of texts with several labels."""
-    several = all("micro_f1" in curve.values for group in groups for curve in group.curves)
-    return metrics.headline({"test_micro_f1": 0} if several else {})
+    curves = (curve for group in groups for curve in group.curves)
+    return metrics.headline_of(all("micro_f1" in curve.values for curve in curves))
 
 
 def _svg(groups: Sequence[Group], metric: metrics.Metric, axis: str) -> str:

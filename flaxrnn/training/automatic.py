@@ -31,12 +31,10 @@ def choose_ngrams(config: Config, num_classes: int, folder: Path) -> Config:
     values = config_lib.flatten(config.to_dict())
     if all(values[name] != config_lib.AUTOMATIC[name] for name in choices):
         return config
-    known = _recorded(folder)
+    known = _chosen_before(folder)
     for name, choice in choices.items():
-        automatic = config_lib.AUTOMATIC[name]
-        if values[name] == automatic:
-            recorded = known.get(name, automatic)
-            values[name] = choice if recorded == automatic else recorded
+        if values[name] == config_lib.AUTOMATIC[name]:
+            values[name] = known.get(name, choice)
     return config_lib.parse(values)
 
 
@@ -51,7 +49,7 @@ def resolve(config: Config, texts: Texts, folder: Path) -> Config:
         texts: Its texts.
         folder: Its workdir.
     """
-    known = _recorded(folder)
+    known = _chosen_before(folder)
     num_texts, num_classes = len(texts.training_data.fitted_to), len(texts.label_names)
     batch_size = config.train.batch_size or batching.suitable_batch_size(num_texts)
     choices = {
@@ -63,9 +61,8 @@ def resolve(config: Config, texts: Texts, folder: Path) -> Config:
     values, is_new = config_lib.flatten(config.to_dict()), False
     for name, automatic in config_lib.AUTOMATIC.items():
         if values[name] == automatic:
-            chosen = known.get(name, automatic) != automatic
-            values[name] = known[name] if chosen else choices[name]
-            is_new |= not chosen
+            values[name] = known.get(name, choices[name])
+            is_new |= name not in known
             if distributed.is_primary():
                 of_classes = name.startswith("model.")
                 reason = (
@@ -87,10 +84,15 @@ def _ngrams_for(num_classes: int) -> dict[str, Any]:
     }
 
 
-def _recorded(folder: Path) -> Mapping[str, Any]:
-    """The config that the workdir records, by names with dots; {}: it records none yet."""
+def _chosen_before(folder: Path) -> Mapping[str, Any]:
+    """The automatic values that an earlier start of the run has chosen, by names with dots."""
     recorded = None
     if distributed.is_primary() and (folder / "config.json").exists():
         recorded = workdir.read_config(folder)
     recorded = distributed.broadcast(recorded)
-    return config_lib.flatten(config_lib.with_defaults(recorded)) if recorded else {}
+    known = config_lib.flatten(config_lib.with_defaults(recorded)) if recorded else {}
+    return {
+        name: known[name]
+        for name, automatic in config_lib.AUTOMATIC.items()
+        if known.get(name, automatic) != automatic
+    }

@@ -36,7 +36,7 @@ from flaxrnn.data.vocabulary import FIRST_WORD, START, Vocabulary
 from flaxrnn.runtime import distributed, files
 from flaxrnn.training import metrics
 from flaxrnn.training.calibration import calibrate
-from flaxrnn.training.svm import Problem, Setting
+from flaxrnn.training.svm import Problem, Setting, num_columns
 from flaxrnn.training.workdir import NGRAMS
 
 _FOLDS = 5
@@ -66,8 +66,8 @@ def scores(
         key: Fingerprint of all that the classifier depends on.
     """
     num_labels = len(corpus.label_names)
-    single = num_labels == 2 and corpus.train.labels.ndim == 1
-    shape = (len(corpus.train) + len(corpus.others), 1 if single else num_labels)
+    columns = num_columns(corpus.train.labels, num_labels)
+    shape = (len(corpus.train) + len(corpus.others), columns)
     found = np.zeros(shape, np.float32)
     if distributed.is_primary():
         folder = workdir / NGRAMS
@@ -109,7 +109,7 @@ def _fit_and_save(
         views.append(view)
         with ThreadPoolExecutor(2) as pool:  # NumPy sorts outside of Python's lock
             splits = [corpus.train, corpus.others]
-            train, others = pool.map(lambda texts: _count(texts, hashes, view), splits)  # noqa: B023
+            train, others = pool.map(lambda texts: count_texts(texts, hashes, view), splits)  # noqa: B023
         of_train.append(train)
         of_others.append(others)
     pairs = list(zip(views, of_train, strict=True))
@@ -133,7 +133,8 @@ def find_words(texts: RaggedTexts) -> tuple[np.ndarray, np.ndarray]:
     return words, np.diff(np.append(0, np.cumsum(words))[texts.offsets])
 
 
-def _count(texts: RaggedTexts, hashes: np.ndarray, view: View) -> Counts:
+def count_texts(texts: RaggedTexts, hashes: np.ndarray, view: View) -> Counts:
+    """Counts the n-grams of texts whose ids have these hashes; see `hash_ids`."""
     words, lengths = find_words(texts)
     return count(hashes[texts.ids[words]], lengths, view)
 

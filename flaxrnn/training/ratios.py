@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from flaxrnn.data.corpora import Corpus
-from flaxrnn.data.ngrams import RATIOS, Counts, RatioTable, View, count
+from flaxrnn.data.ngrams import RATIOS, Counts, RatioTable, View, document_frequencies
 from flaxrnn.data.ragged import RaggedTexts
 from flaxrnn.runtime import distributed, files
 from flaxrnn.training import ngrams, workdir
+from flaxrnn.training.svm import in_column, num_columns
 
 
 def with_features(corpus: Corpus, longest: int, folder: Path) -> Corpus:
@@ -30,12 +31,11 @@ def with_features(corpus: Corpus, longest: int, folder: Path) -> Corpus:
         folder: The workdir.
     """
     hashes, labels = ngrams.hash_ids(corpus.vocabulary), corpus.train.labels
-    words, lengths = ngrams.find_words(corpus.train)
-    counts = count(hashes[corpus.train.ids[words]], lengths, View("words", longest))
+    counts = ngrams.count_texts(corpus.train, hashes, View("words", longest))
     num_labels = len(corpus.label_names)
-    num_classes = len(_classes(labels[:1], num_labels))
+    columns = num_columns(labels, num_labels)
     folds = ngrams.random_folds(len(labels))
-    of_train = np.zeros((len(words), longest * num_classes), np.float16)
+    of_train = np.zeros((len(corpus.train.ids), longest * columns), np.float16)
     for fold in range(folds.max() + 1):
         table = fit(counts, labels, num_labels, longest, folds != fold)
         rows = np.flatnonzero(folds == fold)
@@ -67,27 +67,19 @@ def fit(
         longest: Tokens of the longest n-grams.
         fitted_to: Whether each text is counted, bool [N].
     """
-    used = fitted_to[counts.rows]
-    codes, rows = counts.codes[used], counts.rows[used]
-    new = np.concatenate([[True], codes[1:] != codes[:-1]])[: len(codes)]
-    ids, known = np.cumsum(new) - 1, codes[new]
-    texts = np.bincount(ids, minlength=len(known))
+    used = Counts(*(array[fitted_to[counts.rows]] for array in counts))
+    known, texts = document_frequencies(used)
+    ids = np.repeat(np.arange(len(known)), texts)
     often = texts >= 2
     if not often.any():
         often[:] = True
     columns = []
-    for in_class in _classes(labels, num_labels):
-        inside = 1.0 + np.bincount(ids[in_class[rows]], minlength=len(known))
+    for column in range(num_columns(labels, num_labels)):
+        in_class = in_column(labels, num_labels, column)
+        inside = 1.0 + np.bincount(ids[in_class[used.rows]], minlength=len(known))
         outside = 2.0 + texts - inside
         columns.append(np.log(inside / inside.sum() / (outside / outside.sum()))[often])
     return RatioTable(longest, known[often], np.stack(columns, axis=1).astype(np.float32))
-
-
-def _classes(labels: np.ndarray, num_labels: int) -> list[np.ndarray]:
-    """Which texts are in each class, bool [N]; of two classes, in the second."""
-    if labels.ndim == 2:
-        return list(labels.T > 0)
-    return [labels == label for label in ([1] if num_labels == 2 else range(num_labels))]
 
 
 def _features(table: RatioTable, texts: RaggedTexts, hashes: np.ndarray) -> np.ndarray:

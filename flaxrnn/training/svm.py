@@ -46,12 +46,12 @@ class Problem:
         rows, ids, values = tf_idf(self.codes, self.idf, counts, len(labels))
         shape = (len(labels), len(self.codes))
         self._matrix = scipy.sparse.csr_matrix((values.astype(np.float64), (rows, ids)), shape)
-        self._classes = [1] if num_labels == 2 and labels.ndim == 1 else list(range(num_labels))
-        self._labels = labels
+        self._labels, self._num_labels = labels, num_labels
+        self._columns = num_columns(labels, num_labels)
 
     def cross_fit(self, folds: np.ndarray) -> np.ndarray:
         """Scores of the texts of each fold, int [N], by fits to the others: float64 [S, N, C]."""
-        scores = np.zeros((len(self._settings), len(folds), len(self._classes)))
+        scores = np.zeros((len(self._settings), len(folds), self._columns))
         everywhere = np.ones(len(self._settings))
         with self._progress(folds.max() + 1) as bar:
             for fold in range(folds.max() + 1):
@@ -69,8 +69,8 @@ class Problem:
 
         They are fitted to the texts `rows`.
         """
-        weights = np.zeros((len(self.codes), len(self._classes)))
-        bias = np.zeros(len(self._classes))
+        weights = np.zeros((len(self.codes), self._columns))
+        bias = np.zeros(self._columns)
         with self._progress(1) as bar:
             for s, column, of_fit, bias_of_fit in self._fits(rows, scales, bar):
                 weights[:, column] += scales[s] * of_fit
@@ -79,8 +79,8 @@ class Problem:
 
     def _progress(self, rounds: int) -> Any:
         """A progress bar of the classes of so many rounds, on a terminal; else a line, if many."""
-        total = rounds * len(self._classes)
-        if len(self._classes) >= _SHOWN and not sys.stderr.isatty():
+        total = rounds * self._columns
+        if self._columns >= _SHOWN and not sys.stderr.isatty():
             print(f"{self._title}: fitting to a class {total:,} times…", file=sys.stderr)
         return tqdm(desc=self._title, total=total, unit=" fits", leave=False, disable=None)
 
@@ -94,8 +94,8 @@ class Problem:
         from sklearn.svm import LinearSVC  # takes long to import
 
         matrix, labels = self._matrix[rows], self._labels[rows]
-        for column, label in enumerate(self._classes):
-            of_class = labels[:, label] > 0 if labels.ndim == 2 else labels == label
+        for column in range(self._columns):
+            of_class = in_column(labels, self._num_labels, column)
             trivial = of_class.all() or not of_class.any()
             ratios = np.ones(matrix.shape[1]) if trivial else _log_count_ratios(matrix, of_class)
             scaled = _scale_columns(matrix, ratios)
@@ -109,6 +109,23 @@ class Problem:
                 weights = svm.coef_[0] * ratios if setting.ratio else svm.coef_[0]
                 yield s, column, weights, svm.intercept_[0]
             bar.update()
+
+
+def num_columns(labels: np.ndarray, num_labels: int) -> int:
+    """Scores per text: one for each class, or of two only one, that of the second.
+
+    Args:
+        labels: int [N]; or of several per text, each with a score, 0 or 1, [N, C].
+        num_labels: Number of classes.
+    """
+    return 1 if num_labels == 2 and labels.ndim == 1 else num_labels
+
+
+def in_column(labels: np.ndarray, num_labels: int, column: int) -> np.ndarray:
+    """Which texts are in the class that a score is for, bool [N]; see `num_columns`."""
+    if labels.ndim == 2:
+        return labels[:, column] > 0
+    return labels == (1 if num_labels == 2 else column)
 
 
 def _scale_columns(matrix: Any, scale: np.ndarray) -> Any:
