@@ -121,5 +121,6 @@ def _jit_over_rows(function: Callable, mesh: Mesh, num_arrays: int) -> jax.stage
             out_specs=rows,
             check_vma=False,
         ),
-        compiler_options=devices.compiler_options(mesh),
+        # Alone, XLA's own products are faster than those of YNNPACK for the sizes that occur here.
+        compiler_options=devices.compiler_options(mesh, ynnpack=False),
     )

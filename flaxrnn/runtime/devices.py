@@ -110,18 +110,17 @@ def platform(mesh: Mesh) -> str:
     return mesh.devices.flat[0].platform
 
 
-def compiler_options(mesh: Mesh, same_bits: bool = False) -> dict[str, str]:
+def compiler_options(mesh: Mesh, ynnpack: bool = True) -> dict[str, str]:
     """How XLA compiles the programs of a mesh, for `jax.jit`.
 
     Args:
         mesh: Devices.
-        same_bits: Whether results must not depend on the number of threads on CPU.
+        ynnpack: Whether XLA may leave products to YNNPACK on CPU. It splits a sum over the threads
+            that there are, so the bits depend on their number.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     options = dict(_COMPILER_OPTIONS.get(platform(mesh), {}))
-    if (
-        same_bits and platform(mesh) == "cpu"
-    ):  # YNNPACK splits a sum over the threads that there are
+    if platform(mesh) == "cpu" and not ynnpack:
         options["xla_cpu_experimental_ynn_fusion_type"] = ""
     return {name: value for name, value in options.items() if name not in flags}
 

@@ -28,7 +28,7 @@ def in_parallel(
     texts: PartitionSpec,
     *others: PartitionSpec,
     donate: bool,
-    same_bits: bool = False,
+    ynnpack: bool = True,
 ) -> jax.stages.Wrapped:
     """Compiles `train_steps` or `evaluate` for the devices of a mesh.
 
@@ -39,7 +39,7 @@ def in_parallel(
         texts: How the texts are sharded.
         *others: How the arguments after the group are sharded.
         donate: Whether the result reuses the first argument's memory.
-        same_bits: See `devices.compiler_options`.
+        ynnpack: See `devices.compiler_options`.
     """
     sharded = jax.shard_map(
         functools.partial(function, axis="data"),
@@ -51,5 +51,5 @@ def in_parallel(
     return jax.jit(
         sharded,
         donate_argnums=(0,) if donate else (),
-        compiler_options=devices.compiler_options(mesh, same_bits),
+        compiler_options=devices.compiler_options(mesh, ynnpack),
     )

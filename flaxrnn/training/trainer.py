@@ -124,7 +124,7 @@ class Trainer:
         )
         evaluate = functools.partial(steps.evaluate, **settings)
         texts = self._prefetcher.spec
-        compiled_for = functools.partial(parallel.in_parallel, same_bits=bool(shards))
+        compiled_for = functools.partial(parallel.in_parallel, ynnpack=not shards)
         self._train: Any = compiled_for(train, self._mesh, texts, parallel.STOP_SPEC, donate=True)
         self._evaluate: Any = compiled_for(evaluate, self._mesh, texts, donate=False)
 
