@@ -104,8 +104,7 @@ def _read_lines(name: str, decoded: str, fields: Fields) -> Iterator[Row]:
     if "\n" not in decoded:  # as Macs once wrote lines
         decoded = decoded.replace("\r", "\n")
     lines = decoded.removesuffix("\n").split("\n")
-    is_labelled = decoded.lstrip().startswith("__label__")
-    is_labelled |= fields.several and "__label__" in decoded
+    is_labelled = any(_LABELS.fullmatch(line) for line in lines)
     for number, line in enumerate(lines, 1):
         where, line = f"{name}: line {number}", line.removesuffix("\r")
         labelled = _LABELS.fullmatch(line)

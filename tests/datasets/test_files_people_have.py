@@ -81,6 +81,7 @@ FILES = [
     File("cooking.train", "__label__긍정 영화가 좋다\n__label__부정 별로였다\n", READ),
     File("ft.txt", "__label__a __label__b good\n__label__a bad\n", [("good", "a,b", ""),
          ("bad", "a", "")]),
+    File("late.txt", "bad\n__label__a good\n", "late.txt: line 1: has no class; write __label__CL"),
     File("semicolon.csv", CSV.replace(",", ";"), READ, {"delimiter": ";"}),
     File("nsmc.txt", "id\tdocument\tlabel\n1\t좋다\t1\n2\t별로\t0\n", [("좋다", "1", ""),
          ("별로", "0", "")], {"delimiter": "tab", "text_field": "document"}),

@@ -72,9 +72,9 @@ def test_lines():
                      ("", "up", None)]  # fmt: skip
     texts = Fields("text", None)
     assert [row[0] for row in read("a.txt", labelled, texts)] == ["good film", "", "bad", ""]
-    plain = "good\n\u2028 film\n\n__label__up bad"
+    plain = "good\n\u2028 film\n\n__labels__ are bad"
     assert [row[0] for row in read("a.txt", plain, texts)] == [
-        "good", "\u2028 film", "", "__label__up bad"
+        "good", "\u2028 film", "", "__labels__ are bad"
     ]  # fmt: skip
 
 
@@ -127,6 +127,7 @@ def test_tabs_within_quotes():
         ("a.json", '["good", "bad"]', "a.json: line 1: must be an object with keys"),
         ("a.txt", "good\n", "a.txt: line 1: has no class; write __label__CLASS before each text"),
         ("a.txt", "__label__up good\n\nbad\n", "a.txt: line 3: has no class"),
+        ("a.txt", "bad\n__label__up good\n", "a.txt: line 1: has no class"),
         ("a.parquet", "PAR1", "data.path: a.parquet is not a Parquet file ("),
         ("a.parquet", to_parquet(text=["a"]), "data.label_field: a.parquet has no column 'label'"),
         ("a.parquet", to_parquet(text=[None], label=[1]), "row 1: text must be a string, not None"),
