@@ -20,6 +20,7 @@ _BYTE_ORDER_MARKS = {
 }
 _MAX_BYTES = 2**31  # unpacked; a small file can unpack to any size
 _SURE = 10  # characters beyond ASCII; fewer may be UTF-8 by chance
+_SAMPLE = 10_000  # characters beyond ASCII that say whether a text is Korean
 _CONTROLS = re.compile("[\0-\x08\x0e-\x1f\x7f-\x9f]")
 
 
@@ -105,10 +106,27 @@ def _likely_encoding(content: bytes) -> str | None:
         return encoding if max(zeros) > len(content) / 8 and _reads(content, encoding) else None
     if _reads(content, "utf-8"):
         return "utf-8"
-    korean = _reads(content, "cp949") or ""
-    if len(re.findall("[가-힣]", korean)) > len(re.findall("[^\0-\x7f]", korean)) / 2:
-        return "cp949"
-    return next((name for name in ("latin-1", "cp1252") if _reads(content, name)), None)
+    for encoding, looks_right in _GUESSES.items():
+        decoded = _reads(content, encoding)
+        if decoded and looks_right(decoded):
+            return encoding
+    return None
+
+
+def _is_korean(decoded: str) -> bool:
+    """Whether most characters are common syllables, as in bytes of Chinese and Japanese few are."""
+    beyond = re.findall("[^\0-\x7fㄱ-ㅣ]", decoded)[:_SAMPLE]
+    common = [c for c in beyond if "가" <= c <= "힣" and len(c.encode("euc_kr", "replace")) == 2]
+    return len(common) > 0.75 * len(beyond)
+
+
+def _is_western(decoded: str) -> bool:
+    """Whether few letters have accents; bytes of another script read as if most had."""
+    accented = len(re.findall("[À-ÿŒœŠšŽžŸ]", decoded))
+    return accented < len(re.findall("[A-Za-z]", decoded)) / 3
+
+
+_GUESSES = {"cp949": _is_korean, "latin-1": _is_western, "cp1252": _is_western}
 
 
 def _reads(content: bytes, encoding: str) -> str | None:

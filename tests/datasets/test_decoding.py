@@ -36,6 +36,11 @@ def test_every_encoding_is_read(encoding):
         (b"good\n\0\1\2\xff\x80", "utf-8", "line 2: byte 8 (0xff) is not UTF-8", None),
         (b"a" * 2**21 + KOREAN.encode("cp949"), "utf-8", "line 1: byte 2097152 (0xbf)", "cp949"),
         (b"good\nb\0d\n", "utf-8", "line 2: NUL, which no text contains", None),
+        ("ㅋㅋㅋ 정말 좋다 ㅠㅠ 大".encode("cp949"), "utf-8", "line 1: byte 0 (0xa4)", "cp949"),
+        # What would be read as other words is no guess.
+        ("text,label\nЖдём дня дождя,1".encode("cp1251"), "utf-8", "line 2: byte 11", None),
+        ("今天天气很好我们去公园散步。".encode("gbk"), "utf-8", "line 1: byte 0 (0xbd)", None),
+        ("今日はとても良い天気です。".encode("shift_jis"), "utf-8", "line 1: byte 0 (0x8d)", None),
     ],
 )  # fmt: skip
 def test_other_bytes_are_named_with_a_likely_encoding(content, encoding, problem, likely):
