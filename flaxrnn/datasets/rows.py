@@ -51,7 +51,10 @@ def missing_field(
     has_no: str, kind: str, field: str, names: Iterable[str], hint: str = ""
 ) -> DataError:
     """The error, beginning with `has_no`, that a field is not among the names."""
+    names = list(names)
     shown = abbreviated(names) or "none"
+    if same := [name for name in names if name.casefold() == field.casefold()]:
+        hint = f"; set data.{kind}_field={same[0]!r}"
     return DataError(f"data.{kind}_field: {has_no} {field!r}; it has {shown}{hint}")
 
 

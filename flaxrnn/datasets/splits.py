@@ -111,7 +111,8 @@ def rare_classes(examples: Sequence[Example], name: str, policy: str) -> set[str
     if single and policy == "error" and not several:
         raise DataError(
             f"data.rare_classes: {name}: with a single text: {abbreviated(sorted(single))}; drop"
-            " leaves such classes out, keep trains on them without testing them"
+            " leaves such classes out, keep trains on them without testing them; to merge them,"
+            " give them the same label"
         )
     return set()
 

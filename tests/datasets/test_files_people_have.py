@@ -94,6 +94,8 @@ FILES = [
          "has no column 'text'; it has text;label; set data.delimiter=';'"),
     File("headerless-unsaid.csv", "영화가 좋다,긍정\n", "has no column 'text'; it has 영화가 좋다,"
          " 긍정; of a file without a header, set data.header=False"),
+    File("case.csv", CSV.replace("text", "Text"), "has no column 'text'; it has Text, label; set"
+         " data.text_field='Text'"),
     File("a.xlsx", b"PK\3\4", "a.xlsx must end in .csv, .tsv, .json, .jsonl, .txt or .parquet"),
     File("a.csv.zip", b"PK\3\4", "a.csv.zip must end in .csv"),
     File("a.csv.gz", CSV, "is not a complete .gz file"),

@@ -112,9 +112,11 @@ def test_given_splits_are_kept():
 def test_rare_classes():
     rows = ["a:up", "b:up", "c:x", "d:w"]
     examples = [Example(*row.split(":"), "") for row in rows]
-    message = "data.rare_classes: a.csv: with a single text: w, x; drop leaves such classes out, ke"
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError) as caught:
         splits.rare_classes(examples, "a.csv", "error")
+    message = str(caught.value)
+    assert message.startswith("data.rare_classes: a.csv: with a single text: w, x; drop leaves")
+    assert message.endswith("; to merge them, give them the same label")
     assert splits.rare_classes(examples, "a.csv", "drop") == {"w", "x"}
     assert splits.rare_classes(examples, "a.csv", "keep") == set()
     given = [Example("a", "up", "train"), Example("b", "up", "test")]
