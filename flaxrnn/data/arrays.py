@@ -70,6 +70,7 @@ def encode_custom(
         **to_arrays(Vocabulary.build(counted, tokenizer), tokenized, labels),
         "label_names": np.frombuffer(json.dumps(names).encode(), np.uint8),
         "left_out": np.array([empty, len(examples) - empty - len(kept)]),
+        "repeats": np.array(checks.count_repeats(kept, keys)),
         "findings": np.frombuffer(
             json.dumps(checks.find_suspicious(kept, keys, parts)).encode(), np.uint8
         ),

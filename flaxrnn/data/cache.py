@@ -11,7 +11,7 @@ import safetensors.numpy
 
 from flaxrnn.runtime import files
 
-_VERSION = 3  # of the tokenizers and of the arrays
+_VERSION = 4  # of the tokenizers and of the arrays
 _FILE = "arrays.safetensors"
 
 

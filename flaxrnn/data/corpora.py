@@ -269,6 +269,10 @@ def _report(corpus: Corpus, texts: CustomTexts, arrays: Mapping[str, np.ndarray]
     left_out = arrays["left_out"].tolist()
     for count, why in zip(left_out, ("without a word", "of rare classes"), strict=True):
         report += f"; left out {count:,} {why}" if count else ""
+    repeats, others = arrays["repeats"].tolist()
+    if repeats and texts.label_field:  # the lines that a language model learns from may well repeat
+        report += f"; repeated texts: {repeats:,}"
+        report += f", {others:,} of them with another label" if others else ""
     print(terminal.escaped(report), file=sys.stderr)
     for finding in corpus.findings:
         print(terminal.escaped(f"warning: {corpus.name}: {finding}"), file=sys.stderr)

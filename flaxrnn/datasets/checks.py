@@ -39,6 +39,14 @@ def find_suspicious(examples: Sequence[Example], keys: Sequence[str], splits: Sp
     ]
 
 
+def count_repeats(examples: Sequence[Example], keys: Sequence[str]) -> tuple[int, int]:
+    """How many texts repeat an earlier one, and how many of these have another label than it."""
+    first: dict[str, Example] = {}
+    earlier = [first.setdefault(key, each) for each, key in zip(examples, keys, strict=True)]
+    others = [a.names != b.names for a, b in zip(examples, earlier, strict=True)]
+    return len(examples) - len(first), sum(others)
+
+
 def _copies(labels: Sequence[str], keys: Sequence[str], splits: Splits) -> Iterable[str]:
     """Texts of a given split that are training texts, too."""
     known = defaultdict(set)

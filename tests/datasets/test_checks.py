@@ -53,7 +53,8 @@ def test_findings_are_printed_each_time(tmp_path, capsys):
     for _ in range(2):
         load_custom(path, tmp_path)
         assert capsys.readouterr().err.splitlines() == [
-            "a.csv: 4 texts to train on, 1 to validate on, 1 to test, 3 classes: down, unsup, up",
+            "a.csv: 4 texts to train on, 1 to validate on, 1 to test, 3 classes: down, unsup, up;"
+            " repeated texts: 1, 1 of them with another label",
             "warning: a.csv: Copies of training texts: 1 of 1 test texts, 1 of them with another"
             " label.",
             "warning: a.csv: Without a test text: 'unsup' (2), 'up' (1); the test scores do not"
@@ -61,3 +62,15 @@ def test_findings_are_printed_each_time(tmp_path, capsys):
             "warning: a.csv: Class 'unsup' (2 texts) looks like texts without a label: leave it"
             " out, or it is learned as a class.",
         ]
+
+
+def test_texts_that_repeat_are_counted(tmp_path, capsys):
+    other = ", 1 of them with another label"
+    rows = [(f"text {i}", "up" if i % 2 else "down") for i in range(20)]
+    for more, repeats in (
+        ([], ""),
+        ([("Text 1!", "up"), ("text 1", "up")], "; repeated texts: 2"),
+        ([("text 1", "up"), ("text 3", "down")], f"; repeated texts: 2{other}"),
+    ):
+        load_custom(write_csv(tmp_path / "a.csv", rows + more), tmp_path, test_fraction=0.1)
+        assert capsys.readouterr().err.endswith(f"2 classes: down, up{repeats}\n")
