@@ -56,7 +56,8 @@ class Run:
         validated: The headline metric on validation, by which runs are ranked; that of an ensemble
             is the mean of its members'.
         monitor: The metric by which its best epoch was chosen, on validation.
-        curve: Its validation by epoch, which an ensemble has none of, and its test.
+        curves: Its validation by epoch, and its test; of an ensemble, those of its members, and a
+            last one without epochs for its own test.
     """
 
     workdir: Path
@@ -65,7 +66,7 @@ class Run:
     values: dict[str, float]
     validated: float
     monitor: str
-    curve: overlay.Curve
+    curves: list[overlay.Curve]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -93,7 +94,10 @@ def main(arguments: list[str] | None = None) -> None:
         raise ConfigError(f"--plot: {flags.plot} must end in .png")
     groups = group_by_settings(_read_all(flags.workdirs))
     show(groups)
-    curves = [overlay.Group(_name(group), [run.curve for run in group]) for group in groups]
+    curves = [
+        overlay.Group(_name(group), [curve for run in group for curve in run.curves])
+        for group in groups
+    ]
     if flags.plot:
         with _written_to("--plot", flags.plot):
             overlay.save_plot(curves, flags.by, flags.plot)
@@ -184,7 +188,7 @@ def read(workdir: Path) -> Run:
             {column.title: float(column.value(result)) for column in columns(metrics.METRICS)},
             headline.value(result, "val"),
             settings["train.monitor"],
-            curve,
+            [curve],
         )
     except _UNREADABLE as error:
         raise WorkdirError(f"{workdir} cannot be read ({error})") from None
@@ -196,7 +200,8 @@ def _read_ensemble(workdir: Path) -> Run:
     ensemble = saved.read_record(workdir).get("ensemble")
     if ensemble is None:
         raise WorkdirError(f"{workdir} has no figures of an ensemble")
-    seconds = sum(run.curve.end for run in runs)
+    curves = [curve for run in runs for curve in run.curves]
+    seconds = sum(curve.end for curve in curves)
     costs = {"seconds": {"total": seconds}, "epochs": math.nan}
     parameters = sum(run.values["parameters"] for run in runs)
     result = {**ensemble, **costs, "parameters": parameters}
@@ -210,9 +215,7 @@ def _read_ensemble(workdir: Path) -> Run:
             {column.title: float(column.value(result)) for column in columns(metrics.METRICS)},
             _mean_validated(runs),
             runs[0].monitor,
-            overlay.Curve(
-                [], {m.name: [] for m in (*metrics.per_epoch(), headline)}, seconds, score
-            ),
+            [*curves, overlay.Curve([], {name: [] for name in curves[0].values}, seconds, score)],
         )
     except _UNREADABLE as error:
         raise WorkdirError(f"{workdir} cannot be read ({error})") from None

@@ -95,7 +95,7 @@ def to_html(groups: Sequence[Group], table: Sequence[Sequence[str]]) -> str:
     colours = [_COLOURS[i % len(_COLOURS)] for i in range(len(groups))]
     return page.fill(
         "comparison",
-        title=f"{sum(len(group.curves) for group in groups):,} runs",
+        title=f"{sum(bool(c.seconds) for group in groups for c in group.curves):,} runs",
         header=header,
         rows=list(zip(colours, rows, strict=True)),
         panels=[_svg(groups, metric, axis) for metric, axis in shown],

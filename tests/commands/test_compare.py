@@ -97,7 +97,11 @@ def test_workdir_of_several_seeds_is_one_entry(tmp_path, capsys):
     figures = {"test_accuracy": 0.75, "test_macro_f1": 0.5}
     record = {"members": ["seed-0", "seed-1"], "ensemble": figures}
     (many / "seeds.json").write_text(json.dumps(record))
-    lines, err = shown(capsys, many, *many.iterdir(), "--plot", tmp_path / "plot.png")
+    shown(capsys, many, "--plot", tmp_path / "plot.png", "--page", tmp_path / "c.html")
+    page = (tmp_path / "c.html").read_text("utf-8")
+    assert "<h1>2 runs</h1>" in page
+    assert page.count("many (ensemble), epoch 2: accuracy 0.6000</title>") == 4  # two panels
+    lines, err = shown(capsys, many, *many.iterdir())
     assert err == ""
     header, ensemble, single = map(cells, lines)
     assert header[-1] == "members"
@@ -167,7 +171,7 @@ def test_folders_without_a_finished_run_are_named_in_one_line(tmp_path, capsys):
 def test_plot(tmp_path, capsys):
     runs = [write(tmp_path / f"{i}", 0.7 + i / 100, seed=i) for i in range(2)]
     runs += [write(tmp_path / ("길" * 60), 0.8, imdb)]  # a script that not every font has
-    curve = compare.read(runs[0]).curve
+    (curve,) = compare.read(runs[0]).curves
     assert (curve.over("seconds"), curve.over("epoch")) == ([6.0, 10.0], [1, 2])
     assert curve.values["accuracy"] == [0.5, 0.6]
     path = tmp_path / "plot.png"
