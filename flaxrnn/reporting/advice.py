@@ -11,6 +11,7 @@ import numpy as np
 from flaxrnn.training.thresholds import FEWEST
 
 _ENOUGH_TEXTS, _ENOUGH_PER_CLASS = 100, 5  # to validate on
+_SURE = 0.005  # standard error of the accuracy; of thousands of classes, it is small nevertheless
 _OVERFIT = 0.15  # accuracy in training above that in validation
 
 
@@ -26,9 +27,10 @@ def warnings(
     """
     accuracy, texts = result["val_accuracy"], int(class_counts.sum())
     per_class = texts / len(class_counts)
-    if texts < _ENOUGH_TEXTS or per_class < _ENOUGH_PER_CLASS:
-        smoothed = (accuracy * texts + 1) / (texts + 2)  # not sure even where all are right
-        error = _standard_error(smoothed, texts)
+    smoothed = (accuracy * texts + 1) / (texts + 2)  # not sure even where all are right
+    error = _standard_error(smoothed, texts)
+    few = texts < _ENOUGH_TEXTS or per_class < _ENOUGH_PER_CLASS
+    if few and error >= _SURE:
         regain = "" if result["refit"] else "; train.refit=True trains on these texts in the end"
         yield (
             f"With {texts:,} texts to validate on, {per_class:.1f} per class, the validation"

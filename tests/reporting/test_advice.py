@@ -29,6 +29,10 @@ def test_too_few_texts_to_validate_on(class_counts):
     assert found.endswith("data.validation_fraction, if they are drawn).")
 
 
+def test_thousands_of_classes_with_few_texts_each_are_enough_together():
+    assert warnings(0.5, 0.5, [1] * 20_000) == []
+
+
 def test_perfect_accuracy_on_few_texts_is_uncertain():
     (found,) = warnings(1.0, 1.0, [5, 5])
     assert "uncertain by 8.7 points" in found  # not 0
