@@ -180,11 +180,15 @@ def _split_folders(root: Path) -> list[tuple[str | None, Path]]:
     if not any(folder.name.lower() == "train" for folder in folders):
         return [(None, root)]
     of_splits = [folder for folder in folders if folder.name.lower() in SPLITS]
-    if len(of_splits) > 1 and (ignored := [f.name for f in folders if f not in of_splits]):
-        print(f"warning: {root}: not read: {abbreviated(ignored)}", file=sys.stderr)
     if len(of_splits) > 1:
+        _warn_of_ignored(root, [folder.name for folder in folders if folder not in of_splits])
         return [(folder.name, folder) for folder in of_splits]
     return [(None, folders[0] if len(folders) == 1 else root)]
+
+
+def _warn_of_ignored(source: str | Path, splits: list[str]) -> None:
+    if splits:
+        print(f"warning: {source}: not read: {abbreviated(splits)}", file=sys.stderr)
 
 
 def _text_files(folder: Path, classes: bool) -> list[Path]:
@@ -220,9 +224,10 @@ def _find_dataset(name: str, fields: Fields, data_dir: str | None) -> Source:
     for kind, field in fields.wanted():
         if field not in builder.info.features and kind != "split":
             raise missing_field(f"{name} has no feature", kind, field, builder.info.features)
+    splits = [split for split in builder.info.splits if split.lower() in SPLITS]
+    _warn_of_ignored(name, [split for split in builder.info.splits if split not in splits])
 
     def read() -> list[Example]:
-        splits = [split for split in builder.info.splits if split in SPLITS]
         parts = {split: _labelled(builder, split, name, fields) for split in splits}
         if not parts.get("train"):
             raise DataError(f"data.path: {name} has no split train with labelled texts")

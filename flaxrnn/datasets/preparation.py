@@ -24,6 +24,7 @@ import tensorflow_datasets as tfds
 from flaxrnn.datasets import download
 from flaxrnn.datasets.archive import Archive
 from flaxrnn.datasets.registry import Task
+from flaxrnn.datasets.rows import abbreviated
 from flaxrnn.errors import ConfigError, DataError, FlaxrnnError
 from flaxrnn.runtime import files
 
@@ -92,16 +93,22 @@ def prepare_named(name: str, data_dir: str | None = None) -> tfds.core.DatasetBu
     dataset, _, config = name.partition("/")
     with _as_data_error(f"data.path: the TFDS dataset {name} cannot be used without TensorFlow"):
         try:
-            make_builder = functools.partial(
-                tfds.builder_cls(dataset),
-                data_dir=data_root(data_dir),
-                config=config or None,
-                file_format="array_record",
-            )
+            builder_class = tfds.builder_cls(dataset)
         except tfds.core.DatasetNotFoundError:
             raise DataError(
                 f"data.path: there is no file, no folder and no TFDS dataset {name}"
             ) from None
+        if config and config not in builder_class.builder_configs:
+            raise DataError(
+                f"data.path: the TFDS dataset {dataset} has no config {config}; it has"
+                f" {abbreviated(builder_class.builder_configs) or 'none'}"
+            )
+        make_builder = functools.partial(
+            builder_class,
+            data_dir=data_root(data_dir),
+            config=config or None,
+            file_format="array_record",
+        )
         builder = make_builder()
         of_hosts = {urllib.parse.urlsplit(url).netloc: url for url in builder.url_infos or ()}
         urls = of_hosts.values()

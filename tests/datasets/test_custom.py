@@ -195,7 +195,9 @@ class TinyNotes(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager):
         if self.builder_config.name == "broken":
             raise ModuleNotFoundError("No module named 'tensorflow'")
-        splits = ("train", "validation" if self.builder_config.name == "validated" else "test")
+        splits = ["train", "test"]
+        if self.builder_config.name == "validated":
+            splits = ["train", "validation", "validation_of_others"]
         return {split: self._generate_examples(split) for split in splits}
 
     def _generate_examples(self, split):
@@ -212,11 +214,15 @@ def test_tfds_dataset_by_name(tmp_path, capfd):
     assert (len(corpus.train), len(corpus.test)) == (20, 20)
     corpus = load_custom("tiny_notes/unlabelled", tmp_path, **fields)
     assert (len(corpus.train), len(corpus.test)) == (18, 2)
+    assert "not read" not in capfd.readouterr().err
     corpus = load_custom("tiny_notes/validated", tmp_path, **fields)
+    told = "warning: tiny_notes/validated: not read: validation_of_others\n"
+    assert told in capfd.readouterr().err
     assert (len(corpus.train), len(corpus.validation), len(corpus.test)) == (18, 20, 2)
     for name, wanted in (
         ("tiny_notes", r"data\.text_field: tiny_notes has no feature 'text'; it has note, kind"),
         ("tiny_notes/broken", r"broken cannot be used without TensorFlow: ModuleNotFoundE"),
+        ("tiny_notes/plan", r"tiny_notes has no config plan; it has plain, unlabelled, valida"),
         ("tiny_nots", r"data\.path: there is no file, no folder and no TFDS dataset tiny_nots"),
     ):
         with pytest.raises(DataError, match=wanted) as caught:
