@@ -38,9 +38,10 @@ class Tokenizer:
         return SPLITTERS[self.kind](text)
 
     def locate(self, text: str) -> tuple[str, list[tuple[int, int]]]:
-        """The text as this tokenizer sees it, and where its tokens begin and end there.
+        """The text, and where its tokens begin and end in it.
 
-        Words keep their spelling, characters and subwords are in lower case.
+        It is NFC for all kinds but "keras"; characters and subwords have single spaces between
+        words. Case is kept, as far as each letter is still one in lower case.
         """
         if self.kind == "keras":
             spaced = text.translate(TO_SPACE)
@@ -48,10 +49,12 @@ class Tokenizer:
         if self.kind == "words":
             text = unicodedata.normalize("NFC", text)
             return text, word_spans(text)
-        text = normalize(text)
+        read, text = normalize(text), " ".join(unicodedata.normalize("NFC", text).split())
+        if len(read) != len(text):  # the lower case of "İ" has two characters
+            text = "".join(c if len(c.lower()) == 1 else c.lower() for c in text)
         if self.kind == "characters":
-            return text, [(i, i + 1) for i in range(len(text))]
-        return text, self._pieces.encode(text, return_type="offset_mapping")["offsets"]
+            return text, [(i, i + 1) for i in range(len(read))]
+        return text, self._pieces.encode(read, return_type="offset_mapping")["offsets"]
 
     def check(self) -> None:
         """Checks that the model of subwords, which may be anybody's, can be used.

@@ -20,7 +20,7 @@ _MOST_SCORED = 1_024  # texts whose n-grams are counted at once
 class EncodedText(NamedTuple):
     """A text as the model reads it: all of it or its last `data.maxlen` tokens."""
 
-    text: str  # the part that is read, normalized by the tokenizer
+    text: str  # the part that is read; see `Tokenizer.locate`
     spans: list[tuple[int, int]]  # begin and end in `text` of each token that is read
     ids: np.ndarray  # int32 [n]: the start id, unless the text fills `maxlen`, then the tokens
     total_words: int  # tokens of the whole text
@@ -77,11 +77,11 @@ class Encoder:
     def _locate(self, text: str, scores: np.ndarray | None) -> EncodedText:
         maxlen = self._maxlen
         tokens = self._vocabulary.tokenizer(text)
-        normalized, spans = self._vocabulary.tokenizer.locate(text)
+        located, spans = self._vocabulary.tokenizer.locate(text)
         start = spans[-maxlen][0] if len(spans) > maxlen else 0
         read = [(begin - start, end - start) for begin, end in spans[-maxlen:]]
         ids, features = self._ids(tokens), self._features(tokens)
-        return EncodedText(normalized[start:], read, ids, len(spans), text, scores, features)
+        return EncodedText(located[start:], read, ids, len(spans), text, scores, features)
 
     def _scores(self, texts: Sequence[str]) -> np.ndarray | None:
         """The scores of the n-gram classifier, float32 [N, C], if the model has one."""

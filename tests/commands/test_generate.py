@@ -33,6 +33,13 @@ def test_a_prompt_stays_as_it_is_spelled(workdir):
     assert loaded(workdir).generate("the", length=7) == loaded(workdir).generate(["the"], length=7)
 
 
+def test_a_prompt_of_characters_stays_as_it_is_spelled(tmp_path):
+    config = shrink(reuters.get_config(), target="next")
+    model = loaded(saved_workdir(tmp_path / "run", config, ["a", "b"], tokenizer="characters"))
+    for text, shown in (("The FILM  of\nÉ", "The FILM of É"), ("İST GOOD", "i̇ST GOOD")):
+        assert model.generate([text], length=3)[0].startswith(shown)
+
+
 def test_temperature_and_seed_decide_what_is_generated(workdir, capsys):
     def run(*flags):
         generate.main(["--workdir", str(workdir), *flags, "the", "a"])

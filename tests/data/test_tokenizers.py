@@ -84,9 +84,17 @@ def test_subword_without_sentencepiece_says_what_to_install(monkeypatch):
 def test_every_token_has_its_place_in_the_text(tokenizer, raw):
     seen, spans = tokenizer.locate(raw)
     assert len(spans) == len(tokenizer(raw))
+    if tokenizer.kind == "characters":
+        assert len(spans) == len(seen)
     ends = [0, *(end for _, end in spans)]
     for (begin, end), before in zip(spans, ends, strict=False):
         assert before <= begin <= end <= len(seen)
+
+
+def test_a_located_text_keeps_its_case():
+    assert SUBWORDS.locate("The  FILM,\né")[0] == "The FILM, é"
+    text, spans = tokenizers.Tokenizer("characters").locate(" İst DAS ")
+    assert (text, spans) == ("i̇st DAS", [(i, i + 1) for i in range(8)])
 
 
 def test_texts_are_put_together_again():
