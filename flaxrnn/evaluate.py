@@ -47,6 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
     from flaxrnn.inference import predictor  # imports JAX: only once flags and file are valid
 
     model = predictor.load(flags.workdir, flags.allow_module)
+    model.check_target("label")
     evaluation = evaluate_examples(model, examples, flags.threshold)
     if not evaluation.texts:
         reasons = "; ".join(evaluation.notes()) or "it holds none"

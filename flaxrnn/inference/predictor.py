@@ -89,7 +89,7 @@ class TextPredictor:
             DataError: A text is not a string.
             DivergedError: What the model computes is not finite.
         """
-        self._check_target("tags")
+        self.check_target("tags")
         texts = sources.as_list(texts)
         encoded = self.encode_all(texts)
         tags: list[list[str]] = [[] for _ in texts]
@@ -128,7 +128,7 @@ class TextPredictor:
             ConfigError: The model does not predict the next token.
             DataError: A prompt is not a string.
         """
-        self._check_target("next")
+        self.check_target("next")
         prompts = sources.as_list(prompts)
         encoded = self.encode_all(prompts)
         vocabulary = self._saved.vocabulary
@@ -167,7 +167,7 @@ class TextPredictor:
 
     def probabilities_of_ids(self, texts: ragged.RaggedTexts) -> np.ndarray:
         """Like `probabilities`, for texts encoded with the model's vocabulary and clipped."""
-        self._check_target("label")
+        self.check_target("label")
         out = np.zeros((len(texts), len(self.label_names)), np.float32)
         for rows, probabilities in self._predicted(texts):
             out[rows] = np.asarray(probabilities)[: len(rows)]
@@ -199,7 +199,12 @@ class TextPredictor:
                     attributions[row] = attributions[row] + of_ngrams
         return probabilities, attributions
 
-    def _check_target(self, required: str) -> None:
+    def check_target(self, required: str) -> None:
+        """Checks what the model predicts: "label", "tags" or "next".
+
+        Raises:
+            ConfigError: It is something else.
+        """
         target = self._saved.config.model.target
         head = self._saved.model.head
         kinds = {(False, True): "label", (True, True): "tags"}  # custom heads, too

@@ -5,12 +5,12 @@ import signal
 
 import numpy as np
 import pytest
-from helpers import loaded, saved_seeds, shrink, write_csv
+from helpers import loaded, saved_seeds, saved_workdir, shrink, write_csv
 from sklearn.metrics import f1_score
 
-from configs import imdb
+from configs import imdb, reuters
 from flaxrnn import evaluate
-from flaxrnn.errors import DataError
+from flaxrnn.errors import ConfigError, DataError
 from flaxrnn.runtime import terminal
 
 TEXTS = ["good film", "bad", "oil", "the <b>plot</b>", "of a very good plot", "grain and oil"]
@@ -102,6 +102,13 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     err = capsys.readouterr().err
     assert err.startswith(f"error: {message.format(t=tmp_path)}")
     assert err.count("\n") == 1
+
+
+def test_a_language_model_is_none_that_can_be_evaluated(tmp_path):
+    config = shrink(reuters.get_config(), target="next")
+    workdir = saved_workdir(tmp_path / "run", config, ["a", "b"])
+    with pytest.raises(ConfigError, match=r"model\.target: must be label for this; .* with next"):
+        run(tmp_path, workdir)
 
 
 def test_several_seeds_are_evaluated_as_one_model(tmp_path, capsys):
