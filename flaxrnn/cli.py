@@ -97,9 +97,10 @@ def _train(argv: list[str]) -> None:
     from flaxrnn import config, loop, seeds  # import JAX: only once the flags are valid
     from flaxrnn.runtime import distributed
 
-    what = json.dumps([config.parse(given.config).to_dict(), given.seeds])
+    checked = config.parse(given.config)
+    what = json.dumps([checked.to_dict(), given.seeds])
     distributed.initialize(given.coordinator, given.num_processes, given.process_id, what)
-    with distributed.fail_fast():
+    with distributed.fail_fast(checked.train.shards):
         if given.seeds is None:
             loop.train_and_evaluate(given.config, given.workdir)
         else:

@@ -76,7 +76,7 @@ def train(
         with clock("startup"):
             listener.deferred, listener.at_once = False, signals.NOTHING
             listener.check()
-            devices.initialize()
+            devices.initialize(config.train.shards)
             devices.enable_compilation_cache(config.compile_cache)
             stack.enter_context(distributed.fail_fast())
             root = files.expand(distributed.broadcast(str(root)), "--workdir")

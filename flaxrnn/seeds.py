@@ -50,8 +50,8 @@ def train(
         DivergedError: A seed diverged; the others were trained, and make the ensemble.
         FlaxrnnError, signals.Stopped: See `loop.train_and_evaluate`; no later seed is begun.
     """
-    devices.initialize()
     checked = _with_split_seed(config_lib.parse(config))
+    devices.initialize(checked.train.shards)
     _check_number(seeds, checked.seed)
     root = files.expand(workdir or fresh_workdir(checked), "--workdir")
     if distributed.broadcast((root / "config.json").exists()):

@@ -1,7 +1,7 @@
 """Starts Python commands without paying for the imports of the libraries each time.
 
-A server imports the libraries once and forks itself for each command; flaxrnn itself is imported
-anew by every command, as are modules of the working folder. The client takes the arguments of
+A server imports the libraries and most of flaxrnn once and forks itself for each command; modules
+of the working folder are imported by every command anew. The client takes the arguments of
 `python` (`-u`, then `-c CODE`, `-m MODULE` or a script), and stands for the command: it passes on
 its streams, environment, folder and signals, and ends as the command does.
 
@@ -23,7 +23,10 @@ LIBRARIES = (
     " tensorflow_datasets ml_collections.config_flags safetensors.numpy filelock tensorboardX"
     " matplotlib.pyplot matplotlib.backends.backend_agg matplotlib.backends.backend_svg jinja2 tqdm"
     " scipy.optimize scipy.sparse scipy.special sklearn.feature_extraction.text sklearn.svm"
+    " flaxrnn.loop flaxrnn.closing flaxrnn.inference.predictor flaxrnn.training.ngrams"
 ).split()
+ROOT = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+NO_PLOTS = "TESTS_DRAW_NO_PLOTS"  # if a command has this variable, its run leaves out the plots
 # What the libraries read once, when they are imported; of these a command may set the first only.
 DEVICES = "JAX_NUM_CPU_DEVICES"
 READ_ONCE = ("HOME", "JAX_", "TFDS_", "XLA_", "MPL", "PYTHONWARNINGS")
@@ -53,6 +56,7 @@ def exchange(path, arguments):
 
 def serve(path):
     """The server: returns only in a new process, with the request and the streams of a command."""
+    sys.path[0] = ROOT  # in place of that of this file
     for name in LIBRARIES:
         __import__(name)
     gc.freeze()  # the collector would copy their memory in every command
@@ -102,6 +106,8 @@ def become(request, streams):
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
+    if NO_PLOTS in os.environ:
+        leave_out_plots()
     if DEVICES in os.environ:
         sys.modules["jax"].config.update(DEVICES.lower(), int(os.environ[DEVICES]))
     sys.orig_argv = [sys.executable, *request["arguments"]]
@@ -126,11 +132,19 @@ def become(request, streams):
     return request["arguments"][unbuffered:]
 
 
+def leave_out_plots():
+    """Has a run leave out its plots, which take longer than a short training."""
+    from flaxrnn.reporting import plots
+
+    plots.save_curves = lambda history, result, path: path.touch()
+    plots.curves_svg = plots.reliability_svg = plots.coverage_svg = lambda *_: ""
+
+
 def run(kind, *arguments):
     """Runs a command as `__main__`."""
     folder = {"-c": "", "-m": os.getcwd()}.get(kind, os.path.dirname(os.path.realpath(kind)))
     added = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    sys.path[:] = [folder, *filter(None, added), *sys.path[1:]]  # in place of this file's folder
+    sys.path[:] = [folder, *filter(None, added), *sys.path[1:]]  # in place of ROOT
     if kind == "-m":
         sys.argv = list(arguments)
         return runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)

@@ -14,6 +14,7 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+import forkserver
 import pytest
 import tensorflow_datasets as tfds
 from helpers import ROOT, start_forkserver
@@ -53,6 +54,7 @@ SHORT = [
     "--config.data.max_padding=1",
     "--config.model.embedding_size=16",
     "--config.model.hidden_size=16",
+    "--config.model.ngram_fit=quick",
 ]
 
 
@@ -125,6 +127,7 @@ def environment(tiny_data_dir):
         "TFDS_DATA_DIR": str(tiny_data_dir),
         "PYTHONWARNINGS": "ignore",
         "MPLBACKEND": "agg",
+        forkserver.NO_PLOTS: "1",
     }
 
 

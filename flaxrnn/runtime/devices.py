@@ -38,6 +38,8 @@ _COMPILER_OPTIONS = {
     "gpu": {"xla_gpu_enable_command_buffer": _IN_GRAPH},
 }
 
+_THREADS = "PJRT_NPROC"  # the variable that tells XLA how many threads its CPU backend has
+
 # Settings of JAX that must be off, and why.
 _UNUSABLE = {
     "jax_enable_x64": "flaxrnn computes in float32",
@@ -45,10 +47,15 @@ _UNUSABLE = {
 }
 
 
-def initialize() -> None:
+def initialize(shards: int = 0) -> None:
     """Starts JAX, with each core that the process may use as a device of its CPU backend.
 
     Has no effect on the devices once JAX is initialized, or where `jax_num_cpu_devices` is set.
+
+    Args:
+        shards: If it is not 0, there are at most so many devices, and as many threads for the
+            operations of all: XLA cuts an operation into a piece for each thread, and the bits
+            depend on where. Has no effect on the threads once JAX is initialized.
 
     Raises:
         ConfigError: JAX has no device of the platform that it is set to, or computes in float64 or
@@ -58,14 +65,28 @@ def initialize() -> None:
         if jax.config.values[name]:
             raise ConfigError(f"{name.upper()}: must be off: {reason}")
     if jax.config.values["jax_num_cpu_devices"] <= 0:
+        count = cores.usable()
         with contextlib.suppress(RuntimeError):
-            jax.config.update("jax_num_cpu_devices", cores.usable())
+            jax.config.update("jax_num_cpu_devices", min(count, shards or count))
     try:
-        jax.devices()
+        with _threads(shards):
+            jax.devices()
     except (RuntimeError, AssertionError) as error:  # JAX asserts that one platform has devices
         platforms = jax.config.values["jax_platforms"]
         found = f" ({textwrap.shorten(str(error), 150)})" if str(error) else ""
         raise ConfigError(f"JAX_PLATFORMS: {platforms}: there is no such device{found}") from None
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Within it, a new CPU backend has so many threads, however many cores; 0: one per core."""
+    before = os.environ.get(_THREADS)
+    if count:
+        os.environ[_THREADS] = str(count)
+    yield
+    if count:
+        del os.environ[_THREADS]
+        os.environ.update({} if before is None else {_THREADS: before})
 
 
 def enable_compilation_cache(folder: str | None) -> None:

@@ -215,12 +215,15 @@ def broadcast_arrays(tree: Any) -> Any:
 
 
 @contextlib.contextmanager
-def fail_fast() -> Iterator[None]:
+def fail_fast(shards: int = 0) -> Iterator[None]:
     """Exits this process as soon as another one is lost, instead of waiting for it forever.
 
     Process 0 holds a TCP connection to every other process. One that closes, or falls silent,
     before all have left this block means that its peer died. JAX's heartbeats alone would not do:
     they abort the process, with a page of C++ stack. A block inside another one does nothing.
+
+    Args:
+        shards: See `devices.initialize`.
 
     Raises:
         ProcessError: A collective operation failed.
@@ -229,7 +232,7 @@ def fail_fast() -> Iterator[None]:
     if _is_watching or not jax.distributed.is_initialized():
         yield
         return
-    devices.initialize()
+    devices.initialize(shards)
     if jax.process_count() == 1:
         yield
         return

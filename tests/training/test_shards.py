@@ -21,10 +21,12 @@ from flaxrnn.config import parse
 from flaxrnn.data import batching, corpora, ragged
 from flaxrnn.data.vocabulary import FIRST_WORD, Vocabulary
 from flaxrnn.nn import models
+from flaxrnn.runtime import devices
 from flaxrnn.training import optimizers, steps, trainer
 
 if sys.argv[2] == "one core":
     os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+devices.initialize(int(sys.argv[1]))
 words, rng = [f"w{i}" for i in range(50)], np.random.default_rng(0)
 
 def split(n, classes):
@@ -33,7 +35,7 @@ def split(n, classes):
     return ragged.RaggedTexts(ids, offsets, rng.integers(0, classes, n).astype(np.int32))
 
 def bits(config, classes, memory):
-    config.model.update(embedding_size=8, hidden_size=5)
+    config.model.update(embedding_size=32, hidden_size=64)  # XLA splits the products
     config.model.conv_filters = min(config.model.conv_filters, 6)
     names = [str(i) for i in range(classes)]
     corpus = corpora.Corpus(
