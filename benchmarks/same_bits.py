@@ -4,8 +4,8 @@
     python -m benchmarks.same_bits --configs imdb.py:fast
 
 Needs the real corpora and `taskset`, which gives each run every core or only one. All have
-`train.shards=8` and an empty compile cache. Writes benchmarks/results/same-bits-cpu.json after each;
-started again, the command goes on with the runs that are missing.
+`train.shards=8` and an empty compile cache. Writes benchmarks/results/same-bits-cpu.json
+after each; started again, the command goes on with the runs that are missing.
 """
 
 import argparse
