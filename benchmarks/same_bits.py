@@ -1,7 +1,7 @@
 """Trains whole runs on 1, 2, 4 and 8 CPU devices and compares their final weights bit by bit.
 
     python -m benchmarks.same_bits
-    python -m benchmarks.same_bits --configs imdb.py:fast
+    python -m benchmarks.same_bits --configs reuters.py imdb.py     the defaults, which take longer
 
 Needs the real corpora and `taskset`, which gives each run every core or only one. All have
 `train.shards=8` and an empty compile cache. Writes benchmarks/results/same-bits-cpu.json
@@ -53,7 +53,7 @@ def train(config: str, devices: int, cores: list[int]) -> dict:
 def main() -> None:
     """Trains every run and compares."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--configs", nargs="+", default=["reuters.py", "imdb.py"])
+    parser.add_argument("--configs", nargs="+", default=["reuters.py:fast", "imdb.py:fast"])
     arguments = parser.parse_args()
     found = json.loads(FILE.read_text())["configs"] if FILE.exists() else {}
     usable = sorted(os.sched_getaffinity(0))
