@@ -104,7 +104,8 @@ def test_figures_of_the_ensemble_are_those_of_the_mean_probabilities(config, tmp
     run = compare.read(tmp_path)
     assert [run.values["test accuracy"], run.values["macro-F1"]] == pytest.approx(expected)
     runs = [compare.read(tmp_path / f"seed-{s}") for s in (3, 4, 5)]
-    assert run.curve.end == pytest.approx(sum(each.curve.end for each in runs))
+    seconds = [curve.end for each in runs for curve in each.curves]
+    assert run.curves[-1].end == pytest.approx(sum(seconds))
     assert run.values["parameters"] == 3 * runs[0].values["parameters"]
 
 

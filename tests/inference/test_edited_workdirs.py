@@ -169,7 +169,7 @@ def test_comparing_leaves_an_edited_run_out(i, original, tmp_path):
     folder = shutil.copytree(original, tmp_path / "run")
     (folder / "result.json").write_text(json.dumps(RESULT))
     (folder / "metrics.jsonl").write_text(json.dumps(ROW))
-    assert compare.read(folder).curve.score == 0.5
+    assert compare.read(folder).curves[0].score == 0.5
     edit(folder / name, new)
     with pytest.raises(WorkdirError) as refused:
         compare.main([str(folder)])
