@@ -38,7 +38,7 @@ from flaxrnn.errors import (
 from flaxrnn.runtime import files, signals
 
 pytestmark = pytest.mark.usefixtures("no_plots")
-STEPS = 10 * 83  # epochs, batches
+STEPS = 16 * 83  # epochs, batches
 KILLED = """
 import os, runpy, signal, sys, threading
 from flaxrnn import loop
@@ -57,7 +57,7 @@ runpy.run_path("train.py", run_name="__main__")
 
 
 def test_killed_runs_end_as_if_they_had_been_left_alone(few_texts, tmp_path):
-    """Two SIGKILLs and a SIGTERM, at random moments from the first training step on; many more
+    """Three SIGKILLs and a SIGTERM, at random moments from the first training step on; many more
     are benchmarks/faults.py's."""
     corpora.load_corpus("reuters", "synthetic", str(tmp_path / "data"))
     flags = [
@@ -68,8 +68,8 @@ def test_killed_runs_end_as_if_they_had_been_left_alone(few_texts, tmp_path):
         "--config.data.max_padding=0.5",
         "--config.model.hidden_size=8",
         "--config.train.batch_size=2",
-        "--config.train.epochs=10",
-        "--config.train.patience=10",
+        "--config.train.epochs=16",
+        "--config.train.patience=16",
         "--config.train.baseline=False",
         "--config.train.explain=False",
         "--config.train.checkpoint_steps=32",
@@ -78,7 +78,7 @@ def test_killed_runs_end_as_if_they_had_been_left_alone(few_texts, tmp_path):
     alone = faults.final_state(tmp_path / "alone")
     seconds = json.loads((tmp_path / "alone" / "result.json").read_text())["seconds"]["train"]
     draw, steps = random.Random(time.time()), []
-    for i, number in enumerate([signal.SIGKILL] * 2 + [signal.SIGTERM]):
+    for i, number in enumerate([signal.SIGKILL] * 3 + [signal.SIGTERM]):
         workdir, after = tmp_path / str(i), draw.uniform(0, seconds)
         command = [*python(), "-c", KILLED, str(after), str(int(number)), *flags]
         killed = subprocess.run(

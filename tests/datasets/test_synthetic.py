@@ -16,7 +16,7 @@ from flaxrnn.nn import models
 from flaxrnn.training import metrics, optimizers, steps
 from flaxrnn.training.trainer import Trainer
 
-WORDS, LENGTH, TRAIN, TEST = 500, 100, 5_000, 2_000
+WORDS, LENGTH, TRAIN, TEST = 500, 100, 8_000, 2_000
 
 
 @pytest.fixture(autouse=True)
