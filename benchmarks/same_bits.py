@@ -5,7 +5,7 @@
 
 Needs the real corpora and `taskset`, which gives each run every core or only one. All have
 `train.shards=8` and an empty compile cache. Writes benchmarks/results/same-bits-cpu.json
-after each; started again, the command goes on with the runs that are missing.
+after each; started again at the same commit, the command goes on with the runs that are missing.
 """
 
 import argparse
@@ -55,18 +55,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--configs", nargs="+", default=["reuters.py:fast", "imdb.py:fast"])
     arguments = parser.parse_args()
-    found = json.loads(FILE.read_text())["configs"] if FILE.exists() else {}
+    provenance = throughput.provenance()
+    recorded = json.loads(FILE.read_text()) if FILE.exists() else {}
+    found = recorded["configs"] if recorded.get("commit") == provenance["commit"] else {}
     usable = sorted(os.sched_getaffinity(0))
     for config in arguments.configs:
         runs = found.setdefault(config, {})
         for devices in DEVICES:
             for cores in (usable, usable[:1]):
                 name = f"{devices} devices, {len(cores)} cores"
-                runs.setdefault(name, None)
-                runs[name] = runs[name] or train(config, devices, cores)
+                if name not in runs:
+                    runs[name] = train(config, devices, cores)
                 print(f"{config}, {name}: {runs[name]}", flush=True)
-                content = {**throughput.provenance(), "configs": found}
-                FILE.write_text(json.dumps(content, indent=1) + "\n")
+                FILE.write_text(json.dumps({**provenance, "configs": found}, indent=1) + "\n")
         same = len({run["sha256"] for run in runs.values()}) == 1
         print(f"{config}: {'the same bits' if same else 'DIFFERENT BITS'} in {len(runs)} runs")
 

@@ -119,23 +119,28 @@ def processor() -> str:
     return names[0] if names else platform.machine()
 
 
+def start(case: Case, frameworks: list[str]) -> tuple[dict[str, Worker], dict[str, str]]:
+    """Starts a process of each framework; returns those that run, and the errors of the others."""
+    workers, failed = {}, {}
+    for name in frameworks:
+        try:
+            workers[name] = Worker(name, case)
+        except RuntimeError as error:
+            failed[name] = str(error)
+    return workers, failed
+
+
 def time_case(case: Case, frameworks: list[str], rounds: int, peak: float) -> dict:
     """Times a case in every framework, interleaved."""
-    times: dict[str, list[float]] = {}
-    failed: dict[str, str] = {}
+    names = [name for name in frameworks if case.mode in baselines.FRAMEWORKS[name].modes]
+    times: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(STARTS):
-        workers = {}
-        for name in frameworks:
-            if case.mode not in baselines.FRAMEWORKS[name].modes or name in failed:
-                continue
-            try:
-                workers[name] = Worker(name, case)
-            except RuntimeError as error:
-                failed[name] = str(error)
+        workers, failed = start(case, list(times))
+        times = {name: times[name] for name in workers}
         counts = {name: max(1, round(0.3 / worker.seconds(1))) for name, worker in workers.items()}
         for _ in range(-(-rounds // STARTS)):
             for name, worker in workers.items():
-                times.setdefault(name, []).append(worker.seconds(counts[name]))
+                times[name].append(worker.seconds(counts[name]))
         for worker in workers.values():
             worker.close()
     flops = cases.flops(case) * (3 if case.mode == "train" else 1)

@@ -26,6 +26,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+import forkserver
 import jax
 import numpy as np
 import pytest
@@ -37,7 +38,6 @@ from flaxrnn.data import corpora, ragged
 from flaxrnn.data.vocabulary import FIRST_WORD, Vocabulary
 from flaxrnn.datasets import imdb_sentiment, reuters_topics, synthetic
 from flaxrnn.datasets.preparation import MANUAL_DIR_VARIABLE
-from flaxrnn.reporting import plots
 
 settings.register_profile(
     "suite",
@@ -72,9 +72,7 @@ def few_texts(monkeypatch):
 @pytest.fixture
 def no_plots(monkeypatch):
     """Leaves out the plots of a run, which take longer than its training."""
-    monkeypatch.setattr(plots, "save_curves", lambda history, result, path: path.touch())
-    for name in ("curves_svg", "reliability_svg", "coverage_svg"):
-        monkeypatch.setattr(plots, name, lambda *_: "")
+    forkserver.leave_out_plots(monkeypatch.setattr)
 
 
 @pytest.fixture

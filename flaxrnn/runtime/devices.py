@@ -83,9 +83,10 @@ def _threads(count: int) -> Iterator[None]:
     before = os.environ.get(_THREADS)
     if count:
         os.environ[_THREADS] = str(count)
-    yield
-    if count:
-        del os.environ[_THREADS]
+    try:
+        yield
+    finally:
+        os.environ.pop(_THREADS, None)
         os.environ.update({} if before is None else {_THREADS: before})
 
 
