@@ -3,9 +3,10 @@
     python -m benchmarks.ablation configs/reuters.py:best --seeds 3
     python -m benchmarks.ablation configs/imdb.py:best --seeds 3 --only "no n-grams" "no refit"
 
-Each row takes one ingredient away and changes nothing else. "the n-grams alone" is the classifier
-that the network is blended with. Writes benchmarks/results/ablation-CONFIG.json after every row;
-started again, the command goes on with the rows that are missing.
+Each row takes one ingredient away and changes nothing else. A refit doubles the time, so only
+"complete" has one: the other rows are compared with "no refit". "the n-grams alone" is the
+classifier that the network is blended with. Writes benchmarks/results/ablation-CONFIG.json after
+every row; started again at the same commit, the command goes on with the rows that are missing.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
+from benchmarks import throughput
 from flaxrnn import seeds
 from flaxrnn.config import parse
 from flaxrnn.training import texts
@@ -26,8 +28,10 @@ from flaxrnn.training.workdir import NGRAMS
 
 RESULTS = Path(__file__).parent / "results"
 WITHOUT: dict[str, dict[str, Any]] = {
+    "no refit": {},
     "no n-grams": {"model.word_ngrams": 0, "model.character_ngrams": 0},
     "no ratios": {"model.ratio_ngrams": 0},
+    "ratios of single words": {"model.ratio_ngrams": 1},
     "n-grams fitted quickly": {"model.ngram_fit": "quick"},
     "no segments": {"model.segment": 0},
     "one direction": {"model.bidirectional": False},
@@ -41,7 +45,6 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "no clipping": {"train.clip_norm": 0.0},
     "constant learning rate": {"train.schedule": "constant"},
     "no averaging": {"train.averaging": False},
-    "no refit": {"train.refit": False},
     "the chapter's vocabulary and length": {"data.num_words": 1_000, "data.maxlen": 100},
 }
 METRICS = ("val_accuracy", "test_accuracy", "test_macro_f1")
@@ -59,11 +62,18 @@ def main() -> None:
     path, _, variant = arguments.config.partition(":")
     name = "-".join(filter(None, (Path(path).stem, variant)))
     file, runs = RESULTS / f"ablation-{name}.json", arguments.runs / name
-    rows = json.loads(file.read_text())["rows"] if file.exists() else {}
+    file, runs = RESULTS / f"ablation-{name}.json", arguments.runs / name
+    provenance = throughput.provenance()
+    recorded = json.loads(file.read_text()) if file.exists() else {}
+    rows = recorded["rows"] if recorded.get("commit") == provenance["commit"] else {}
     for title in ("complete", *arguments.only):
         config = importlib.import_module(f"configs.{Path(path).stem}").get_config(variant)
-        config.data.source, config.train.baseline = "real", False
+        config.data.source, config.train.baseline, config.train.explain = "real", False, False
+        complete = config.to_json()
         config.update_from_flattened_dict(WITHOUT.get(title, {}))
+        if title in WITHOUT and title != "no refit" and config.to_json() == complete:
+            continue  # the recipe does not have it
+        config.train.refit = config.train.refit and title == "complete"
         if title not in rows:
             folder = runs / title.replace(" ", "-")
             _share_ngrams(runs / "complete", folder)
@@ -72,7 +82,7 @@ def main() -> None:
         if title == "complete":
             rows["the n-grams alone"] = _ngrams_alone(config, runs / "complete")
         content = {"config": arguments.config, "seeds": arguments.seeds, "rows": rows}
-        file.write_text(json.dumps(content, indent=1) + "\n")
+        file.write_text(json.dumps({**provenance, **content}, indent=1) + "\n")
         print(title, rows[title], flush=True)
 
 
