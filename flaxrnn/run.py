@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -89,7 +88,7 @@ class Run:
 
     def keep(self, weights: steps.Params, divided_by: float = 1.0) -> None:
         """Marks weights as those to keep, with logits that are divided by a temperature."""
-        self.weights = _copy(temperature.divide_logits(weights, divided_by))
+        self.weights = self.trainer.replicate(temperature.divide_logits(weights, divided_by))
 
     def keep_calibrated(self, weights: steps.Params, logits: np.ndarray | None) -> None:
         """Like `keep`, with the temperature that suits their logits of the validation texts.
@@ -158,7 +157,7 @@ def start(
     if checkpoints:
         _write_inputs_and_summary(config, texts, model, folder, progress, int(state.step))
     trainer = _build_trainer(config, texts, model, refit=progress.refit is not None)
-    state, weights = trainer.replicate(_copy((state, weights)))
+    state, weights = trainer.replicate((state, weights))
     return Run(
         config=config,
         root=root,
@@ -206,14 +205,15 @@ def begin_refit(run: Run) -> None:
     run.trainer = _build_trainer(run.config, run.texts, run.model, refit=True)
     state = _init_state(run.config, run.texts, run.model)
     state = pretrained.start_again(run.config, state, run.workdir)
-    run.state = run.trainer.replicate(_copy(state))
+    run.state = run.trainer.replicate(state)
     with run.clock("compile"), run.reporter.compiling():
         run.trainer.compile(run.state)
 
 
 def _init_state(config: Config, texts: Texts, model: models.TextModel) -> steps.TrainState:
-    footprint.check(config, model, texts.training_data)
     optimizer = _build_optimizer(config, texts.training_data)
+    shapes = steps.init_state.eval_shape(model, optimizer, config.seed)
+    footprint.check(config, shapes, texts.training_data)
     with devices.raise_on_oom("out of memory for the parameters; lower model.hidden_size"):
         return jax.block_until_ready(steps.init_state(model, optimizer, config.seed))
 
@@ -310,7 +310,3 @@ def _seconds_of_finished(
         return dict(json.loads((folder / "result.json").read_text("utf-8"))["seconds"])
     except (OSError, ValueError, KeyError, TypeError):
         return None  # it was stopped before its result was written
-
-
-def _copy(tree: Any) -> Any:
-    return jax.tree.map(jnp.copy, tree)  # no buffer appears twice or is donated by a step

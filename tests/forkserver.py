@@ -22,8 +22,10 @@ LIBRARIES = (
     " jax.experimental.multihost_utils flax.linen flax.struct flax.traverse_util optax"
     " tensorflow_datasets ml_collections.config_flags safetensors.numpy filelock tensorboardX"
     " matplotlib.pyplot matplotlib.backends.backend_agg matplotlib.backends.backend_svg jinja2 tqdm"
+    " jaxlib.mlir.dialects.mhlo jaxlib.mlir.dialects.builtin urllib.request"
     " scipy.optimize scipy.sparse scipy.special sklearn.feature_extraction.text sklearn.svm"
     " flaxrnn.loop flaxrnn.closing flaxrnn.inference.predictor flaxrnn.training.ngrams"
+    " flaxrnn.datasets.custom flaxrnn.data.keras_api flaxrnn.inference.formats"
 ).split()
 ROOT = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 NO_PLOTS = "TESTS_DRAW_NO_PLOTS"  # if a command has this variable, its run leaves out the plots

@@ -18,6 +18,13 @@ from flaxrnn.nn.fused import FOLDED, EmbeddingLookup
 POOLINGS = ("last", "max", "mean", "max_mean", "attention")
 
 
+# Flax traces the initializer of a parameter whenever a model is traced; these are traced once.
+_jit = functools.partial(jax.jit, static_argnums=(1, 2))
+glorot_uniform = _jit(nn.initializers.glorot_uniform())
+orthogonal = _jit(nn.initializers.orthogonal())
+
+
+@_jit
 def keras_uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
     """U(−0.05, 0.05), Keras's initial embedding."""
     return jax.random.uniform(key, shape, dtype, -0.05, 0.05)
@@ -141,7 +148,7 @@ class Conv1D(nn.Module):
         each token adds to an output at each place of the kernel. Few tokens are looked up there.
         """
         shape = (self.width, x.shape[-1], self.filters)
-        kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape)
+        kernel = self.param("kernel", glorot_uniform, shape)
         bias = self.param("bias", nn.initializers.zeros, (self.filters,))
         if not isinstance(x, EmbeddingLookup):
             out = conv(x, kernel.astype(x.dtype))

@@ -149,9 +149,10 @@ class TextModel(nn.Module):
         return self._drop("word_dropout", x, keys, shared=(2,))
 
     def _output(self, x: jax.Array, scores: jax.Array | None) -> jax.Array:
-        init = nn.initializers.glorot_uniform()
         bias = nn.initializers.constant(self.head.initial_bias(self.num_outputs))
-        dense = nn.Dense(self.num_outputs, kernel_init=init, bias_init=bias, name="dense")
+        dense = nn.Dense(
+            self.num_outputs, kernel_init=layers.glorot_uniform, bias_init=bias, name="dense"
+        )
         logits = dense(x.astype(jnp.float32))
         return layers.Blend(name="blend")(logits, scores) if self.has_scores else logits
 

@@ -27,6 +27,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from flaxrnn.nn import layers
 from flaxrnn.nn.fused import (
     FOLDED,
     Carry,
@@ -38,7 +39,6 @@ from flaxrnn.nn.fused import (
     select,
     without_padding,
 )
-from flaxrnn.nn.layers import Dropout
 
 Weights = Mapping[str, jax.Array]  # by name
 _KERNELS = ("kernel", "recurrent_kernel")  # the factors of matrix products
@@ -100,7 +100,7 @@ class Recurrent(nn.Module):
         weights = self.weights(D)
         if self.dropout and dropout_key is not None:
             kernel = weights["recurrent_kernel"][None]
-            dropped = Dropout(self.dropout, name="dropout")(kernel, dropout_key[None])[0]
+            dropped = layers.Dropout(self.dropout, name="dropout")(kernel, dropout_key[None])[0]
             weights = {**weights, "recurrent_kernel": dropped}
         factors = {name: jnp.asarray(weights[name], self.dtype) for name in _KERNELS}
         weights = {**weights, **factors}
@@ -164,11 +164,10 @@ class Recurrent(nn.Module):
     def weights(self, num_inputs: int) -> Weights:
         """Declares kernel [D, G·H], recurrent_kernel [H, G·H] and bias [G·H] for D inputs."""
         width = self.num_gates * self.features
-        init = nn.initializers
         return {
-            "kernel": self.param("kernel", init.glorot_uniform(), (num_inputs, width)),
+            "kernel": self.param("kernel", layers.glorot_uniform, (num_inputs, width)),
             "recurrent_kernel": self.param(
-                "recurrent_kernel", init.orthogonal(), (self.features, width)
+                "recurrent_kernel", layers.orthogonal, (self.features, width)
             ),
             "bias": self.param("bias", self.init_bias, (width,)),
         }

@@ -142,8 +142,12 @@ class Trainer:
         return self._prefetcher.resident
 
     def replicate(self, tree: Any) -> Any:
-        """Copies a state or parameters to every device."""
-        return devices.shard(tree, self._mesh, PartitionSpec())
+        """Copies a state or parameters to every device.
+
+        No buffer is one of `tree`, or appears twice, so that a step may take them all.
+        """
+        # By the host: a copy on the devices would be a program to compile for each shape.
+        return devices.shard(jax.tree.map(np.array, tree), self._mesh, PartitionSpec())
 
     def compile(self, state: steps.TrainState) -> None:
         """Compiles both programs for states with these shapes.
