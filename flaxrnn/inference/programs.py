@@ -22,6 +22,7 @@ from flaxrnn.runtime import devices
 Params = Any
 
 
+@functools.lru_cache(maxsize=8)
 def predict_program(model: models.TextModel, mesh: Mesh) -> jax.stages.Wrapped:
     """A program that computes probabilities.
 
@@ -42,6 +43,7 @@ def predict_program(model: models.TextModel, mesh: Mesh) -> jax.stages.Wrapped:
     return _jit_over_rows(predict, mesh, num_arrays=2 + len(model.extras))
 
 
+@functools.lru_cache(maxsize=8)
 def explain_program(model: models.TextModel, mesh: Mesh) -> jax.stages.Wrapped:
     """A program that attributes a class to the tokens.
 
@@ -59,7 +61,7 @@ def explain_program(model: models.TextModel, mesh: Mesh) -> jax.stages.Wrapped:
     return _jit_over_rows(explain, mesh, num_arrays=3 + len(model.extras))
 
 
-@functools.cache
+@functools.lru_cache(maxsize=8)
 def generate_program(model: models.TextModel, mesh: Mesh, length: int) -> jax.stages.Wrapped:
     """A program that samples how texts continue.
 

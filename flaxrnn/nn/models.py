@@ -36,11 +36,14 @@ class TextModel(nn.Module):
         config: The layers and their sizes.
         vocab_size: Rows of the embedding table.
         num_outputs: C, logits per text or per token.
+        code: The classes of its cell and its head, which in a notebook may change under the same
+            name: a model with others is not equal, so that no program of the old ones is used.
     """
 
     config: ModelConfig
     vocab_size: int
     num_outputs: int
+    code: tuple[type, ...] = ()
 
     @property
     def head(self) -> heads.Head:
@@ -211,8 +214,9 @@ def segments(x: Any, lengths: jax.Array, size: int) -> tuple[Any, jax.Array]:
 
 def build(config: ModelConfig, vocab_size: int, num_labels: int) -> TextModel:
     """The model of a config's model group, for a vocabulary and a number of labels or tags."""
-    num_outputs = heads.get_head(config.target).num_outputs(num_labels, vocab_size)
-    return TextModel(config, vocab_size, num_outputs)
+    head = heads.get_head(config.target)
+    code = (cells.get_cell(config.cell), type(head))
+    return TextModel(config, vocab_size, head.num_outputs(num_labels, vocab_size), code)
 
 
 def shortest_text(config: ModelConfig) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -77,11 +78,21 @@ def build(
     Raises:
         ConfigError: The module cannot be imported, or its function returns no optimizer.
     """
+    make = OPTIMIZERS.get(config.optimizer) or plugins.load("train.optimizer", config.optimizer)
+    return _build(make, config, steps, train_embedding)
+
+
+@functools.lru_cache(maxsize=16)  # two of equal settings are the same, so that programs are, too
+def _build(
+    make: Callable[..., optax.GradientTransformation],
+    config: TrainConfig,
+    steps: int,
+    train_embedding: bool,
+) -> optax.GradientTransformation:
     rate = SCHEDULES[config.schedule](config.learning_rate, steps)
     if config.optimizer in OPTIMIZERS:
-        built = OPTIMIZERS[config.optimizer](rate, config.weight_decay)
+        built = make(rate, config.weight_decay)
     else:
-        make = plugins.load("train.optimizer", config.optimizer)
         try:
             built = make(rate)
         except Exception as error:  # whatever the function's code raises

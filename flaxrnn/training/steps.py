@@ -180,7 +180,9 @@ def train_steps(
 
     total = {**_zero_sums(), "nonfinite_steps": jnp.int32(0)}
     state, total, first = jax.lax.fori_loop(0, group.used, body, (state, total, jnp.int32(NO_STEP)))
-    signal = stop.max()
+    # After the loop, on which it thus depends: on CPU, XLA may start both at once and exchange the
+    # signal of one device for the gradients of another, which crashes.
+    signal = jnp.where(first >= 0, stop.max(), 0)
     signal = signal if axis is None else jax.lax.pmax(signal, axis)
     return state, {**total, "first_nonfinite_step": first, "stop": signal}
 

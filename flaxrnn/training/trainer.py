@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from jax.sharding import PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
 from flaxrnn.data import batching
 from flaxrnn.data.prefetch import DevicePrefetcher
@@ -68,6 +68,49 @@ class MetricAccumulator:
             self._total = metrics.add(self._total, sums)
 
 
+@functools.lru_cache(maxsize=4)
+def _programs(
+    mesh: Mesh,
+    texts: PartitionSpec,
+    model: models.TextModel,
+    optimizer: optax.GradientTransformation,
+    averaging: bool,
+    objective: Objective,
+    buckets: tuple[int, ...],
+    shards: int,
+) -> tuple[Any, Any]:
+    """The programs of training and evaluation, which equal runs of a process, like seeds, share.
+
+    Args:
+        mesh: Devices.
+        texts: How the texts are sharded.
+        model: See `Trainer.__init__`.
+        optimizer: See `Trainer.__init__`.
+        averaging: See `Trainer.__init__`.
+        objective: See `Trainer.__init__`.
+        buckets: Lengths of the texts.
+        shards: See `Trainer.__init__`.
+    """
+    settings: dict[str, Any] = {
+        "model": model,
+        "buckets": buckets,
+        "num_shards": shards // mesh.size,
+    }
+    train = functools.partial(
+        steps.train_steps,
+        optimizer=optimizer,
+        averaging=averaging,
+        objective=objective,
+        **settings,
+    )
+    evaluate = functools.partial(steps.evaluate, **settings)
+    compiled_for = functools.partial(parallel.in_parallel, ynnpack=not shards)
+    return (
+        compiled_for(train, mesh, texts, parallel.STOP_SPEC, donate=True),
+        compiled_for(evaluate, mesh, texts, donate=False),
+    )
+
+
 class Trainer:
     """Trains and evaluates a model on the texts of a run, on as many devices as its batches fill.
 
@@ -110,23 +153,16 @@ class Trainer:
         self._mesh, self._shards = devices.make_mesh(batch_size, shards=shards), shards
         self._precision = precision
         self._prefetcher = DevicePrefetcher(training_data, self._mesh, device_memory)
-        settings: dict[str, Any] = {
-            "model": model,
-            "buckets": training_data.buckets,
-            "num_shards": shards // self._mesh.size,
-        }
-        train = functools.partial(
-            steps.train_steps,
-            optimizer=optimizer,
-            averaging=averaging,
-            objective=objective,
-            **settings,
+        self._train, self._evaluate = _programs(
+            self._mesh,
+            self._prefetcher.spec,
+            model,
+            optimizer,
+            averaging,
+            objective,
+            training_data.buckets,
+            shards,
         )
-        evaluate = functools.partial(steps.evaluate, **settings)
-        texts = self._prefetcher.spec
-        compiled_for = functools.partial(parallel.in_parallel, ynnpack=not shards)
-        self._train: Any = compiled_for(train, self._mesh, texts, parallel.STOP_SPEC, donate=True)
-        self._evaluate: Any = compiled_for(evaluate, self._mesh, texts, donate=False)
 
     @property
     def overlap(self) -> bool:

@@ -1,6 +1,7 @@
 import functools
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -9,7 +10,7 @@ import pytest
 from configs import imdb, reuters
 from flaxrnn.config import parse
 from flaxrnn.data import batching, ragged
-from flaxrnn.nn import models
+from flaxrnn.nn import cells, models
 from flaxrnn.training import optimizers, parallel, steps, trainer
 
 
@@ -312,3 +313,79 @@ def test_both_programs_of_a_run_multiply_with_its_precision(precision, written, 
         products = [line for line in text.splitlines() if "stablehlo.dot_general" in line]
         assert products
         assert all(f"precision = [{written}, {written}]" in line for line in products)
+
+
+def producers(jaxpr, variable):
+    """Names of the primitives that a variable of a jaxpr is computed by."""
+    made_by = {out: equation for equation in jaxpr.eqns for out in equation.outvars}
+    found, pending = set(), [variable]
+    while pending:
+        equation = made_by.pop(pending.pop(), None)
+        if equation is not None:
+            found.add(equation.primitive.name)
+            pending += [v for v in equation.invars if not isinstance(v, jax.extend.core.Literal)]
+    return found
+
+
+def test_the_signal_is_exchanged_after_the_gradients():
+    model, state, batch, _ = setup(reuters.get_config())
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("data",))
+    batches = [batching.Batch(0, np.arange(4))]
+    group = next(batching.group_batches(batches, 4, steps=1, devices=2))
+    program = parallel.in_parallel(
+        many_steps(model), mesh, jax.sharding.PartitionSpec(), parallel.STOP_SPEC, donate=False
+    )
+    traced = program.trace(state, texts_of(batch), group, np.zeros(2, np.int32))
+    (sharded,) = traced.jaxpr.eqns
+    jaxpr = sharded.params["jaxpr"]
+    (exchange,) = (e for e in jaxpr.eqns if e.primitive.name.startswith("pmax"))
+    assert "while" in producers(jaxpr, exchange.invars[0])
+
+
+def build_trainer(model, rate=1e-3, shards=0):
+    config = reuters.get_config()
+    config.train.learning_rate = rate
+    _, _, batch, _ = setup(config)
+    offsets = np.append(0, np.cumsum(batch["lengths"]))
+    ids = batch["tokens"][np.arange(24) < batch["lengths"][:, None]]
+    texts = ragged.RaggedTexts(ids, offsets, batch["labels"])
+    return trainer.Trainer(
+        batching.TrainingData(texts, batch["lengths"], "post", (24,), {"train": np.arange(4)}),
+        model,
+        optimizers.build(parse(config).train, steps=9),
+        averaging=True,
+        batch_size=4,
+        eval_batch_size=4,
+        device_memory=1.0,
+        seed=0,
+        shards=shards,
+    )
+
+
+def test_equal_runs_share_their_programs(monkeypatch):
+    def programs(**options):
+        config = parse(reuters.get_config()).model
+        run = build_trainer(models.build(config, vocab_size=1_000, num_labels=46), **options)
+        return run._train, run._evaluate
+
+    first = programs()
+    assert programs() == first
+    assert programs(rate=1e-4)[0] != first[0]
+    assert programs(shards=2) != first
+
+    class Changed(cells.LSTM):
+        """As a notebook has it, whose cell was edited and run again."""
+
+    monkeypatch.setitem(cells.CELLS, "lstm", Changed)
+    assert programs() != first
+
+
+def test_a_copied_state_is_not_taken_by_a_step():
+    model, state, _, _ = setup(reuters.get_config())
+    run = build_trainer(model)
+    again = run.replicate(run.replicate(state))
+    jax.jit(lambda tree: jax.tree.map(lambda x: x + 1, tree), donate_argnums=0)(again)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), run.replicate(state))
+    leaves = jax.tree.leaves(run.replicate(state))
+    buffers = [shard.data.unsafe_buffer_pointer() for x in leaves for shard in x.addressable_shards]
+    assert len(set(buffers)) == len(buffers)
