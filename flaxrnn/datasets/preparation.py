@@ -14,7 +14,7 @@ import shutil
 import sys
 import textwrap
 import urllib.parse
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from flaxrnn.runtime import files
 MANUAL_DIR_VARIABLE = "FLAXRNN_MANUAL_DIR"
 _FEATURES = {"text": tfds.features.Text, "label": tfds.features.ClassLabel}
 _SPLITS = ("train", "test")
+_READ_AT_ONCE = 1_000  # examples; one by one takes several times as long
 
 _MakeBuilder = Callable[[], tfds.core.DatasetBuilder]
 
@@ -120,8 +121,8 @@ def prepare_named(name: str, data_dir: str | None = None) -> tfds.core.DatasetBu
         return _prepared(make_builder, manual_dir=None)
 
 
-def examples(builder: tfds.core.DatasetBuilder, split: str, field: str) -> Iterable[dict[str, Any]]:
-    """The examples of a prepared dataset.
+def examples(builder: tfds.core.DatasetBuilder, split: str, field: str) -> Iterator[dict[str, Any]]:
+    """Yields the examples of a prepared dataset.
 
     Args:
         builder: The dataset's builder.
@@ -133,7 +134,9 @@ def examples(builder: tfds.core.DatasetBuilder, split: str, field: str) -> Itera
     """
     name = builder.info.full_name
     with _as_data_error(f"{field}: the TFDS dataset {name} cannot be read without TensorFlow"):
-        return builder.as_data_source(split)
+        source = builder.as_data_source(split)
+    for begin in range(0, len(source), _READ_AT_ONCE):
+        yield from source.__getitems__(range(begin, min(begin + _READ_AT_ONCE, len(source))))
 
 
 def data_root(data_dir: str | None) -> Path:
