@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import optax
 
+from flaxrnn import teacher
 from flaxrnn.config import Config
 from flaxrnn.data import batching
 from flaxrnn.errors import ConfigError, WorkdirError
@@ -141,7 +142,7 @@ def start(
         stack: Closes what must be closed at the end of the run.
     """
     source = pretrained.find_source(config, folder)
-    texts = load_texts(config, folder, clock)
+    texts = teacher.label(load_texts(config, folder, clock), config, folder)
     config = automatic.resolve(config, texts, folder)
     agreed = resume.agreed_fingerprint(config, texts.training_data, folder)
     model = models.build(config.model, texts.vocabulary.num_words, len(texts.label_names))

@@ -15,6 +15,7 @@ ORDER = [  # from the top down: a module imports from its own room and those bel
     ["loop"],
     ["closing"],
     ["run"],
+    ["teacher"],
     ["reporting", "inference"],
     ["training"],
     ["nn"],

@@ -1,15 +1,18 @@
 """A run with texts without labels, which its n-gram classifier labels."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import korean, loaded, shrink, train_until_killed, weights, write_csv
+import safetensors.numpy
+from helpers import SAYS, korean, loaded, shrink, train_until_killed, weights, write_csv
 
 import flaxrnn
 from configs import imdb, reuters
 from configs import text as text_config
-from flaxrnn.errors import ConfigError, DataError
+from flaxrnn import seeds, teacher
+from flaxrnn.errors import ConfigError, DataError, WorkdirError
 from flaxrnn.runtime.clock import Clock
 from flaxrnn.training.texts import load_texts
 
@@ -116,3 +119,56 @@ def test_what_it_needs_is_named(tmp_path):
     config.data.unlabelled, config.data.source = "dataset", "synthetic"
     with pytest.raises(ConfigError, match="has no texts without labels"):
         flaxrnn.train(config, tmp_path)
+
+
+def test_a_teacher_labels_them(run, tmp_path, capfd, no_plots):
+    config, workdir, _ = run
+    taught = config.copy_and_resolve_references()
+    taught.train.teacher = str(workdir)
+    flaxrnn.train(taught, tmp_path / "run")
+    assert "labelling 200 texts by" in capfd.readouterr().out
+    parsed = flaxrnn.config.parse(taught)
+    texts = teacher.label(load_texts(parsed, tmp_path / "run", Clock()), parsed, tmp_path / "run")
+    assert "labelling" not in capfd.readouterr().out  # what it said is kept
+    data = texts.training_data
+    rows = data.rows["unlabelled"]
+    raw = Path(config.data.unlabelled).read_text("utf-8").split("\n")[:-1]
+    _, want = loaded(workdir).predict(raw)
+    logits = data.texts.scores[rows]
+    found = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(found, want, atol=1e-4)
+    alone = load_texts(parsed, workdir, Clock()).training_data.texts.scores
+    others = np.setdiff1d(np.arange(len(alone)), rows)
+    np.testing.assert_array_equal(data.texts.scores[others], alone[others])
+
+
+def test_two_classes_and_an_ensemble_as_a_teacher(tmp_path, no_plots):
+    rows = [(text, label) for text, label in korean(120) if label != sorted(SAYS)[0]]
+    write_csv(tmp_path / "reviews.csv", rows[:40])
+    (tmp_path / "others.txt").write_text("\n".join(text for text, _ in rows[40:]), "utf-8")
+    config = settings(tmp_path, str(tmp_path / "data"))
+    seeds.train(config, 2, tmp_path / "seeds")
+    config.train.teacher = str(tmp_path / "seeds")
+    found = seeds.train(config, 2, tmp_path / "taught")
+    assert len(found) == 2
+    said = [tmp_path / "taught" / f"seed-{i}" / "teacher" / "logits.safetensors" for i in (0, 1)]
+    assert said[0].read_bytes() == said[1].read_bytes()
+    logits = safetensors.numpy.load_file(said[0])["logits"]
+    _, want = loaded(tmp_path / "seeds").predict([text for text, _ in rows[40:]])
+    np.testing.assert_allclose(1 / (1 + np.exp(-logits[:, 0])), want[:, 1], atol=1e-4)
+
+
+def test_mistakes_about_a_teacher_are_named(run, tmp_path):
+    config, workdir, _ = run
+    other = config.copy_and_resolve_references()
+    other.train.teacher = str(tmp_path / "nothing")
+    with pytest.raises(WorkdirError, match=r"train\.teacher: .*nothing"):
+        flaxrnn.train(other, tmp_path / "run")
+    write_csv(tmp_path / "two.csv", [(text, label[:1]) for text, label in korean(100)])
+    other.train.teacher, other.data.path = str(workdir), str(tmp_path / "two.csv")
+    with pytest.raises(ConfigError, match=r"train\.teacher: .* must\s+have those of the run"):
+        flaxrnn.train(other, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    other.data.unlabelled = None
+    with pytest.raises(ConfigError, match=r"train\.teacher: must be unset without data\.unlab"):
+        flaxrnn.train(other, tmp_path / "run")

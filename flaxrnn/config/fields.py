@@ -226,6 +226,10 @@ class TrainConfig:
         "workdir of a trained model to start with: its layers, the embedding of the words that both"
         " have, and with the same target and labels its output layer; unset: random parameters"
     )
+    teacher: str | None = declare.folder(
+        "workdir of a trained classifier, or of several with --seeds, that gives the texts of"
+        " data.unlabelled the probabilities to learn; unset: the n-gram classifier does"
+    )
     batch_size: int = declare.at_least(
         0, 20, "texts per training step; 0: 4 to 32, about a sixtieth of the training texts"
     )

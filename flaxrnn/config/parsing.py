@@ -152,6 +152,8 @@ def _check_unlabelled(values: Mapping[str, Any]) -> None:
     """Checks what training on texts without labels needs."""
     task, value = values["task"], values["data.unlabelled"]
     if value is None:
+        if values["train.teacher"] is not None:
+            raise ConfigError("train.teacher: must be unset without data.unlabelled")
         return
     if task != "text" and value != "dataset":
         raise ConfigError(

@@ -86,7 +86,9 @@ def load_texts(config: Config, folder: Path, clock: Clock) -> Texts:
         maxlen=data.maxlen,
         labelled=labelled,
     )
-    kept = corpus if labelled and (config.train.baseline or config.train.explain) else None
+    train = config.train
+    read_later = train.baseline or train.explain or train.teacher is not None
+    kept = corpus if labelled and read_later else None
     return Texts(names, training_data, vocabulary, corpus.label_names, corpus.findings, found, kept)
 
 

@@ -20,12 +20,14 @@ _CONFIG, _LOCK = "config.json", ".lock"
 CHECKPOINTS = "checkpoints"
 NGRAMS = "ngrams"  # folder of the n-gram classifier
 RATIOS = "ratios"  # folder of the table of log-count ratios
+TEACHER = "teacher"  # folder of what the teacher says of the texts without labels
 INITIAL = "initial"  # folder of parameters that are not random, for a refit
 # What a run writes until its first checkpoint.
 _WRITTEN = (
     CHECKPOINTS,
     NGRAMS,
     RATIOS,
+    TEACHER,
     INITIAL,
     "vocabulary.json",
     "labels.json",

@@ -1,0 +1,91 @@
+"""Labels the texts of a run that have no label by trained models, in place of its n-grams."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+
+from flaxrnn.config import Config, modules
+from flaxrnn.data.corpora import Corpus
+from flaxrnn.data.vocabulary import UNKNOWN_WORD
+from flaxrnn.errors import ConfigError, FlaxrnnError
+from flaxrnn.inference import predictor
+from flaxrnn.runtime import distributed, files
+from flaxrnn.training.progress import fingerprint, text_checksums
+from flaxrnn.training.texts import Texts
+from flaxrnn.training.workdir import TEACHER
+
+_FILE = "logits.safetensors"
+
+
+def label(texts: Texts, config: Config, folder: Path) -> Texts:
+    """The texts of a run, those without labels with the logits of the teacher that it names.
+
+    The primary process asks the teacher, once: a run that goes on, or another of several seeds,
+    reads what it said.
+
+    Args:
+        texts: The texts, with their scores.
+        config: The run's config.
+        folder: Its workdir.
+
+    Raises:
+        ConfigError: The teacher does not classify texts, or has other labels.
+        WorkdirError: It cannot be read.
+    """
+    if config.train.teacher is None:
+        return texts
+    data = texts.training_data
+    assert texts.corpus is not None
+    assert data.texts.scores is not None
+    scores, rows = np.array(data.texts.scores), data.rows["unlabelled"]
+    found = np.zeros((len(rows), scores.shape[1]), np.float32)
+    if distributed.is_primary():
+        found = _logits(texts.corpus, config, folder, scores.shape[1])
+    scores[rows] = np.asarray(distributed.broadcast_arrays(found))
+    labelled = dataclasses.replace(data.texts, scores=scores)
+    return dataclasses.replace(texts, training_data=dataclasses.replace(data, texts=labelled))
+
+
+def _logits(corpus: Corpus, config: Config, folder: Path, columns: int) -> np.ndarray:
+    """The teacher's logits of the texts without labels, float32 [N, C] or of two classes [N, 1]."""
+    assert corpus.unlabelled is not None
+    key = fingerprint({"teacher": str(config.train.teacher)}, text_checksums(corpus.unlabelled))
+    for saved in (folder, *sorted(folder.parent.glob("seed-*"))):
+        if not files.find_corruption(saved / TEACHER):
+            arrays = safetensors.numpy.load_file(saved / TEACHER / _FILE)
+            if bytes(arrays["key"]).decode() == key:
+                break
+    else:
+        arrays = {
+            "logits": _ask(corpus, config, columns),
+            "key": np.frombuffer(key.encode(), np.uint8),
+        }
+        saved = None
+    if saved != folder:
+        files.write_folder(folder / TEACHER, {_FILE: safetensors.numpy.save(arrays)})
+    return arrays["logits"]
+
+
+def _ask(corpus: Corpus, config: Config, columns: int) -> np.ndarray:
+    assert corpus.unlabelled is not None
+    path = files.expand(str(config.train.teacher), "train.teacher")
+    try:
+        teacher = predictor.load(path, modules(config))
+        teacher.check_target("label")
+    except FlaxrnnError as error:
+        raise type(error)(f"train.teacher: {str(error).removeprefix('--workdir: ')}") from None
+    if teacher.label_names != corpus.label_names:
+        raise ConfigError(
+            f"train.teacher: {path} has the labels {', '.join(teacher.label_names[:20])}; it must"
+            f" have those of the run, {', '.join(corpus.label_names[:20])}"
+        )
+    print(f"labelling {len(corpus.unlabelled):,} texts by {path}…", flush=True)
+    texts = [corpus.vocabulary.decode(ids, UNKNOWN_WORD) for ids in corpus.unlabelled.texts()]
+    _, probabilities = teacher.predict(texts)
+    # None is quite certain: their logarithms are finite.
+    logarithms = np.log(np.clip(probabilities, 1e-6, 1)).astype(np.float32)
+    return logarithms if columns > 1 else logarithms[:, 1:] - logarithms[:, :1]
