@@ -14,12 +14,19 @@ from flaxrnn.datasets import preparation
 from flaxrnn.errors import ConfigError, DataError
 
 
+class Source(list):
+    """Examples as TFDS has them."""
+
+    def __getitems__(self, keys):
+        return [self[key] for key in keys]
+
+
 def test_tokenizer_applies_to_corpora_of_builders_too(tmp_path, monkeypatch):
     rows = [{"text": b"Oil\xc2\xa0prices ROSE!", "label": 0}, {"text": b"Oil fell", "label": 1}]
     features = {"label": SimpleNamespace(names=["up", "down"])}
     builder = SimpleNamespace(
         info=SimpleNamespace(full_name="tiny/1.0.0", features=features),
-        as_data_source=lambda split: rows * 50,
+        as_data_source=lambda split: Source(rows * 50),
     )
     monkeypatch.setattr(preparation, "prepare", lambda *_: builder)
     found = {}

@@ -9,6 +9,9 @@ from configs import imdb, reuters
 from flaxrnn.config import parse
 from flaxrnn.nn import models
 
+init_params = jax.jit(models.init_params, static_argnums=0)
+logits = jax.jit(models.logits, static_argnums=0)
+
 
 def build(config, **changes):
     config.model.update(changes)
@@ -51,12 +54,12 @@ def test_structure_of_the_imdb_model():
 
 @pytest.mark.parametrize(("config", "total"), [(reuters, 185_046), (imdb, 558_520)])
 def test_parameter_totals_are_those_of_the_chapter(config, total):
-    params = models.init_params(build(config.get_config()), jax.random.key(0))
+    params = init_params(build(config.get_config()), jax.random.key(0))
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == total
 
 
 def test_initial_distributions_are_those_of_keras():
-    params = models.init_params(build(imdb.get_config()), jax.random.key(0))
+    params = init_params(build(imdb.get_config()), jax.random.key(0))
     limits = {
         "embed/embedding": 0.05,
         "conv/kernel": np.sqrt(6 / (5 * 100 + 5 * 64)),
@@ -87,30 +90,32 @@ def test_padding_is_invisible(variant):
     """A padded batch gives each text the logits, and the gradients, that it has alone."""
     names = ("cell", "pooling", "bidirectional", "layers", "conv_filters")
     model = build(reuters.get_config(), **SMALL, **dict(zip(names, variant, strict=True)))
-    params = models.init_params(model, jax.random.key(0))
+    params = init_params(model, jax.random.key(0))
     rng = np.random.default_rng(0)
     lengths = np.array([9, 1, 6])
     tokens = np.where(np.arange(9) < lengths[:, None], rng.integers(1, 1000, (3, 9)), 0)
 
     def loss(params, tokens, lengths):
-        logits = models.logits(model, params, tokens, lengths)
-        return (logits**2).sum(), logits
+        found = models.logits(model, params, tokens, lengths)
+        return (found**2).sum(), found
 
     gradient = jax.jit(jax.grad(loss, has_aux=True))
-    grad, logits = gradient(params, tokens, lengths)
+    grad, together = gradient(params, tokens, lengths)
     alone = [
         gradient(params, tokens[b : b + 1, :n], lengths[b : b + 1]) for b, n in enumerate(lengths)
     ]
-    np.testing.assert_allclose(logits, np.concatenate([x for _, x in alone]), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        together, np.concatenate([x for _, x in alone]), rtol=1e-5, atol=1e-6
+    )
     total = jax.tree.map(lambda *g: sum(g), *[g for g, _ in alone])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), grad, total)
 
 
 def test_dropout_acts_in_training_only():
     model = build(imdb.get_config())
-    params = models.init_params(model, jax.random.key(0))
+    params = init_params(model, jax.random.key(0))
     tokens, lengths = np.full((2, 20), 7), np.array([20, 20])
-    run = lambda keys=None: models.logits(model, params, tokens, lengths, keys)  # noqa: E731
+    run = lambda keys=None: logits(model, params, tokens, lengths, keys)  # noqa: E731
     np.testing.assert_array_equal(run(), run())
     keys = jax.random.split(jax.random.key(1), 5)
     first = run(models.DropoutKeys(keys[:2], keys[4]))
@@ -126,15 +131,13 @@ DROPOUTS = ["dropout", "spatial_dropout", "word_dropout", "recurrent_dropout", "
 def test_each_dropout_acts_in_training_only(name):
     plain = build(reuters.get_config(), **SMALL)
     model = build(reuters.get_config(), **{**SMALL, name: 0.5})
-    params = models.init_params(model, jax.random.key(0))
-    assert jax.tree.structure(params) == jax.tree.structure(
-        models.init_params(plain, jax.random.key(0))
-    )
+    params = init_params(model, jax.random.key(0))
+    assert jax.tree.structure(params) == jax.tree.structure(init_params(plain, jax.random.key(0)))
     tokens, lengths = np.arange(40).reshape(2, 20), np.array([20, 12])
     keys = models.DropoutKeys(jax.random.split(jax.random.key(1), 2), jax.random.key(2))
-    evaluated = models.logits(model, params, tokens, lengths)
-    np.testing.assert_array_equal(evaluated, models.logits(plain, params, tokens, lengths))
-    assert (models.logits(model, params, tokens, lengths, keys) != evaluated).any()
+    evaluated = logits(model, params, tokens, lengths)
+    np.testing.assert_array_equal(evaluated, logits(plain, params, tokens, lengths))
+    assert (logits(model, params, tokens, lengths, keys) != evaluated).any()
 
 
 @pytest.mark.parametrize("conv_filters", [0, 4])
@@ -142,13 +145,12 @@ def test_segments_are_read_as_texts_of_their_own_and_pooled_together(conv_filter
     changes = {**SMALL, "pooling": "max", "bidirectional": True, "conv_filters": conv_filters}
     whole = build(reuters.get_config(), **changes)
     model = build(reuters.get_config(), **changes, segment=5)
-    params = models.init_params(model, jax.random.key(0))
+    params = init_params(model, jax.random.key(0))
     rng = np.random.default_rng(0)
     tokens, lengths = rng.integers(1, 1000, (3, 28)), np.array([28, 3, 20])
-    run = jax.jit(models.logits, static_argnums=0)
-    got, of_whole = (run(m, params, tokens, lengths) for m in (model, whole))
+    got, of_whole = (logits(m, params, tokens, lengths) for m in (model, whole))
     one = build(reuters.get_config(), **changes, segment=99)  # one segment is the whole text
-    np.testing.assert_array_equal(run(one, params, tokens, lengths), of_whole)
+    np.testing.assert_array_equal(logits(one, params, tokens, lengths), of_whole)
     assert (got != of_whole).any()
     if conv_filters:  # the recurrence does not read tokens
         return

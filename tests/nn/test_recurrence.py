@@ -70,7 +70,7 @@ def test_lstm_equals_a_float64_reference_with_all_gradients(reverse, implementat
     lengths = np.array([7, 1, 4, 6])
     layer = nn.LSTM(H, reverse=reverse, implementation=implementation)
     with jax.enable_x64(True):
-        variables = layer.init(jax.random.key(0), jnp.array(x), jnp.array(lengths))
+        variables = jax.jit(layer.init)(jax.random.key(0), jnp.array(x), jnp.array(lengths))
         params = jax.tree.map(
             lambda p: np.asarray(p, np.float64) + 0.1 * rng.normal(size=p.shape),
             variables["params"],
@@ -82,7 +82,7 @@ def test_lstm_equals_a_float64_reference_with_all_gradients(reverse, implementat
             score = (outputs * weights[0]).sum() + (c * weights[1]).sum() + (h * weights[2]).sum()
             return score, (outputs, c, h)
 
-        gradients = jax.grad(loss, argnums=(0, 1), has_aux=True)
+        gradients = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
         (d_params, d_x), (outputs, c, h) = gradients(params, jnp.array(x))
 
     want = {name: np.zeros_like(value) for name, value in params.items()}
@@ -116,9 +116,9 @@ def test_other_cells_equal_their_equations(cell):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(1, T, D))
     layer = cells.CELLS[cell](H)
-    params = layer.init(jax.random.key(0), jnp.array(x))["params"]
+    params = jax.jit(layer.init)(jax.random.key(0), jnp.array(x))["params"]
     params = jax.tree.map(lambda p: np.asarray(p) + 0.3 * rng.normal(size=p.shape), params)
-    outputs, (last,) = layer.apply({"params": params}, jnp.array(x))
+    outputs, (last,) = jax.jit(layer.apply)({"params": params}, jnp.array(x))
     h = np.zeros(H)
     for t in range(T):
         h = step_numpy(cell, params, h, x[0, t])
@@ -134,7 +134,7 @@ def test_a_text_in_two_parts_equals_the_whole(cell, implementation):
     x = jnp.array(rng.normal(size=(B, T, D)), jnp.float32)
     lengths = jnp.array([7, 1, 4, 6])
     layer = cells.CELLS[cell](H, implementation=implementation)
-    params = layer.init(jax.random.key(0), x)["params"]
+    params = jax.jit(layer.init)(jax.random.key(0), x)["params"]
 
     def whole(params):
         outputs, carry = layer.apply({"params": params}, x, lengths)
@@ -149,8 +149,8 @@ def test_a_text_in_two_parts_equals_the_whole(cell, implementation):
 
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
-        jax.grad(whole, has_aux=True)(params),
-        jax.grad(parts, has_aux=True)(params),
+        jax.jit(jax.grad(whole, has_aux=True))(params),
+        jax.jit(jax.grad(parts, has_aux=True))(params),
     )
 
 
@@ -177,7 +177,7 @@ def test_fused_equals_scan(cls, reverse, seed):
     table = rng.normal(size=(7 if seed % 2 else 200, inputs)).astype(np.float32)
     ids = rng.integers(0, len(table), (batch, time))
     weights = rng.normal(size=(batch, time, features)).astype(np.float32)
-    params = cls(features).init(jax.random.key(0), table[ids], lengths)
+    params = jax.jit(cls(features).init)(jax.random.key(0), table[ids], lengths)
     params = jax.tree.map(lambda p: p + 0.2 * rng.normal(size=p.shape).astype("f"), params)
 
     @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -206,7 +206,7 @@ def test_fused_equals_scan(cls, reverse, seed):
 def test_recompute_takes_less_memory():
     x = jnp.zeros((8, 1024, 16))
     layers = {k: nn.LSTM(32, recompute=k) for k in (0, 32)}
-    params = layers[0].init(jax.random.key(0), x)
+    params = jax.jit(layers[0].init)(jax.random.key(0), x)
 
     def temporary_bytes(layer):
         gradient = jax.jit(jax.grad(lambda params: layer.apply(params, x)[1][1].sum()))
@@ -227,7 +227,7 @@ def test_masked_equals_unpadded(cell, kind):
         "reverse": lambda: cls(H, reverse=True),
         "bidirectional": lambda: recurrence.Bidirectional(cls, H, recompute=3),
     }[kind]()
-    params = layer.init(jax.random.key(1), x, lengths)
+    params = jax.jit(layer.init)(jax.random.key(1), x, lengths)
 
     @jax.jit
     @functools.partial(jax.grad, has_aux=True)
@@ -254,14 +254,13 @@ def test_padding_gets_no_gradient_and_may_hold_anything(cell):
     x = np.random.default_rng(0).normal(size=(B, T, D)).astype(np.float32)
     lengths = np.array([7, 1, 4, 6])
     layer = cells.CELLS[cell](H)
-    params = layer.init(jax.random.key(1), x, lengths)
+    params = jax.jit(layer.init)(jax.random.key(1), x, lengths)
     outside = np.arange(T)[None, :] >= lengths[:, None]
-    d_x = jax.grad(lambda x: (layer.apply(params, x, lengths)[0] ** 2).sum())(x)
+    apply = jax.jit(layer.apply)
+    d_x = jax.jit(jax.grad(lambda x: (apply(params, x, lengths)[0] ** 2).sum()))(x)
     assert not np.asarray(d_x)[outside].any()
     other = np.where(outside[..., None], np.float32(1e6), x)
-    np.testing.assert_array_equal(
-        layer.apply(params, x, lengths)[0], layer.apply(params, other, lengths)[0]
-    )
+    np.testing.assert_array_equal(apply(params, x, lengths)[0], apply(params, other, lengths)[0])
 
 
 @pytest.mark.parametrize("implementation", recurrence.IMPLEMENTATIONS)
@@ -271,7 +270,7 @@ def test_lstm_equals_that_of_flax(implementation):
     x = jnp.array(rng.normal(size=(B, T, D)), jnp.float32)
     lengths = jnp.array([7, 1, 4, 6])
     ours = nn.LSTM(H, implementation=implementation)
-    params = ours.init(jax.random.key(0), x)["params"]
+    params = jax.jit(ours.init)(jax.random.key(0), x)["params"]
     params = jax.tree.map(lambda p: p + 0.2 * rng.normal(size=p.shape).astype("f"), params)
     theirs = flax.linen.RNN(flax.linen.OptimizedLSTMCell(H))
 
@@ -298,8 +297,8 @@ def test_lstm_equals_that_of_flax(implementation):
 
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
-        jax.grad(run_ours, argnums=(0, 1), has_aux=True)(params, x),
-        jax.grad(run_theirs, argnums=(0, 1), has_aux=True)(params, x),
+        jax.jit(jax.grad(run_ours, argnums=(0, 1), has_aux=True))(params, x),
+        jax.jit(jax.grad(run_theirs, argnums=(0, 1), has_aux=True))(params, x),
     )
 
 
@@ -310,34 +309,34 @@ def test_hand_written_backward_equals_the_gradient_of_pointwise(cell):
     carry = tuple(draw(H) for _ in range(cell.num_states))
     d_carry = tuple(draw(H) for _ in range(cell.num_states))
     z, u = draw(cell.num_gates * H), draw(cell.num_gates * H)
-    _, residuals = cell.forward(carry, z, u)
-    _, gradients = jax.vjp(cell.pointwise, carry, z, u)
-    want_carry, want_z, want_u = gradients(d_carry)
-    got_carry, got_z, got_u = cell.backward(d_carry, residuals)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
-        (got_carry, got_z, got_u),
-        (want_carry, want_z, want_u),
-    )
+
+    @jax.jit
+    def both(carry, z, u):
+        _, gradients = jax.vjp(cell.pointwise, carry, z, u)
+        _, residuals = cell.forward(carry, z, u)
+        return cell.backward(d_carry, residuals), gradients(d_carry)
+
+    got, want = both(carry, z, u)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), got, want)
     if cell.shared_gradient:
-        np.testing.assert_array_equal(want_z, want_u)
+        np.testing.assert_array_equal(want[1], want[2])
 
 
 @pytest.mark.parametrize("implementation", recurrence.IMPLEMENTATIONS)
 def test_dropout_of_recurrent_weights_is_one_mask_for_all_texts_and_steps(implementation):
     x = jnp.array(np.random.default_rng(0).normal(size=(B, T, D)), jnp.float32)
     layer = nn.GRU(8, implementation=implementation, dropout=0.5)
-    variables = layer.init(jax.random.key(0), x)
+    variables = jax.jit(layer.init)(jax.random.key(0), x)
     key = jax.random.key(1)
     kernel = variables["params"]["recurrent_kernel"]
     dropped = layers.Dropout(0.5).apply({}, kernel[None], key[None])[0]
     assert 0.3 < float((dropped == 0).mean()) < 0.7
     replaced = {"params": {**variables["params"], "recurrent_kernel": dropped}}
+    apply, plain = jax.jit(layer.apply), nn.GRU(8, implementation=implementation)
     np.testing.assert_allclose(
-        layer.apply(variables, x, None, None, key)[0], layer.apply(replaced, x)[0], rtol=1e-6
+        apply(variables, x, None, None, key)[0], apply(replaced, x)[0], rtol=1e-6
     )
-    plain = nn.GRU(8, implementation=implementation)
-    np.testing.assert_array_equal(layer.apply(variables, x)[0], plain.apply(variables, x)[0])
+    np.testing.assert_array_equal(apply(variables, x)[0], jax.jit(plain.apply)(variables, x)[0])
 
 
 def test_an_implementation_that_there_is_not_is_refused():
@@ -346,7 +345,7 @@ def test_an_implementation_that_there_is_not_is_refused():
 
 
 def test_initial_values_are_those_of_keras():
-    params = nn.LSTM(50).init(jax.random.key(0), jnp.zeros((1, 2, 40)))["params"]
+    params = jax.jit(nn.LSTM(50).init)(jax.random.key(0), jnp.zeros((1, 2, 40)))["params"]
     limit = np.sqrt(6 / (40 + 200))
     kernel = np.asarray(params["kernel"])
     assert 0.98 * limit < np.abs(kernel).max() <= limit
@@ -360,8 +359,8 @@ def test_initial_values_are_those_of_keras():
 def test_composes_with_jit_vmap_and_grad(cell):
     x = np.random.default_rng(0).normal(size=(2, B, T, D)).astype(np.float32)
     layer = cells.CELLS[cell](H)
-    params = layer.init(jax.random.key(1), x[0])
-    run = lambda x: layer.apply(params, x)[0]  # noqa: E731
+    params = jax.jit(layer.init)(jax.random.key(1), x[0])
+    run = jax.jit(lambda x: layer.apply(params, x)[0])
     np.testing.assert_allclose(
         jax.jit(jax.vmap(run))(x), np.stack([run(x[0]), run(x[1])]), rtol=1e-5, atol=1e-6
     )
