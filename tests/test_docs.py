@@ -1,8 +1,8 @@
 """Every Python and shell block of the documentation runs, on tiny corpora in a temporary folder.
 
-The blocks of a page run in order in one folder, where `train.py` gets the flags in `SHORT`. A
-Python block that begins with a comment `# NAME.py` is also saved under that name. A block that
-cannot run has `<!-- not run: why -->` on the line before it.
+The blocks of a page run in order in one folder, where `train.py` and the configs get the values in
+`SHORT`. A Python block that begins with a comment `# NAME.py` is also saved under that name. A
+block that cannot run has `<!-- not run: why -->` on the line before it.
 """
 
 import functools
@@ -40,22 +40,34 @@ TRANSLATIONS = {  # the Korean page → the English one
 }
 RUN = ("python", "sh")
 SHOWN = ("text", "{toctree}", "{literalinclude}", "{eval-rst}")
-# Appended to every `train.py`: little to train, and few different programs to compile.
-SHORT = [
-    "--config.train.epochs=1",
-    "--config.train.batch_size=20",
-    "--config.train.learning_rate=0.01",
-    "--config.train.schedule=constant",
-    "--config.train.averaging=False",
-    "--config.train.baseline=False",
-    "--config.train.explain=False",
-    "--config.data.num_words=1000",
-    "--config.data.maxlen=50",
-    "--config.data.max_padding=1",
-    "--config.model.embedding_size=16",
-    "--config.model.hidden_size=16",
-    "--config.model.ngram_fit=quick",
-]
+# Of every config, and once more of every `train.py`, whatever flags it has: little to train, and
+# few different programs to compile, all of them small.
+SHORT = {
+    "train.epochs": 1,
+    "train.batch_size": 20,
+    "train.learning_rate": 0.01,
+    "train.schedule": "constant",
+    "train.averaging": False,
+    "train.baseline": False,
+    "train.explain": False,
+    "data.num_words": 1000,
+    "data.maxlen": 50,
+    "data.max_padding": 1.0,
+    "model.embedding_size": 16,
+    "model.hidden_size": 16,
+    "model.bidirectional": False,
+    "model.pooling": "last",
+    "model.segment": 0,
+    "model.ngram_fit": "quick",
+}
+CONFIG = """
+from shipped import {name} as shipped
+
+def get_config(*variant):
+    config = shipped.get_config(*variant)
+    config.update_from_flattened_dict({short})
+    return config
+"""
 
 
 class Block(NamedTuple):
@@ -133,8 +145,16 @@ def environment(tiny_data_dir):
 
 def run(path, folder, environment, python):
     """Runs the blocks of a page; returns a description of the first failure, or None."""
-    for name in ("train.py", "configs", "benchmarks", "examples"):
+    for name in ("train.py", "benchmarks", "examples"):
         (folder / name).symlink_to(ROOT / name)
+    (folder / "shipped").symlink_to(ROOT / "configs")
+    (folder / "configs").mkdir()
+    for config in (ROOT / "configs").glob("*.py"):
+        target = folder / "configs" / config.name
+        if config.stem in ("__init__", "default"):
+            target.symlink_to(config)
+        else:
+            target.write_text(CONFIG.format(name=config.stem, short=SHORT))
     texts = [
         f'"{word}, {end}",{label}\n'
         for label, word in (("good", "joy"), ("bad", "bore"))
@@ -147,7 +167,8 @@ def run(path, folder, environment, python):
     (folder / "poems.txt").write_text("The sea is wide\nA hill is high\n" * 20)
     (folder / "bin").mkdir()
     command = folder / "bin" / "python"
-    short = f'[ "$1" = train.py ] && set -- "$@" {" ".join(SHORT)}'
+    flags = " ".join(f"--config.{name}={value}" for name, value in SHORT.items())
+    short = f'[ "$1" = train.py ] && set -- "$@" {flags}'
     command.write_text(f'#!/bin/sh\n{short}\nexec {shlex.join(python)} "$@"\n')
     command.chmod(0o755)
     environment = {
