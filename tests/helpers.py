@@ -36,6 +36,9 @@ from flaxrnn.training import checkpoint, metrics
 from flaxrnn.training.confidence import Confidence
 
 ROOT = Path(__file__).parents[1]
+# Not compiled as one program, every operation would be by itself.
+init_params = jax.jit(models.init_params, static_argnums=0)
+logits = jax.jit(models.logits, static_argnums=0)
 WORDS = ["the", "a", "of", "and", "good", "bad", "not", "very", "film", "plot", "oil", "grain"]
 RESULT = {
     "task", "dataset", "data_source", "seed", "parameters", "epochs", "best_epoch",

@@ -3,6 +3,7 @@ import functools
 import jax
 import numpy as np
 import pytest
+from helpers import init_params
 
 from configs import language_model
 from flaxrnn.config import parse
@@ -16,7 +17,7 @@ def sharp_model(vocabulary_size, **changes):
     config = language_model.get_config()
     config.model.update(changes)
     model = models.build(parse(config).model, vocabulary_size, 0)
-    params = jax.tree.map(lambda p: 4 * p, models.init_params(model, jax.random.key(0)))
+    params = jax.tree.map(lambda p: 4 * p, init_params(model, jax.random.key(0)))
     return model, params
 
 

@@ -3,7 +3,7 @@ import functools
 import jax
 import numpy as np
 import pytest
-from helpers import WORDS, shrink
+from helpers import WORDS, init_params, shrink
 
 from configs import imdb, reuters
 from flaxrnn.config import parse
@@ -21,7 +21,7 @@ def test_one_program_for_any_batch_equals_the_model(module, padding, monkeypatch
     config.data.padding = padding
     classes = {"imdb": 2, "reuters": 46}[config.task]
     model = models.build(parse(config).model, 16, classes)
-    params = jax.tree.map(lambda p: 4 * p, models.init_params(model, jax.random.key(0)))
+    params = jax.tree.map(lambda p: 4 * p, init_params(model, jax.random.key(0)))
     run = saved.SavedModel(model, (params,), Vocabulary(WORDS), [], parse(config), None)
     flat = stablehlo.parameters(run)
     exported = stablehlo.lower(run)

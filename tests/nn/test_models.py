@@ -4,13 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import init_params, logits
 
 from configs import imdb, reuters
 from flaxrnn.config import parse
 from flaxrnn.nn import models
-
-init_params = jax.jit(models.init_params, static_argnums=0)
-logits = jax.jit(models.logits, static_argnums=0)
 
 
 def build(config, **changes):

@@ -14,6 +14,12 @@ from helpers import ROOT, korean, python, weights, write_csv
 from flaxrnn.errors import ConfigError, ProcessError
 from flaxrnn.runtime import distributed
 
+CASES = [  # of benchmarks/peers.py
+    "other field",
+    "SIGKILL of 0, reading",
+    "SIGTERM of 1, compiling",
+    "SIGSTOP of 1, training",
+]
 LOSSES = """
 import contextlib, itertools, json, sys
 import jax
@@ -57,6 +63,21 @@ if distributed.is_primary():
     }))
 together.close()
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def peers(data_dir):
+    """The cases, in processes that mostly wait: beside all tests before the one that asks."""
+    command = ["-m", "benchmarks.peers", "--hurry", f"--data_dir={data_dir}", "--only", *CASES]
+    with subprocess.Popen(  # not by the fork server: JAX is to be imported with another setting
+        [sys.executable, *command],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield process
+        process.kill()
 
 
 def free_address():
@@ -217,19 +238,11 @@ def test_two_processes_share_the_n_gram_classifier(data_dir, tmp_path):
     assert "n-grams of words" not in ended[2][1]
 
 
-def test_the_other_process_ends_in_one_line_whatever_happens_to_one(data_dir):
+def test_the_other_process_ends_in_one_line_whatever_happens_to_one(peers):
     """Some of the cases of the benchmark, with short waits for a process that is silent."""
-    cases = [
-        "other field",
-        "SIGKILL of 0, reading",
-        "SIGTERM of 1, compiling",
-        "SIGSTOP of 1, training",
-    ]
-    command = ["-m", "benchmarks.peers", "--hurry", f"--data_dir={data_dir}", "--only", *cases]
-    # Not by the fork server: JAX is to be imported with another setting.
-    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{len(cases)} of {len(cases)} passed" in done.stdout
+    output, errors = peers.communicate(timeout=120)
+    assert peers.returncode == 0, output + errors
+    assert f"{len(CASES)} of {len(CASES)} passed" in output
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
-from helpers import shrink
+from helpers import init_params, logits, shrink
 from scipy.special import log_softmax
 
 from configs import imdb, reuters
@@ -55,14 +55,14 @@ def test_logits_are_divided_and_nothing_else_changes(module):
     if config.task == "text":
         config.data.path = "x.csv"
     model = models.build(parse(config).model, 16, 2 if module is imdb else 3)
-    params = models.init_params(model, jax.random.key(0))
+    params = init_params(model, jax.random.key(0))
     if model.has_scores:
         params = {**params, "blend": {"weights": jnp.array([0.7, 1.5])}}
     tokens, lengths = jnp.array([[4, 5, 6, 7]]), jnp.array([4])
     scores = jnp.arange(3.0)[None] if model.has_scores else None
-    before = models.logits(model, params, tokens, lengths, scores=scores)
+    before = logits(model, params, tokens, lengths, scores=scores)
     divided = temperature.divide_logits(params, 2.5)
-    after = models.logits(model, divided, tokens, lengths, scores=scores)
+    after = logits(model, divided, tokens, lengths, scores=scores)
     np.testing.assert_allclose(after, before / 2.5, rtol=1e-5)
     assert temperature.divide_logits(params, 1.0) is params
     changed = {name for name in params if params[name] is not divided[name]}

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from helpers import ROOT, WORDS, saved_workdir, shrink
+from helpers import ROOT, WORDS, init_params, saved_workdir, shrink
 
 from configs import imdb, language_model, reuters, text
 from flaxrnn.config import parse
@@ -22,7 +22,7 @@ def carry_over(source, words=OTHER, labels=("neg", "pos"), **fields):
     vocabulary = Vocabulary(words)
     config = dataclasses.replace(source.config.model, **fields)
     model = models.build(config, vocabulary.num_words, len(labels))
-    params = models.init_params(model, jax.random.key(1))
+    params = init_params(model, jax.random.key(1))
     return params, *transfer.carry_over(params, model, vocabulary, list(labels), source)
 
 
