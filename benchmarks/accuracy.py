@@ -2,9 +2,10 @@
 
     python -m benchmarks.accuracy configs/reuters.py --seeds 5
     python -m benchmarks.accuracy configs/imdb.py:keras --seeds 3
+    python -m benchmarks.accuracy configs/imdb.py:unlabelled --teacher runs/accuracy/imdb-best
 
-Writes benchmarks/results/accuracy-CONFIG.json. Runs are kept in runs/accuracy/; started again, the
-command resumes one that was interrupted.
+Writes benchmarks/results/accuracy-CONFIG.json, with a teacher accuracy-CONFIG-taught.json. Runs are
+kept in runs/accuracy/; started again, the command resumes one that was interrupted.
 """
 
 import argparse
@@ -26,13 +27,15 @@ def main() -> None:
     parser.add_argument("config", help="configs/NAME.py or configs/NAME.py:VARIANT")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds, starting at 0")
     parser.add_argument("--runs", type=Path, default=Path("runs/accuracy"), help="workdirs")
+    parser.add_argument("--teacher", help="workdir that labels the texts without labels")
     arguments = parser.parse_args()
 
     path, _, variant = arguments.config.partition(":")
-    name = Path(path).stem + (f"-{variant}" if variant else "")
+    name = "-".join(filter(None, (Path(path).stem, variant, arguments.teacher and "taught")))
     config = importlib.import_module(f"configs.{Path(path).stem}").get_config(variant)
     config.data.source = "real"
     config.train.baseline = config.train.explain = False
+    config.train.teacher = arguments.teacher
     runs = seeds.train(config, arguments.seeds, arguments.runs / name)
 
     scores = {

@@ -70,6 +70,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.train.refit = True
         if variant == "unlabelled":
             config.data.unlabelled = "dataset"
+            config.train.refit = False  # it would double the time for 2,500 texts more
             config.train.batch_size = 128
             config.train.learning_rate = 4e-3
             config.train.epochs = 3

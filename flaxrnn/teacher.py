@@ -53,7 +53,7 @@ def label(texts: Texts, config: Config, folder: Path) -> Texts:
 def _logits(corpus: Corpus, config: Config, folder: Path, columns: int) -> np.ndarray:
     """The teacher's logits of the texts without labels, float32 [N, C] or of two classes [N, 1]."""
     assert corpus.unlabelled is not None
-    key = fingerprint({"teacher": str(config.train.teacher)}, text_checksums(corpus.unlabelled))
+    key = fingerprint({}, text_checksums(corpus.unlabelled))
     for saved in (folder, *sorted(folder.parent.glob("seed-*"))):
         if not files.find_corruption(saved / TEACHER):
             arrays = safetensors.numpy.load_file(saved / TEACHER / _FILE)
