@@ -1,6 +1,7 @@
 """What several test files share."""
 
 import atexit
+import contextlib
 import csv
 import functools
 import io
@@ -61,6 +62,14 @@ def shrink(config, epochs=2, **model):
     config.train.update({"batch_size": 8, "eval_batch_size": 7, "epochs": epochs})
     config.train.baseline = config.train.explain = False
     return config
+
+
+@contextlib.contextmanager
+def compiled_as_for_users():
+    """For runs that train for so long that it pays; see `COMPILE_FAST` in conftest.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("XLA_FLAGS", raising=False)  # where flaxrnn's own options are missing
+        yield
 
 
 def weights(workdir):

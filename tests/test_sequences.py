@@ -6,7 +6,7 @@ import math
 import jax
 import numpy as np
 import pytest
-from helpers import RESULT, shrink, weights
+from helpers import RESULT, compiled_as_for_users, shrink, weights
 
 import flaxrnn
 from configs import language_model, reuters, tagging
@@ -41,13 +41,15 @@ def test_texts_are_balanced_and_the_same_every_time():
 def language(tmp_path_factory):
     """A trained language model's workdir and result."""
     workdir = tmp_path_factory.mktemp("language")
-    return workdir, flaxrnn.train(language_model.get_config(), workdir)
+    with compiled_as_for_users():
+        return workdir, flaxrnn.train(language_model.get_config(), workdir)
 
 
 @pytest.fixture(scope="module")
 def tagger(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("tagger")
-    return workdir, flaxrnn.train(tagging.get_config(), workdir)
+    with compiled_as_for_users():
+        return workdir, flaxrnn.train(tagging.get_config(), workdir)
 
 
 def test_language_model_comes_near_what_is_possible(language):
