@@ -62,7 +62,6 @@ def main() -> None:
     path, _, variant = arguments.config.partition(":")
     name = "-".join(filter(None, (Path(path).stem, variant)))
     file, runs = RESULTS / f"ablation-{name}.json", arguments.runs / name
-    file, runs = RESULTS / f"ablation-{name}.json", arguments.runs / name
     provenance = throughput.provenance()
     recorded = json.loads(file.read_text()) if file.exists() else {}
     rows = recorded["rows"] if recorded.get("commit") == provenance["commit"] else {}

@@ -53,24 +53,27 @@ def label(texts: Texts, config: Config, folder: Path) -> Texts:
 def _logits(corpus: Corpus, config: Config, folder: Path, columns: int) -> np.ndarray:
     """The teacher's logits of the texts without labels, float32 [N, C] or of two classes [N, 1]."""
     assert corpus.unlabelled is not None
-    key = fingerprint({}, text_checksums(corpus.unlabelled))
+    key = np.frombuffer(fingerprint({}, text_checksums(corpus.unlabelled)).encode(), np.uint8)
+    found = _find(folder, key)
+    if found is None:
+        found = _ask(corpus, config, columns)
+    content = safetensors.numpy.save({"logits": found, "key": key})
+    files.write_folder(folder / TEACHER, {_FILE: content})
+    return found
+
+
+def _find(folder: Path, key: np.ndarray) -> np.ndarray | None:
+    """What an earlier start of the run, or another of several seeds, was told of the same texts."""
     for saved in (folder, *sorted(folder.parent.glob("seed-*"))):
         if not files.find_corruption(saved / TEACHER):
             arrays = safetensors.numpy.load_file(saved / TEACHER / _FILE)
-            if bytes(arrays["key"]).decode() == key:
-                break
-    else:
-        arrays = {
-            "logits": _ask(corpus, config, columns),
-            "key": np.frombuffer(key.encode(), np.uint8),
-        }
-        saved = None
-    if saved != folder:
-        files.write_folder(folder / TEACHER, {_FILE: safetensors.numpy.save(arrays)})
-    return arrays["logits"]
+            if np.array_equal(arrays["key"], key):
+                return arrays["logits"]
+    return None
 
 
 def _ask(corpus: Corpus, config: Config, columns: int) -> np.ndarray:
+    """Has the teacher label the texts; see `_logits`."""
     assert corpus.unlabelled is not None
     path = files.expand(str(config.train.teacher), "train.teacher")
     try:
