@@ -79,17 +79,18 @@ def build(
         ConfigError: The module cannot be imported, or its function returns no optimizer.
     """
     make = OPTIMIZERS.get(config.optimizer) or plugins.load("train.optimizer", config.optimizer)
-    return _build(make, config, steps, train_embedding)
+    return _build(make, SCHEDULES[config.schedule], config, steps, train_embedding)
 
 
 @functools.lru_cache(maxsize=16)  # two of equal settings are the same, so that programs are, too
 def _build(
     make: Callable[..., optax.GradientTransformation],
+    schedule: Callable[[float, int], Rate],
     config: TrainConfig,
     steps: int,
     train_embedding: bool,
 ) -> optax.GradientTransformation:
-    rate = SCHEDULES[config.schedule](config.learning_rate, steps)
+    rate = schedule(config.learning_rate, steps)
     if config.optimizer in OPTIMIZERS:
         built = make(rate, config.weight_decay)
     else:

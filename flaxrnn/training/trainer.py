@@ -78,6 +78,7 @@ def _programs(
     objective: Objective,
     buckets: tuple[int, ...],
     shards: int,
+    measured: tuple[metrics.Metric, ...],
 ) -> tuple[Any, Any]:
     """The programs of training and evaluation, which equal runs of a process, like seeds, share.
 
@@ -90,7 +91,9 @@ def _programs(
         objective: See `Trainer.__init__`.
         buckets: Lengths of the texts.
         shards: See `Trainer.__init__`.
+        measured: All metrics: one that is added later needs programs of its own.
     """
+    del measured
     settings: dict[str, Any] = {
         "model": model,
         "buckets": buckets,
@@ -162,6 +165,7 @@ class Trainer:
             objective,
             training_data.buckets,
             shards,
+            tuple(metrics.METRICS.values()),
         )
 
     @property

@@ -11,7 +11,7 @@ from configs import imdb, reuters
 from flaxrnn.config import parse
 from flaxrnn.data import batching, ragged
 from flaxrnn.nn import cells, models
-from flaxrnn.training import optimizers, parallel, steps, trainer
+from flaxrnn.training import metrics, optimizers, parallel, steps, trainer
 
 
 def setup(config, batch_size=4, maxlen=24, seed=0):
@@ -375,7 +375,12 @@ def test_equal_runs_share_their_programs(monkeypatch):
     class Changed(cells.LSTM):
         """As a notebook has it, whose cell was edited and run again."""
 
-    monkeypatch.setitem(cells.CELLS, "lstm", Changed)
+    with monkeypatch.context() as patch:
+        patch.setitem(cells.CELLS, "lstm", Changed)
+        assert programs() != first
+    assert programs() == first
+    metric = metrics.Metric("new", "new", lambda *_: jnp.float32(0))
+    monkeypatch.setitem(metrics.METRICS, "new", metric)
     assert programs() != first
 
 
