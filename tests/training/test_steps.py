@@ -283,24 +283,31 @@ def test_first_step_that_is_not_finite_is_numbered():
     }
 
 
-@pytest.mark.parametrize(("precision", "written"), [("default", "DEFAULT"), ("high", "HIGH")])
-def test_both_programs_of_a_run_multiply_with_its_precision(precision, written, monkeypatch):
-    model, state, batch, _ = setup(reuters.get_config())
+def build_trainer(model, rate=1e-3, **options):
+    config = reuters.get_config()
+    config.train.learning_rate = rate
+    _, _, batch, _ = setup(config)
     offsets = np.append(0, np.cumsum(batch["lengths"]))
     ids = batch["tokens"][np.arange(24) < batch["lengths"][:, None]]
     texts = ragged.RaggedTexts(ids, offsets, batch["labels"])
     rows = {"train": np.arange(4), "val": np.arange(4)}
-    run = trainer.Trainer(
+    return trainer.Trainer(
         batching.TrainingData(texts, batch["lengths"], "post", (24,), rows),
         model,
-        optimizers.adam(1e-3),
+        optimizers.build(parse(config).train, steps=9),
         averaging=True,
         batch_size=4,
         eval_batch_size=4,
         device_memory=1.0,
         seed=0,
-        precision=precision,
+        **options,
     )
+
+
+@pytest.mark.parametrize(("precision", "written"), [("default", "DEFAULT"), ("high", "HIGH")])
+def test_both_programs_of_a_run_multiply_with_its_precision(precision, written, monkeypatch):
+    model, state, _, _ = setup(reuters.get_config())
+    run = build_trainer(model, precision=precision)
     lowered = []
     monkeypatch.setattr(
         "flaxrnn.runtime.devices.compiled",
@@ -339,26 +346,6 @@ def test_the_signal_is_exchanged_after_the_gradients():
     jaxpr = sharded.params["jaxpr"]
     (exchange,) = (e for e in jaxpr.eqns if e.primitive.name.startswith("pmax"))
     assert "while" in producers(jaxpr, exchange.invars[0])
-
-
-def build_trainer(model, rate=1e-3, shards=0):
-    config = reuters.get_config()
-    config.train.learning_rate = rate
-    _, _, batch, _ = setup(config)
-    offsets = np.append(0, np.cumsum(batch["lengths"]))
-    ids = batch["tokens"][np.arange(24) < batch["lengths"][:, None]]
-    texts = ragged.RaggedTexts(ids, offsets, batch["labels"])
-    return trainer.Trainer(
-        batching.TrainingData(texts, batch["lengths"], "post", (24,), {"train": np.arange(4)}),
-        model,
-        optimizers.build(parse(config).train, steps=9),
-        averaging=True,
-        batch_size=4,
-        eval_batch_size=4,
-        device_memory=1.0,
-        seed=0,
-        shards=shards,
-    )
 
 
 def test_equal_runs_share_their_programs(monkeypatch):
