@@ -16,7 +16,7 @@ from flaxrnn.inference import predictor
 from flaxrnn.runtime import distributed, files
 from flaxrnn.training.progress import fingerprint, text_checksums
 from flaxrnn.training.texts import Texts
-from flaxrnn.training.workdir import TEACHER
+from flaxrnn.training.workdir import TEACHER, find_kept
 
 _FILE = "logits.safetensors"
 
@@ -53,23 +53,14 @@ def label(texts: Texts, config: Config, folder: Path) -> Texts:
 def _logits(corpus: Corpus, config: Config, folder: Path, columns: int) -> np.ndarray:
     """The teacher's logits of the texts without labels, float32 [N, C] or of two classes [N, 1]."""
     assert corpus.unlabelled is not None
-    key = np.frombuffer(fingerprint({}, text_checksums(corpus.unlabelled)).encode(), np.uint8)
-    found = _find(folder, key)
-    if found is None:
-        found = _ask(corpus, config, columns)
-    content = safetensors.numpy.save({"logits": found, "key": key})
-    files.write_folder(folder / TEACHER, {_FILE: content})
+    key = fingerprint({}, text_checksums(corpus.unlabelled))
+    kept = find_kept(folder / TEACHER, [_FILE], key)
+    if kept is not None:
+        return kept["logits"]
+    found = _ask(corpus, config, columns)
+    arrays = {"logits": found, "key": np.frombuffer(key.encode(), np.uint8)}
+    files.write_folder(folder / TEACHER, {_FILE: safetensors.numpy.save(arrays)})
     return found
-
-
-def _find(folder: Path, key: np.ndarray) -> np.ndarray | None:
-    """What an earlier start of the run, or another of several seeds, was told of the same texts."""
-    for saved in (folder, *sorted(folder.parent.glob("seed-*"))):
-        if not files.find_corruption(saved / TEACHER):
-            arrays = safetensors.numpy.load_file(saved / TEACHER / _FILE)
-            if np.array_equal(arrays["key"], key):
-                return arrays["logits"]
-    return None
 
 
 def _ask(corpus: Corpus, config: Config, columns: int) -> np.ndarray:

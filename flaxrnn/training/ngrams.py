@@ -37,7 +37,7 @@ from flaxrnn.runtime import distributed, files
 from flaxrnn.training import metrics
 from flaxrnn.training.calibration import calibrate
 from flaxrnn.training.svm import Problem, Setting, num_columns
-from flaxrnn.training.workdir import NGRAMS
+from flaxrnn.training.workdir import NGRAMS, find_kept
 
 _FOLDS = 5
 _SCORES = "scores.safetensors"
@@ -71,30 +71,17 @@ def scores(
     found = np.zeros(shape, np.float32)
     if distributed.is_primary():
         folder = workdir / NGRAMS
-        saved = _find_scores(folder, key)
-        if saved is None:
+        kept = find_kept(folder, _FILES, key)
+        if kept is not None:
+            found = kept["scores"]
+        else:
             longest = {"words": config.word_ngrams, "characters": config.character_ngrams}
             parts = [(load(kind), n) for kind, n in longest.items() if n]
             method: Callable = fit
             if config.ngram_fit == "quick":
                 method = functools.partial(fit_quickly, held_out=validation)
-            saved = _fit_and_save(parts, method, folder, key)
-        found = saved
+            found = _fit_and_save(parts, method, folder, key)
     return np.asarray(distributed.broadcast_arrays(found))
-
-
-def _find_scores(folder: Path, key: str) -> np.ndarray | None:
-    """The scores that a run with the same key saved; None: there are none, or they are damaged."""
-    others = sorted(folder.parent.parent.glob(f"seed-*/{NGRAMS}"))
-    for saved in (folder, *others):
-        if files.find_corruption(saved):
-            continue
-        arrays = safetensors.numpy.load_file(saved / _SCORES)
-        if bytes(arrays["key"]).decode() == key:
-            if saved != folder:
-                files.write_folder(folder, {name: (saved / name).read_bytes() for name in _FILES})
-            return arrays["scores"]
-    return None
 
 
 def _fit_and_save(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import filelock
+import safetensors.numpy
 
 from flaxrnn import config as config_lib
 from flaxrnn.errors import ConfigError, LostWorkdirError, WorkdirError
@@ -42,6 +43,29 @@ def fresh_workdir(config: config_lib.Config) -> Path:
     """A new folder under runs/, named after the task and the current time."""
     task = config.task.replace(":", ".")  # module:Builder
     return Path("runs") / f"{task}-{datetime.now():%Y%m%d-%H%M%S-%f}"
+
+
+def find_kept(folder: Path, names: Sequence[str], key: str) -> dict[str, Any] | None:
+    """Arrays that an earlier start of the run, or another one of several seeds, has kept.
+
+    Args:
+        folder: Of the run's workdir; what is found in that of another run is copied to it.
+        names: The files in the folder, of which the last has the arrays, and their "key" as bytes.
+        key: Fingerprint of all that they depend on.
+
+    Returns:
+        None: none are kept, or they are damaged, or depend on something else.
+    """
+    others = sorted(folder.parent.parent.glob(f"seed-*/{folder.name}"))
+    for kept in (folder, *others):
+        if files.find_corruption(kept):
+            continue
+        arrays = safetensors.numpy.load_file(kept / names[-1])
+        if bytes(arrays["key"]).decode() == key:
+            if kept != folder:
+                files.write_folder(folder, {name: (kept / name).read_bytes() for name in names})
+            return arrays
+    return None
 
 
 @contextlib.contextmanager
