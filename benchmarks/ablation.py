@@ -64,7 +64,7 @@ def main() -> None:
     file, runs = RESULTS / f"ablation-{name}.json", arguments.runs / name
     provenance = throughput.provenance()
     recorded = json.loads(file.read_text()) if file.exists() else {}
-    rows = recorded["rows"] if recorded.get("commit") == provenance["commit"] else {}
+    rows = recorded["rows"] if _same_commit(recorded, provenance) else {}
     for title in ("complete", *arguments.only):
         config = importlib.import_module(f"configs.{Path(path).stem}").get_config(variant)
         config.data.source, config.train.baseline, config.train.explain = "real", False, False
@@ -83,6 +83,12 @@ def main() -> None:
         content = {"config": arguments.config, "seeds": arguments.seeds, "rows": rows}
         file.write_text(json.dumps({**provenance, **content}, indent=1) + "\n")
         print(title, rows[title], flush=True)
+
+
+def _same_commit(recorded: dict[str, Any], provenance: dict[str, Any]) -> bool:
+    """Whether the rows are of this commit; the result file itself makes the checkout dirty."""
+    commits = [run.get("commit") or "" for run in (recorded, provenance)]
+    return commits[0].removesuffix("-dirty") == commits[1].removesuffix("-dirty")
 
 
 def _share_ngrams(source: Path, folder: Path) -> None:
