@@ -48,7 +48,7 @@ def fold(model: models.TextModel, params: Any, max_bytes: int = MAX_BYTES) -> Fo
 
 def unused(model: models.TextModel, variables: Folded) -> set[str]:
     """The paths of the parameters that nothing reads any more."""
-    if not variables.folded or model.config.conv_filters:  # many tokens are not looked up
+    if not variables.folded or model.config.conv_filters:  # an accelerator convolves
         return set()
     (name,) = variables.folded
     layers = [f"{name}/{d}" for d in ("forward", "backward")]

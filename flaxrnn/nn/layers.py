@@ -117,14 +117,19 @@ conv = jax.custom_vjp(conv_of_xla)
 conv.defvjp(_conv_forward, _conv_backward)
 
 
-_MOST_LOOKUPS = 8_192  # tokens; of many more, looking up K rows each is slower than convolving
-
-
 def _conv_by_lookup(ids: jax.Array, table: jax.Array) -> jax.Array:
-    """Convolution over the embeddings of ids [B, T], [K, V, F] → [B, T − K + 1, F]."""
+    """Convolution over the embeddings of ids [B, T], [K, V, F] → [B, T − K + 1, F].
+
+    One text after the other, so that what is looked up stays in the cache of a core.
+    """
     outputs = ids.shape[1] - len(table) + 1
-    shifted = (jax.lax.slice_in_dim(ids, k, k + outputs, axis=1) for k in range(len(table)))
-    return functools.reduce(jnp.add, (rows[ids] for rows, ids in zip(table, shifted, strict=True)))
+
+    def of_text(ids: jax.Array) -> jax.Array:
+        shifted = (jax.lax.slice_in_dim(ids, k, k + outputs) for k in range(len(table)))
+        looked_up = (rows[ids] for rows, ids in zip(table, shifted, strict=True))
+        return functools.reduce(jnp.add, looked_up)
+
+    return jax.lax.map(of_text, ids)
 
 
 class Conv1D(nn.Module):
@@ -145,7 +150,7 @@ class Conv1D(nn.Module):
         """[B, T, E] and int [B] → [B, T − K + 1, F] and the shortened lengths.
 
         For inference, x may be a lookup, and the variable "table" of `FOLDED`, [K, V, F], have what
-        each token adds to an output at each place of the kernel. Few tokens are looked up there.
+        each token adds to an output at each place of the kernel. On CPU, they are looked up there.
         """
         shape = (self.width, x.shape[-1], self.filters)
         kernel = self.param("kernel", glorot_uniform, shape)
@@ -154,12 +159,11 @@ class Conv1D(nn.Module):
             out = conv(x, kernel.astype(x.dtype))
         else:
             table: jax.Array = self.get_variable(FOLDED, "table")
-            tokens = x.ids.shape[0] * x.ids.shape[1]
-            branches = (lambda x: _conv_by_lookup(x.ids, table)), (lambda x: conv(x.rows(), kernel))
-            if jax.export.is_symbolic_dim(tokens):  # the choice is made when the program runs
-                out = jax.lax.cond(jnp.int32(tokens) <= _MOST_LOOKUPS, *branches, x)
-            else:
-                out = branches[tokens > _MOST_LOOKUPS](x)
+            out = jax.lax.platform_dependent(
+                x,
+                cpu=lambda x: _conv_by_lookup(x.ids, table),
+                default=lambda x: conv(x.rows(), kernel),
+            )
         return nn.relu(out + bias.astype(out.dtype)[None, None]), lengths - self.width + 1
 
 

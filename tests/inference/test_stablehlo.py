@@ -9,14 +9,13 @@ from configs import imdb, reuters
 from flaxrnn.config import parse
 from flaxrnn.data.vocabulary import Vocabulary
 from flaxrnn.inference import saved, stablehlo
-from flaxrnn.nn import layers, models
+from flaxrnn.nn import models
 
 MAXLEN = 20
 
 
 @pytest.mark.parametrize(("module", "padding"), [(imdb, "post"), (reuters, "pre")])
-def test_one_program_for_any_batch_equals_the_model(module, padding, monkeypatch):
-    monkeypatch.setattr(layers, "_MOST_LOOKUPS", 50)  # of a convolution: 8 and 80 tokens
+def test_one_program_for_any_batch_equals_the_model(module, padding):
     config = shrink(module.get_config())
     config.data.padding = padding
     classes = {"imdb": 2, "reuters": 46}[config.task]
