@@ -4,10 +4,10 @@
     python -m benchmarks.frontier --tasks reuters imdb      the real corpora and their variants
 
 Every contender has the same splits and runs in turn. The linear models are scikit-learn's TF-IDF of
-words (1-2) or characters (1-4) with LinearSVC or LogisticRegression, and NB-SVM of words (Wang &
-Manning, 2012); C is chosen on flaxrnn's validation texts, and the model is then fitted to all
-training texts. Their seconds are those of
-vectorizing, choosing and fitting; flaxrnn's are those of the whole command, start-up and
+words (1-2) or characters (1-4) with LinearSVC or LogisticRegression, NB-SVM of words (Wang &
+Manning, 2012), and fastText of words (1-2). C, or fastText's learning rate and epochs, are chosen
+on flaxrnn's validation texts, and the model is then fitted to all training texts. Their seconds are
+those of vectorizing, choosing and fitting; flaxrnn's are those of the whole command, start-up and
 compilation included. Test texts are used once, at the end. Writes
 benchmarks/results/frontier-NAME.json, and a plot of each set.
 """
@@ -16,6 +16,8 @@ import argparse
 import functools
 import importlib
 import json
+import os
+import re
 import statistics
 import subprocess
 import sys
@@ -34,6 +36,7 @@ from flaxrnn.training import metrics, texts
 RESULTS = Path(__file__).parent / "results"
 VARIANTS = {"reuters": ("fast", "", "best"), "imdb": ("fast", "", "best")}
 PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0)  # C
+RATES_AND_EPOCHS = ((0.1, 5), (0.5, 5), (0.1, 25), (0.5, 25), (1.0, 25))  # of fastText
 MOST_CHARACTERS = 10_000_000  # of a set whose n-grams of characters are tried
 
 
@@ -118,6 +121,38 @@ def _naive_bayes_svm_class() -> Any:
     return NaiveBayesSVM
 
 
+def fast_text(
+    raw: list[str], labels: np.ndarray, data: batching.TrainingData, num_labels: int
+) -> list[dict[str, Any]]:
+    """FastText, as `linear_models`; nothing if it is not installed."""
+    try:
+        import fasttext
+    except ImportError:
+        print("Not installed, not timed: fastText (pip install -e '.[bench]')")
+        return []
+    train, val, test = (data.rows[split] for split in ("train", "val", "test"))
+    words = [" ".join(re.findall(r"\w+|[^\w\s]", text)) for text in raw]
+
+    def predict(fitted_to: np.ndarray, rows: np.ndarray, rate: float, epochs: int) -> np.ndarray:
+        with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+            file.writelines(f"__label__{labels[i]} {words[i]}\n" for i in fitted_to)
+            file.flush()
+            options = {"wordNgrams": 2, "thread": os.cpu_count(), "verbose": 0}
+            model = fasttext.train_supervised(file.name, lr=rate, epoch=epochs, **options)
+        found, _ = model.predict([words[i] for i in rows])
+        return np.array([int(first.removeprefix("__label__")) for (first, *_) in found])
+
+    start = time.perf_counter()
+    accuracy, chosen = max(
+        ((predict(train, val, *one) == labels[val]).mean(), one) for one in RATES_AND_EPOCHS
+    )
+    predicted = predict(np.concatenate([train, val]), test, *chosen)
+    scores = metrics.of_predictions(labels[test], predicted, num_labels)
+    one = {"name": "fastText, words (1-2)", "seconds": time.perf_counter() - start}
+    one |= {"rate_and_epochs": chosen, "val_accuracy": float(accuracy)}
+    return [one | {f"test_{metric}": score for metric, score in scores.items()}]
+
+
 def flaxrnn(name: str, flags: list[str], seeds: int) -> dict[str, Any]:
     """A config's command, with several seeds: means of seconds, accuracy and macro-F1."""
     runs, seconds = [], []
@@ -173,7 +208,8 @@ def plot(name: str, contenders: list[dict[str, Any]]) -> None:
 
 def compare(name: str, config: Any, contenders: dict[str, list[str]], seeds: int) -> None:
     """Runs all contenders on one set, prints a table and writes the result file."""
-    found = linear_models(*load(parse(config)))
+    loaded = load(parse(config))
+    found = linear_models(*loaded) + fast_text(*loaded)
     found += [flaxrnn(label, flags, seeds) for label, flags in contenders.items()]
     print(f"\n{name}\n{'':34}{'seconds':>9}{'val acc':>9}{'test acc':>10}{'macro-F1':>10}")
     for one in sorted(found, key=lambda one: -one["test_accuracy"]):
