@@ -142,7 +142,7 @@ def start(
         stack: Closes what must be closed at the end of the run.
     """
     source = pretrained.find_source(config, folder)
-    texts = teacher.label(load_texts(config, folder, clock), config, folder)
+    texts = load_texts(config, folder, clock, teacher.label)
     config = automatic.resolve(config, texts, folder)
     agreed = resume.agreed_fingerprint(config, texts.training_data, folder)
     model = models.build(config.model, texts.vocabulary.num_words, len(texts.label_names))

@@ -10,7 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from flaxrnn import compare, loop
+from flaxrnn import compare, loop, teacher
 from flaxrnn import config as config_lib
 from flaxrnn.config import Config, declare
 from flaxrnn.errors import ConfigError, DivergedError, WorkdirError
@@ -143,7 +143,7 @@ def _spread(results: list[dict[str, Any]], name: str) -> dict[str, float | None]
 
 def _evaluate_ensemble(config: Config, root: Path, first: Path) -> dict[str, Any]:
     """Evaluates the mean of the probabilities of the kept weights on the test split."""
-    data = load_texts(config, first, Clock()).training_data
+    data = load_texts(config, first, Clock(), teacher.label).training_data
     test = data.texts.take(data.rows["test"])
     model = predictor.load(root)
     probabilities = model.probabilities_of_ids(test)

@@ -1,8 +1,7 @@
-"""Labels the texts of a run that have no label by trained models, in place of its n-grams."""
+"""Has trained models label the texts of a run that have no label."""
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -15,20 +14,19 @@ from flaxrnn.errors import ConfigError, FlaxrnnError
 from flaxrnn.inference import predictor
 from flaxrnn.runtime import distributed, files
 from flaxrnn.training.progress import fingerprint, text_checksums
-from flaxrnn.training.texts import Texts
 from flaxrnn.training.workdir import TEACHER, find_kept
 
 _FILE = "logits.safetensors"
 
 
-def label(texts: Texts, config: Config, folder: Path) -> Texts:
-    """The texts of a run, those without labels with the logits of the teacher that it names.
+def label(corpus: Corpus, config: Config, folder: Path) -> Corpus:
+    """A corpus whose texts without labels have the logits of the teacher that the config names.
 
     The primary process asks the teacher, once: a run that goes on, or another of several seeds,
     reads what it said.
 
     Args:
-        texts: The texts, with their scores.
+        corpus: The corpus.
         config: The run's config.
         folder: Its workdir.
 
@@ -36,35 +34,28 @@ def label(texts: Texts, config: Config, folder: Path) -> Texts:
         ConfigError: The teacher does not classify texts, or has other labels.
         WorkdirError: It cannot be read.
     """
-    if config.train.teacher is None:
-        return texts
-    data = texts.training_data
-    assert texts.corpus is not None
-    assert data.texts.scores is not None
-    scores, rows = np.array(data.texts.scores), data.rows["unlabelled"]
-    found = np.zeros((len(rows), scores.shape[1]), np.float32)
-    if distributed.is_primary():
-        found = _logits(texts.corpus, config, folder, scores.shape[1])
-    scores[rows] = np.asarray(distributed.broadcast_arrays(found))
-    labelled = dataclasses.replace(data.texts, scores=scores)
-    return dataclasses.replace(texts, training_data=dataclasses.replace(data, texts=labelled))
+    from flaxrnn.training.svm import num_columns  # takes long to import
 
-
-def _logits(corpus: Corpus, config: Config, folder: Path, columns: int) -> np.ndarray:
-    """The teacher's logits of the texts without labels, float32 [N, C] or of two classes [N, 1]."""
     assert corpus.unlabelled is not None
-    key = fingerprint({}, text_checksums(corpus.unlabelled))
-    kept = find_kept(folder / TEACHER, [_FILE], key)
-    if kept is not None:
-        return kept["logits"]
-    found = _ask(corpus, config, columns)
-    arrays = {"logits": found, "key": np.frombuffer(key.encode(), np.uint8)}
-    files.write_folder(folder / TEACHER, {_FILE: safetensors.numpy.save(arrays)})
-    return found
+    columns = num_columns(corpus.train.labels, len(corpus.label_names))
+    found: np.ndarray = np.zeros((len(corpus.unlabelled), columns), np.float32)
+    if distributed.is_primary():
+        key = fingerprint({}, text_checksums(corpus.unlabelled))
+        kept = find_kept(folder / TEACHER, [_FILE], key)
+        if kept is not None:
+            found = kept["logits"]
+        else:
+            found = _ask(corpus, config, columns)
+            arrays: dict[str, np.ndarray] = {
+                "logits": found,
+                "key": np.frombuffer(key.encode(), np.uint8),
+            }
+            files.write_folder(folder / TEACHER, {_FILE: safetensors.numpy.save(arrays)})
+    return corpus.teach(np.asarray(distributed.broadcast_arrays(found)))
 
 
 def _ask(corpus: Corpus, config: Config, columns: int) -> np.ndarray:
-    """Has the teacher label the texts; see `_logits`."""
+    """The teacher's logits of the texts without labels, float32 [N, C] or of two classes [N, 1]."""
     assert corpus.unlabelled is not None
     path = files.expand(str(config.train.teacher), "train.teacher")
     try:

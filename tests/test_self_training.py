@@ -12,6 +12,7 @@ import flaxrnn
 from configs import imdb, reuters
 from configs import text as text_config
 from flaxrnn import seeds, teacher
+from flaxrnn.data.ngrams import ARRAYS, RATIOS, View, count, hash_tokens
 from flaxrnn.errors import ConfigError, DataError, WorkdirError
 from flaxrnn.runtime.clock import Clock
 from flaxrnn.training.texts import load_texts
@@ -128,7 +129,7 @@ def test_a_teacher_labels_them(run, tmp_path, capfd, no_plots):
     flaxrnn.train(taught, tmp_path / "run")
     assert "labelling 200 texts by" in capfd.readouterr().out
     parsed = flaxrnn.config.parse(taught)
-    texts = teacher.label(load_texts(parsed, tmp_path / "run", Clock()), parsed, tmp_path / "run")
+    texts = load_texts(parsed, tmp_path / "run", Clock(), teacher.label)
     assert "labelling" not in capfd.readouterr().out  # what it said is kept
     data = texts.training_data
     rows = data.rows["unlabelled"]
@@ -137,9 +138,29 @@ def test_a_teacher_labels_them(run, tmp_path, capfd, no_plots):
     logits = data.texts.scores[rows]
     found = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(found, want, atol=1e-4)
-    alone = load_texts(parsed, workdir, Clock()).training_data.texts.scores
-    others = np.setdiff1d(np.arange(len(alone)), rows)
-    np.testing.assert_array_equal(data.texts.scores[others], alone[others])
+    assert set(data.texts.labels[rows]) == {-1}
+
+
+def test_the_n_grams_learn_what_a_teacher_labels(run, tmp_path, no_plots):
+    config, workdir, _ = run
+    taught = config.copy_and_resolve_references()
+    taught.train.teacher, taught.model.ratio_ngrams = str(workdir), 1
+    taught.data.tokenizer = "words"
+    flaxrnn.train(taught, tmp_path)
+    new = hash_tokens(["새로운낱말"])  # a word of unlabelled texts only
+    word = count(new, np.array([1]), View("words", 1)).codes
+    alone, with_them = (
+        safetensors.numpy.load_file(folder / "ngrams" / ARRAYS) for folder in (workdir, tmp_path)
+    )
+    assert word not in alone["0/codes"]
+    assert word in with_them["0/codes"]
+    ratios = safetensors.numpy.load_file(tmp_path / "ratios" / RATIOS)
+    assert word in ratios["codes"]
+    # No text knows its own label: its ratios are those of the texts in other folds.
+    parsed = flaxrnn.config.parse(taught)
+    texts = load_texts(parsed, tmp_path, Clock(), teacher.label).training_data.texts
+    is_word = texts.ids == texts.ids.max()
+    assert len(np.unique(texts.features[is_word], axis=0)) == 5
 
 
 def test_two_classes_and_an_ensemble_as_a_teacher(tmp_path, no_plots):

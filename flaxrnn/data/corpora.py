@@ -59,6 +59,29 @@ class Corpus:
         """All but the texts of the train split: `held_out`, then those without labels."""
         return self.held_out if self.unlabelled is None else self.held_out + self.unlabelled
 
+    @property
+    def labelled(self) -> RaggedTexts:
+        """The train split, then the texts that a teacher has labelled, each with its likeliest."""
+        if self.unlabelled is None or self.unlabelled.scores is None:
+            return self.train
+        scores = self.unlabelled.scores
+        likeliest = scores.argmax(axis=1) if scores.shape[1] > 1 else scores[:, 0] > 0
+        labels = likeliest.astype(self.train.labels.dtype)
+        return self.train + dataclasses.replace(self.unlabelled, labels=labels)
+
+    def teach(self, scores: np.ndarray | None) -> Corpus:
+        """The corpus with a teacher's logits of its texts without labels; None: without a teacher.
+
+        Args:
+            scores: float32 [N, C], or of two classes [N, 1].
+        """
+        if scores is None:
+            return self
+        assert self.unlabelled is not None
+        return dataclasses.replace(
+            self, unlabelled=dataclasses.replace(self.unlabelled, scores=scores)
+        )
+
 
 @dataclass(frozen=True)
 class CustomTexts:

@@ -95,7 +95,7 @@ class RaggedTexts:
         )
 
     def __add__(self, other: RaggedTexts) -> RaggedTexts:
-        """These texts, then those of `other`; neither has scores, both have features or none."""
+        """These texts, then those of `other`, without scores; with features if both have them."""
         features = None
         if self.features is not None and other.features is not None:
             features = np.concatenate([self.features, other.features])

@@ -5,7 +5,7 @@ network would only learn what the classifier has left over, which on small data 
 
 A linear classifier is nearly perfect on the texts it was fitted to. The texts of the train split,
 those to validate on included, are therefore cross-fitted: each is scored by a classifier that has
-not seen its label.
+not seen its label. Texts that a teacher has labelled are among those to fit to.
 """
 
 from __future__ import annotations
@@ -89,20 +89,20 @@ def _fit_and_save(
 ) -> np.ndarray:
     """Fits the classifier to n-grams of a corpus as different tokens, each up to some length."""
     views: list[View] = []
-    of_train, of_others = [], []
+    of_labelled, of_others = [], []
     for corpus, longest in parts:
         view = View(corpus.vocabulary.tokenizer.kind, longest)
         hashes = hash_ids(corpus.vocabulary)
         views.append(view)
         with ThreadPoolExecutor(2) as pool:  # NumPy sorts outside of Python's lock
-            splits = [corpus.train, corpus.others]
-            train, others = pool.map(lambda texts: count_texts(texts, hashes, view), splits)  # noqa: B023
-        of_train.append(train)
+            splits = [corpus.labelled, corpus.others]
+            labelled, others = pool.map(lambda texts: count_texts(texts, hashes, view), splits)  # noqa: B023
+        of_labelled.append(labelled)
         of_others.append(others)
-    pairs = list(zip(views, of_train, strict=True))
-    fitted = method(pairs, corpus.train.labels, len(corpus.label_names))
+    pairs = list(zip(views, of_labelled, strict=True))
+    fitted = method(pairs, corpus.labelled.labels, len(corpus.label_names))
     other_scores = fitted.classifier.scores(of_others, len(corpus.others))
-    all_scores = np.concatenate([fitted.scores, other_scores])
+    all_scores = np.concatenate([fitted.scores[: len(corpus.train)], other_scores])
     arrays = {"scores": all_scores, "key": np.frombuffer(key.encode(), np.uint8)}
     contents = {**fitted.classifier.to_files(), _SCORES: safetensors.numpy.save(arrays)}
     files.write_folder(folder, contents)

@@ -1,7 +1,8 @@
 """Counts the n-grams of each class, and gives every token the ratios of those that end there.
 
 The ratios of a text's own label would tell it: the texts of the train split, those to validate on
-included, are therefore cross-fitted. Each has the ratios of texts in other folds.
+included, and those that a teacher has labelled are therefore cross-fitted. Each has the ratios of
+texts in other folds.
 """
 
 from __future__ import annotations
@@ -30,27 +31,30 @@ def with_features(corpus: Corpus, longest: int, folder: Path) -> Corpus:
         longest: Tokens of the longest n-grams.
         folder: The workdir.
     """
-    hashes, labels = ngrams.hash_ids(corpus.vocabulary), corpus.train.labels
-    counts = ngrams.count_texts(corpus.train, hashes, View("words", longest))
+    hashes, labelled = ngrams.hash_ids(corpus.vocabulary), corpus.labelled
+    labels = labelled.labels
+    counts = ngrams.count_texts(labelled, hashes, View("words", longest))
     num_labels = len(corpus.label_names)
     columns = num_columns(labels, num_labels)
     folds = ngrams.random_folds(len(labels))
-    of_train = np.zeros((len(corpus.train.ids), longest * columns), np.float16)
+    of_labelled = np.zeros((len(labelled.ids), longest * columns), np.float16)
     for fold in range(folds.max() + 1):
         table = fit(counts, labels, num_labels, longest, folds != fold)
         rows = np.flatnonzero(folds == fold)
-        of_train[np.repeat(folds == fold, corpus.train.lengths)] = _features(
-            table, corpus.train.take(rows), hashes
+        of_labelled[np.repeat(folds == fold, labelled.lengths)] = _features(
+            table, labelled.take(rows), hashes
         )
     table = fit(counts, labels, num_labels, longest, np.ones(len(labels), bool))
     if distributed.is_primary() and files.find_corruption(folder / workdir.RATIOS):
         files.write_folder(folder / workdir.RATIOS, {RATIOS: table.to_file()})
 
+    of_train, taught = np.split(of_labelled, [len(corpus.train.ids)])
     splits: dict[str, Any] = {"train": dataclasses.replace(corpus.train, features=of_train)}
     for name in ("validation", "test", "unlabelled"):
         texts = getattr(corpus, name)
         if texts is not None:
-            features = _features(table, texts, hashes)
+            is_taught = name == "unlabelled" and len(labelled) > len(corpus.train)
+            features = taught if is_taught else _features(table, texts, hashes)
             splits[name] = dataclasses.replace(texts, features=features)
     return dataclasses.replace(corpus, **splits)
 

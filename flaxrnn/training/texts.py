@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,13 +47,19 @@ class Texts:
         return data.texts.take(data.rows["test"]).labels
 
 
-def load_texts(config: Config, folder: Path, clock: Clock) -> Texts:
+def load_texts(
+    config: Config,
+    folder: Path,
+    clock: Clock,
+    teach: Callable[[corpora.Corpus, Config, Path], corpora.Corpus] | None = None,
+) -> Texts:
     """Loads the texts of a run.
 
     Args:
         config: The run's config.
         folder: Its workdir, which keeps the n-gram classifier.
         clock: Times that classifier.
+        teach: Has the texts without labels labelled, if the config names a teacher.
 
     Raises:
         ConfigError: There are too many classes for n-grams.
@@ -64,6 +71,9 @@ def load_texts(config: Config, folder: Path, clock: Clock) -> Texts:
     else:
         corpus = load_corpus(config, inherited.choice, subwords=inherited.model)
     config = automatic.choose_ngrams(config, len(corpus.label_names), folder)
+    if config.train.teacher is not None:
+        assert teach is not None
+        corpus = teach(corpus, config, folder)
     if config.model.ratio_ngrams:
         from flaxrnn.training import ratios  # with n-grams, takes long to import
 
@@ -86,9 +96,7 @@ def load_texts(config: Config, folder: Path, clock: Clock) -> Texts:
         maxlen=data.maxlen,
         labelled=labelled,
     )
-    train = config.train
-    read_later = train.baseline or train.explain or train.teacher is not None
-    kept = corpus if labelled and read_later else None
+    kept = corpus if labelled and (config.train.baseline or config.train.explain) else None
     return Texts(names, training_data, vocabulary, corpus.label_names, corpus.findings, found, kept)
 
 
@@ -175,14 +183,17 @@ def _add_scores(
     validation = data.rows["val"][data.rows["val"] < len(corpus.train)]
     if model.ngram_fit == "quick":
         depends_on["validation"] = validation.tolist()
-    key = fingerprint(depends_on, text_checksums(corpus.train + corpus.others))
+    key = fingerprint(depends_on, text_checksums(corpus.labelled + corpus.others))
     loaded = corpus.vocabulary.tokenizer
+    said = None if corpus.unlabelled is None else corpus.unlabelled.scores  # by a teacher
 
     def load_as(tokenizer: str) -> corpora.Corpus:
         is_loaded = tokenizer == loaded.choice
-        return corpus if is_loaded else load_corpus(config, tokenizer, loaded.kind)
+        return corpus if is_loaded else load_corpus(config, tokenizer, loaded.kind).teach(said)
 
     scores = ngrams.scores(model, corpus, load_as, validation, folder, key)
+    if said is not None:
+        scores = np.concatenate([scores[: -len(said)], said])
     return dataclasses.replace(data, texts=dataclasses.replace(data.texts, scores=scores))
 
 
