@@ -228,8 +228,8 @@ class TrainConfig:
     )
     teacher: str | None = declare.folder(
         "workdir of a trained classifier, or of several with --seeds, that gives the texts of"
-        " data.unlabelled the probabilities to learn, and labels for the n-grams; unset: the n-gram"
-        " classifier of the labelled texts does the former"
+        " data.unlabelled the probabilities that the network learns, and for the n-grams labels;"
+        " unset: the n-gram classifier, which is then fitted to labelled texts only"
     )
     batch_size: int = declare.at_least(
         0, 20, "texts per training step; 0: 4 to 32, about a sixtieth of the training texts"
