@@ -6,7 +6,8 @@
 Each row takes one ingredient away and changes nothing else. A refit doubles the time, so only
 "complete" has one: the other rows are compared with "no refit". "the n-grams alone" is the
 classifier that the network is blended with. Writes benchmarks/results/ablation-CONFIG.json after
-every row; started again at the same commit, the command goes on with the rows that are missing.
+every row, with the commit of each; started again, the command goes on with the rows that are
+missing: remove the file first to measure all of them anew.
 """
 
 import argparse
@@ -64,7 +65,7 @@ def main() -> None:
     file, runs = RESULTS / f"ablation-{name}.json", arguments.runs / name
     provenance = throughput.provenance()
     recorded = json.loads(file.read_text()) if file.exists() else {}
-    rows = recorded["rows"] if _same_commit(recorded, provenance) else {}
+    rows = recorded.get("rows", {})
     for title in ("complete", *arguments.only):
         config = importlib.import_module(f"configs.{Path(path).stem}").get_config(variant)
         config.data.source, config.train.baseline, config.train.explain = "real", False, False
@@ -78,17 +79,12 @@ def main() -> None:
             _share_ngrams(runs / "complete", folder)
             found = seeds.train(config, arguments.seeds, folder)
             rows[title] = {metric: _mean_and_std(found, metric) for metric in METRICS}
+            rows[title]["commit"] = provenance["commit"]
         if title == "complete" and "the n-grams alone" not in rows:
             rows["the n-grams alone"] = _ngrams_alone(config, runs / "complete")
         content = {"config": arguments.config, "seeds": arguments.seeds, "rows": rows}
         file.write_text(json.dumps({**provenance, **content}, indent=1) + "\n")
         print(title, rows[title], flush=True)
-
-
-def _same_commit(recorded: dict[str, Any], provenance: dict[str, Any]) -> bool:
-    """Whether the rows are of this commit; the result file itself makes the checkout dirty."""
-    commits = [run.get("commit") or "" for run in (recorded, provenance)]
-    return commits[0].removesuffix("-dirty") == commits[1].removesuffix("-dirty")
 
 
 def _share_ngrams(source: Path, folder: Path) -> None:
