@@ -111,6 +111,23 @@ def test_calibration_finds_the_weights_with_the_least_loss(outputs):
         np.testing.assert_allclose(calibrate(scores, labels), [2, 0.5], rtol=0.2)
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_few_labels_leave_the_weights_near_those_expected(several):
+    """Thirty texts on which one classifier happens to be right say little; thousands say much."""
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(2, 3_000, 3))
+    labels = scores[0] > 0 if several else scores[0].argmax(axis=1)
+    expected = np.array([0.0, 1.0])
+    near, far = (
+        calibrate(scores[:, :size], labels[:size].astype(int), expected) for size in (10, 3_000)
+    )
+    alone = calibrate(scores, labels.astype(int))
+    assert np.linalg.norm(near - expected) < 1.5
+    assert far[0] > 5 * near[0]
+    assert alone[0] > far[0]
+    assert near[1] > 0.3 > far[1]
+
+
 def test_a_useless_classifier_counts_for_nothing():
     rng = np.random.default_rng(0)
     scores = rng.normal(size=(2, 300, 3))
