@@ -37,6 +37,7 @@ RESULTS = Path(__file__).parent / "results"
 VARIANTS = {"reuters": ("fast", "", "best"), "imdb": ("fast", "", "best")}
 PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0)  # C
 RATES_AND_EPOCHS = ((0.1, 5), (0.5, 5), (0.1, 25), (0.5, 25), (1.0, 25))  # of fastText
+MANY_CHARACTERS = 5_000_000  # of a set: then n-grams of a single text are left out
 MOST_CHARACTERS = 10_000_000  # of a set whose n-grams of characters are tried
 
 
@@ -61,14 +62,16 @@ def linear_models(
 
     train, val, test = (data.rows[split] for split in ("train", "val", "test"))
     found = []
-    few = sum(map(len, raw)) < MOST_CHARACTERS
+    characters = sum(map(len, raw))
+    min_df = 2 if characters > MANY_CHARACTERS else 1
     for unit, options in (
         ("words (1-2)", {"ngram_range": (1, 2)}),
         ("characters (1-4)", {"analyzer": "char", "ngram_range": (1, 4)}),
-    )[: 1 + few]:
+    )[: 1 + (characters < MOST_CHARACTERS)]:
         start = time.perf_counter()
         everything = np.concatenate([train, val])
-        vectorizer = TfidfVectorizer(sublinear_tf=True, dtype=np.float32, **options)
+        common: dict[str, Any] = {"sublinear_tf": True, "dtype": np.float32, "min_df": min_df}
+        vectorizer = TfidfVectorizer(**common, **options)
         features = vectorizer.fit([raw[i] for i in everything]).transform(raw)
         vectorizing = time.perf_counter() - start
         kinds: list[tuple[str, Any, dict[str, Any]]] = [
@@ -206,7 +209,9 @@ def plot(name: str, contenders: list[dict[str, Any]]) -> None:
     figure.savefig(RESULTS / f"frontier-{name}.png", dpi=110)
 
 
-def compare(name: str, config: Any, contenders: dict[str, list[str]], seeds: int) -> None:
+def compare(
+    name: str, config: Any, contenders: dict[str, list[str]], seeds: int, provenance: dict[str, Any]
+) -> None:
     """Runs all contenders on one set, prints a table and writes the result file."""
     loaded = load(parse(config))
     found = linear_models(*loaded) + fast_text(*loaded)
@@ -216,7 +221,7 @@ def compare(name: str, config: Any, contenders: dict[str, list[str]], seeds: int
         figures = (one["val_accuracy"], one["test_accuracy"], one["test_macro_f1"])
         shown = "".join(f"{figure:>9.4f} " for figure in figures)
         print(f"{one['name']:34}{one['seconds']:>9.1f}{shown}", flush=True)
-    record = {**throughput.provenance(), "set": name, "contenders": found}
+    record = {**provenance, "set": name, "contenders": found}
     (RESULTS / f"frontier-{name}.json").write_text(json.dumps(record, indent=1) + "\n")
     plot(name, found)
 
@@ -228,6 +233,7 @@ def main() -> None:
     parser.add_argument("--texts", type=Path, help="folder of .csv files for configs/text.py")
     parser.add_argument("--seeds", type=int, default=1)
     arguments = parser.parse_args()
+    provenance = throughput.provenance()  # before result files are written into the checkout
     for task in arguments.tasks:
         module = importlib.import_module(f"configs.{task}")
         config = module.get_config("best")
@@ -240,13 +246,13 @@ def main() -> None:
             ]
             for variant in VARIANTS[task]
         }
-        compare(task, config, contenders, arguments.seeds)
+        compare(task, config, contenders, arguments.seeds, provenance)
     for path in sorted(arguments.texts.glob("*.csv")) if arguments.texts else []:
         config = importlib.import_module("configs.text").get_config()
         config.data.path, config.data.split_seed = str(path), 0
         flags = ["--config", "configs/text.py", f"--config.data.path={path}"]
         flags += ["--config.task=text"]
-        compare(path.stem, config, {"flaxrnn text.py": flags}, arguments.seeds)
+        compare(path.stem, config, {"flaxrnn text.py": flags}, arguments.seeds, provenance)
 
 
 if __name__ == "__main__":
