@@ -8,7 +8,7 @@ python train.py --config configs/reuters.py:demo     the synthetic corpus, 3 epo
 
 The model is that of a textbook chapter on RNNs, whose test accuracy is 0.7177. On two CPU cores the
 default takes 39 s and reaches 0.7182, `:keras` 46 s and 0.7177, `:fast` 7.0 s after start-up and
-0.8240, `:best` 174 s and 0.8369 (means over seeds, see "Results" in README.md).
+0.8240, `:best` 126 s and 0.8372 (means over seeds, see "Results" in README.md).
 """
 
 from ml_collections import ConfigDict
