@@ -14,7 +14,7 @@ from flaxrnn import export
 from flaxrnn.data import corpora
 from flaxrnn.errors import ConfigError, WorkdirError
 from flaxrnn.inference import loader
-from flaxrnn.training import ngrams, texts
+from flaxrnn.training import calibration, ngrams, texts
 
 TEXTS = ["방 직원 정말 좋았어요", "the worst!", "별로였다,  다시는 안 가요"]
 
@@ -27,8 +27,16 @@ def settings(folder, data_dir, **model):
     return config
 
 
+@pytest.fixture(scope="module", autouse=True)
+def both_count():
+    """The n-grams get all of these texts right, so that the network would get no weight."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibration, "_NGRAMS_ALONE", np.ones(2))
+        yield
+
+
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(both_count, tmp_path_factory):
     """A finished run: its config, workdir and result."""
     folder = tmp_path_factory.mktemp("ngrams")
     write_csv(folder / "reviews.csv", korean(120))
