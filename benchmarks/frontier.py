@@ -70,8 +70,7 @@ def linear_models(
     )[: 1 + (characters < MOST_CHARACTERS)]:
         start = time.perf_counter()
         everything = np.concatenate([train, val])
-        common: dict[str, Any] = {"sublinear_tf": True, "dtype": np.float32, "min_df": min_df}
-        vectorizer = TfidfVectorizer(**common, **options)
+        vectorizer = TfidfVectorizer(sublinear_tf=True, dtype=np.float32, min_df=min_df, **options)
         features = vectorizer.fit([raw[i] for i in everything]).transform(raw)
         vectorizing = time.perf_counter() - start
         kinds: list[tuple[str, Any, dict[str, Any]]] = [

@@ -54,6 +54,19 @@ def pytest_configure(config):
     config.addinivalue_line("filterwarnings", TORN)
 
 
+@pytest.fixture(scope="module")
+def both_count():
+    """Lets network and n-grams count alike, for texts that the n-grams all get right.
+
+    The network would get no weight there.
+    """
+    from flaxrnn.training import calibration  # SciPy takes long to import
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibration, "_NGRAMS_ALONE", np.ones(2))
+        yield
+
+
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
     """Prepared datasets, made once for all processes of the tests, never in the user's folder."""

@@ -14,7 +14,7 @@ from flaxrnn import export
 from flaxrnn.data import corpora
 from flaxrnn.errors import ConfigError, WorkdirError
 from flaxrnn.inference import loader
-from flaxrnn.training import calibration, ngrams, texts
+from flaxrnn.training import ngrams, texts
 
 TEXTS = ["방 직원 정말 좋았어요", "the worst!", "별로였다,  다시는 안 가요"]
 
@@ -25,14 +25,6 @@ def settings(folder, data_dir, **model):
     config.data.data_dir = data_dir
     config.data.num_words = 100
     return config
-
-
-@pytest.fixture(scope="module", autouse=True)
-def both_count():
-    """The n-grams get all of these texts right, so that the network would get no weight."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(calibration, "_NGRAMS_ALONE", np.ones(2))
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -11,18 +11,9 @@ from configs import text as text_config
 from flaxrnn import export
 from flaxrnn.errors import ConfigError, WorkdirError
 from flaxrnn.inference import loader
-from flaxrnn.training import calibration
 from flaxrnn.training.texts import load_texts
 
 TEXTS = ["방 직원 정말 좋았어요", "the worst!", "별로였다,  다시는 안 가요"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def both_count():
-    """The n-grams get all of these texts right, so that the network would get no weight."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(calibration, "_NGRAMS_ALONE", np.ones(2))
-        yield
 
 
 @pytest.fixture(scope="module")

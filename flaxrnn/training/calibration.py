@@ -45,7 +45,7 @@ def calibrate(
         scores: float [V, N, C] of V classifiers; C is 1 for two classes.
         labels: int [N]; or of several per text, 0 or 1, [N, C].
         expected: Weights to stay near the more, the fewer labels there are, float [V]; the
-            cross-entropy of all labels is added to 3 times the squared distance.
+            squared distance from them, `_PULL` times, is added to the cross-entropy of all labels.
 
     Returns:
         float64 [V].

@@ -113,7 +113,7 @@ def test_calibration_finds_the_weights_with_the_least_loss(outputs):
 
 @pytest.mark.parametrize("several", [False, True])
 def test_few_labels_leave_the_weights_near_those_expected(several):
-    """Thirty texts on which one classifier happens to be right say little; thousands say much."""
+    """Ten texts on which one classifier happens to be right say little; thousands say much."""
     rng = np.random.default_rng(0)
     scores = rng.normal(size=(2, 3_000, 3))
     labels = scores[0] > 0 if several else scores[0].argmax(axis=1)
